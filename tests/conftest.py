@@ -1,0 +1,65 @@
+"""What every test needs: a clean environment, a store of its own, tracekit as if just imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+_SETTINGS = ("OTEL_", "TRACEKIT_", "TRACEPARENT", "TRACESTATE", "BAGGAGE")
+
+# Before anything is collected: opentelemetry-api reads some of these when it is imported.
+for _name in [name for name in os.environ if name.startswith(_SETTINGS)]:
+    del os.environ[_name]
+
+# A deadline measures the machine. CI explores the same examples each time, so that a red run is
+# the change's doing; a developer's runs look for new ones.
+settings.register_profile("developer", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the test a state folder of its own, and take back whatever it set or started."""
+    before = dict(os.environ)
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.getbasetemp() / f"state{next(_numbers)}")
+    os.environ["NO_COLOR"] = "1"
+    yield
+    _reset_tracekit()
+    _restore_environment(before)
+
+
+def _reset_tracekit() -> None:
+    """Shut down and forget, unless the test never got as far as configuring."""
+    if "tracekit.configure" in sys.modules and importlib.util.find_spec("tracekit.testing"):
+        from tracekit.testing import reset
+
+        reset()
+
+
+def _restore_environment(before: dict[str, str]) -> None:
+    # pytest writes a variable of its own between setup and teardown.
+    for name in set(os.environ) - set(before) - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+    os.environ.update({name: before[name] for name in before if name != "PYTEST_CURRENT_TEST"})
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run tests marked `anyio` on asyncio alone: trio's tasks carry contextvars the same way."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the folder that holds pyproject.toml."""
+    return Path(__file__).resolve().parent.parent

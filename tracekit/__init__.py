@@ -1,0 +1,31 @@
+"""In-process distributed tracing: make spans, carry them on, see them on your own machine."""
+
+from tracekit._version import __version__
+from tracekit.configure import configure, flush, instrument, shutdown, stats
+from tracekit.core.face import (
+    attributes,
+    continue_trace,
+    current_span,
+    extract,
+    get_tracer,
+    inject,
+    span,
+)
+from tracekit.core.traced import traced
+
+__all__ = [
+    "__version__",
+    "attributes",
+    "configure",
+    "continue_trace",
+    "current_span",
+    "extract",
+    "flush",
+    "get_tracer",
+    "inject",
+    "instrument",
+    "shutdown",
+    "span",
+    "stats",
+    "traced",
+]

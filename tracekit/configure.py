@@ -1,0 +1,391 @@
+"""The only place where parts are chosen and joined."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from opentelemetry import propagate
+from opentelemetry import trace as trace_api
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator
+
+from tracekit import discovery, settings
+from tracekit._version import __version__
+from tracekit.core import exit_hooks, face
+from tracekit.core import provider as core_provider
+from tracekit.core.ids import RandomIdGenerator
+from tracekit.core.limits import SpanLimits
+from tracekit.core.resource import Resource
+from tracekit.core.tracer import Tracer
+from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameError
+from tracekit.interfaces import IdGenerator, Instrumentor, Sampler, SpanExporter
+from tracekit.model import Resource as PlainResource
+from tracekit.samplers.parentbased import ParentBased
+from tracekit.samplers.traceidratio import TraceIdRatioBased
+from tracekit.settings import Setting, Settings
+
+__all__ = [
+    "TracerProvider",
+    "configure",
+    "current_provider",
+    "flush",
+    "instrument",
+    "instrumentations",
+    "reset",
+    "shutdown",
+    "stats",
+    "uninstrument",
+]
+
+_logger = logging.getLogger("tracekit")
+
+CARRY = ("threading", "concurrent_futures", "multiprocessing", "subprocess")
+"""Instrumentations that only carry context; configure() puts them on."""
+
+LOCAL_DELAY_MILLIS = 1_000
+"""A trace on the developer's own screen should not wait for the specification's 5 s."""
+
+
+class _State:
+    """What ``configure()`` has set up in this process."""
+
+    def __init__(self) -> None:
+        self.provider: TracerProvider | None = None
+        self.settings: Settings = {}
+        self.instrumentors: dict[str, Instrumentor] = {}
+        self.previous_propagator: TextMapPropagator | None = None
+
+
+_state = _State()
+
+
+class TracerProvider(core_provider.TracerProvider):
+    """A TracerProvider that takes what it is not given from the ``OTEL_*`` environment."""
+
+    def __init__(
+        self,
+        sampler: Sampler | None = None,
+        resource: PlainResource | None = None,
+        shutdown_on_exit: bool = True,
+        active_span_processor: Any = None,
+        id_generator: IdGenerator | None = None,
+        span_limits: SpanLimits | None = None,
+        **options: Any,
+    ) -> None:
+        found = settings.load({})
+        super().__init__(
+            sampler or _sampler(found),
+            resource,
+            shutdown_on_exit,
+            id_generator or _id_generator(found),
+            span_limits,
+            **options,
+        )
+        if active_span_processor is not None:
+            self.add_span_processor(active_span_processor)
+
+
+def configure(
+    service_name: str | None = None,
+    *,
+    exporters: Any = None,
+    sampler: Any = None,
+    processors: Sequence[Any] = (),
+    resource: PlainResource | Mapping[str, Any] | None = None,
+    propagators: Any = None,
+    span_limits: SpanLimits | None = None,
+    id_generator: IdGenerator | None = None,
+    schedule_delay_millis: float | None = None,
+) -> TracerProvider:
+    """Set tracing up for this process; called again, replace what the last call set up.
+
+    Each setting is taken from the first of: the argument, the environment (``OTEL_*``,
+    ``TRACEKIT_*``), ``[tool.tracekit]`` in pyproject.toml, the default. With nothing said,
+    spans go to the SQLite store of this user.
+
+    Args:
+        service_name: What ``service.name`` says.
+        exporters: Names, SpanExporter objects, or a list of both; ``"none"`` for none.
+        sampler: A Sampler, a name, or a share of traces to keep from 0.0 to 1.0.
+        processors: SpanProcessors that see spans before the exporters do.
+        resource: Attributes to add, or a whole Resource.
+        propagators: Names or TextMapPropagator objects.
+        schedule_delay_millis: How long a span waits for others before it is exported.
+
+    Returns:
+        The provider, which is also OpenTelemetry's global one.
+
+    Raises:
+        ConfigurationError: A name is unknown, a value cannot be used, or a package is missing;
+            the message says what to write instead.
+    """
+    found = settings.load(
+        {
+            "service_name": service_name,
+            "exporters": exporters,
+            "sampler": sampler,
+            "propagators": propagators,
+            "schedule_delay_millis": schedule_delay_millis,
+        }
+    )
+    # Everything that can be wrong is made before anything is changed.
+    parts = {
+        "sampler": _sampler(found),
+        "resource": _resource(found, resource),
+        "limits": span_limits or SpanLimits(),
+        "id_generator": id_generator or _id_generator(found) or RandomIdGenerator(),
+    }
+    chain = [*processors, *_batch(found)]
+    propagator = _propagator(found)
+    provider = _install(parts, chain)
+    _state.settings = found
+    if _state.previous_propagator is None:
+        _state.previous_propagator = propagate.get_global_textmap()
+    propagate.set_global_textmap(propagator)
+    instrument(*(name for name in CARRY if name not in _disabled(found)))
+    exit_hooks.on_sigterm()
+    return provider
+
+
+def _install(parts: dict[str, Any], chain: list[Any]) -> TracerProvider:
+    """Make the provider, or change the one that is there, and make it everybody's."""
+    provider = _state.provider or _global_provider()
+    if provider is None:
+        provider = TracerProvider(parts["sampler"], parts["resource"], span_limits=parts["limits"])
+        trace_api.set_tracer_provider(provider)
+        if trace_api.get_tracer_provider() is not provider:
+            _logger.warning(
+                "another TracerProvider (%s) was set before tracekit.configure(): spans made "
+                "through opentelemetry.trace go there, only tracekit.span() and "
+                "tracekit.traced come here",
+                type(trace_api.get_tracer_provider()).__name__,
+            )
+    provider.reconfigure(chain, **parts)
+    _state.provider = provider
+    tracer = provider.get_tracer(face.SCOPE_NAME, __version__)
+    face.use_tracer(tracer if isinstance(tracer, Tracer) else None)
+    return provider
+
+
+def _global_provider() -> TracerProvider | None:
+    provider = trace_api.get_tracer_provider()
+    return provider if isinstance(provider, TracerProvider) else None
+
+
+def _disabled(found: Settings) -> set[str]:
+    text = found.get("disabled_instrumentations", Setting("", "")).value
+    names = {name.replace("-", "_") for name in _names(text)}
+    return {*discovery.own_names("instrumentation")} if "*" in names else names
+
+
+def _names(value: Any) -> list[Any]:
+    """Return the parts of a list, or of a text with commas; surrounding space is dropped."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, (list, tuple, set)) else [value]
+
+
+def _resource(found: Settings, given: PlainResource | Mapping[str, Any] | None) -> PlainResource:
+    attributes = dict(given) if isinstance(given, Mapping) else {}
+    if "service_name" in found:
+        attributes.setdefault("service.name", str(found["service_name"].value))
+    resource: PlainResource = Resource.create(attributes)
+    for name in _names(found.get("resource_detectors", Setting("", "")).value):
+        if name not in ("otel", "process", "host", "os", "service_instance"):
+            resource = _detected(name, found["resource_detectors"].source).merge(resource)
+    return resource.merge(given) if isinstance(given, PlainResource) else resource
+
+
+def _detected(name: str, source: str) -> PlainResource:
+    """Run somebody's resource detector; one that fails finds nothing."""
+    detector = discovery.find("resource detector", name, source)()
+    try:
+        detected = detector.detect()
+        return PlainResource(dict(detected.attributes), getattr(detected, "schema_url", ""))
+    except Exception:
+        _logger.warning("resource detector %r failed", name, exc_info=True)
+        return PlainResource()
+
+
+def _sampler(found: Settings) -> Sampler:
+    value, source = found["sampler"]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return ParentBased(TraceIdRatioBased(float(value)))
+    if not isinstance(value, str):
+        sampler: Sampler = value
+        return sampler
+    argument = found.get("sampler_argument", Setting(None, "")).value
+    name = value.strip().lower()
+    root = name.removeprefix("parentbased_")
+    known = [part for part in discovery.names("sampler") if part != "parentbased"]
+    if root not in known:
+        every = [*known, *(f"parentbased_{part}" for part in discovery.own_names("sampler"))]
+        every = [part for part in every if part != "parentbased_parentbased"]
+        if source == "argument":
+            raise UnknownNameError("sampler", value, every)
+        raise UnknownNameError("sampler", value, every, source)
+    made = _made_sampler(discovery.find("sampler", root, source), argument)
+    return ParentBased(made) if name != root else made
+
+
+def _made_sampler(factory: Any, argument: str | None) -> Sampler:
+    from_argument = getattr(factory, "from_argument", factory)
+    sampler: Sampler = from_argument(argument)
+    return sampler
+
+
+def _id_generator(found: Settings) -> IdGenerator | None:
+    setting = found.get("id_generator")
+    if setting is None or setting.value == "random":
+        return None
+    generator: IdGenerator = discovery.find("id generator", setting.value, setting.source)()
+    return generator
+
+
+def _propagator(found: Settings) -> TextMapPropagator:
+    value, source = found["propagators"]
+    parts = [
+        discovery.find("propagator", part, source)() if isinstance(part, str) else part
+        for part in dict.fromkeys(_names(value))
+        if part != "none"
+    ]
+    return CompositePropagator(parts)
+
+
+def _batch(found: Settings) -> list[Any]:
+    """Return the batch processor over the exporters that were asked for, or nothing."""
+    setting = found.get("exporters") or Setting(_default_exporter(), "default")
+    made = [_exporter(part, setting.source) for part in _names(setting.value) if part != "none"]
+    if not made:
+        return []
+    from tracekit.processors.batch import BatchSpanProcessor
+
+    delay = found.get("schedule_delay_millis")
+    millis = LOCAL_DELAY_MILLIS if delay is None else float(delay.value)
+    return [BatchSpanProcessor(made, schedule_delay_millis=millis)]
+
+
+def _default_exporter() -> str:
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return "otlp" if any(os.environ.get(name, "").strip() for name in endpoints) else "store"
+
+
+def _exporter(part: Any, source: str) -> SpanExporter:
+    made: SpanExporter = part
+    if isinstance(part, str):
+        made = discovery.find("exporter", part, source)()
+    if not callable(getattr(made, "export", None)):
+        raise ConfigurationError(
+            f"exporters: {made!r} is neither a name nor an object with an export() method"
+        )
+    return made
+
+
+# Instrumentation ---------------------------------------------------------------------------
+
+
+def instrument(*names: str, exclude: Iterable[str] = (), **options: Any) -> None:
+    """Watch libraries: those named, or every installed one that is known.
+
+    Args:
+        names: Import names, such as ``"httpx"``. Naming one makes its absence an error.
+        exclude: Names to leave out when none are named.
+        options: Passed to the one instrumentation that is named.
+
+    Raises:
+        UnknownNameError: No instrumentation has that name.
+        NotInstalledError: The library is not installed.
+    """
+    if not names:
+        disabled = _disabled(settings.load({})) | set(exclude)
+        for name in discovery.own_names("instrumentation"):
+            if name not in disabled:
+                _quietly(_instrumentor(name).instrument)
+        return
+    for name in names:
+        instrumentor = _instrumentor(name)
+        status = instrumentor.status
+        distributions = getattr(instrumentor, "distributions", ())
+        if distributions and status.installed is None:
+            raise NotInstalledError(f"instrumentation {name!r}", distributions[0])
+        instrumentor.instrument(**options)
+
+
+def uninstrument(*names: str) -> None:
+    """Stop watching libraries: those named, or all."""
+    for name in names or tuple(_state.instrumentors):
+        if name in _state.instrumentors:
+            _state.instrumentors[name].uninstrument()
+
+
+def instrumentations() -> list[Instrumentor]:
+    """Return every instrumentation that tracekit has, put on or not."""
+    return [_instrumentor(name) for name in discovery.own_names("instrumentation")]
+
+
+def _instrumentor(name: str) -> Instrumentor:
+    if name not in _state.instrumentors:
+        made: Instrumentor = discovery.find("instrumentation", name)()
+        _state.instrumentors[name] = made
+    return _state.instrumentors[name]
+
+
+def _quietly(step: Callable[[], None]) -> None:
+    """Run one library's instrumentation; a failure is its own and stops no other."""
+    try:
+        step()
+    except Exception:
+        _logger.warning("%r failed", step, exc_info=True)
+
+
+# While it runs -----------------------------------------------------------------------------
+
+
+def current_provider() -> TracerProvider | None:
+    """Return the provider that ``configure()`` set up, or the program set by hand."""
+    return _state.provider or _global_provider()
+
+
+def current_settings() -> Settings:
+    """Return the settings in force, each with its source."""
+    return dict(_state.settings)
+
+
+def flush(timeout_s: float = 30.0) -> bool:
+    """Export every span that has ended; True only if all of it arrived within the time."""
+    provider = current_provider()
+    return True if provider is None else provider.force_flush(int(timeout_s * 1000))
+
+
+def shutdown(timeout_s: float | None = None) -> None:
+    """Flush within a bounded time and stop; ``configure()`` may be called again."""
+    provider = current_provider()
+    face.use_tracer(None)
+    if provider is not None:
+        provider.shutdown(timeout_s)
+
+
+def stats() -> dict[str, Any]:
+    """Return the ledger: what became of every span that was started in this process."""
+    provider = current_provider()
+    return {} if provider is None else provider.stats()
+
+
+def reset() -> None:
+    """Shut down and undo what ``configure()`` and ``instrument()`` changed; for tests.
+
+    The provider object stays OpenTelemetry's global one, since the API sets it only once; it
+    keeps nothing and the next ``configure()`` uses it again.
+    """
+    uninstrument()
+    provider = current_provider()
+    shutdown(1.0)
+    if provider is not None:
+        provider.reconfigure([], sampler=_sampler(settings.load({}, environ={})))
+    if _state.previous_propagator is not None:
+        propagate.set_global_textmap(_state.previous_propagator)
+    _state.previous_propagator = None
+    _state.settings = {}

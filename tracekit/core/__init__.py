@@ -1,0 +1,1 @@
+"""The tracer: providers, spans, scopes, and what they are made of."""

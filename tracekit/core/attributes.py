@@ -1,0 +1,176 @@
+"""Turning whatever was given as an attribute into what can be exported, when it is read.
+
+The caller's thread stores attribute values as they come. Reading (in the worker, by an
+exporter or a test) makes of them the values of OTLP's AnyValue, bounded in size and depth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Mapping, Sequence, Set
+from datetime import date, time, timedelta
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["EMPTY", "clean", "snapshot"]
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+MAX_DEPTH = 16
+MAX_ITEMS = 4096
+MAX_TEXT = 4 * 1024 * 1024
+"""Bounds for what no limit of the user's covers: nesting, members of a container, and the
+length of a text that we make ourselves by ``str()``."""
+
+_PLAIN: frozenset[Any] = frozenset({str, bool, int, float, bytes, type(None)})
+_MUTABLE: frozenset[Any] = frozenset({list, dict, set, bytearray})
+
+
+def snapshot(value: Any) -> Any:
+    """Copy a mutable container, so that what the caller does to it later is not recorded.
+
+    Shallow: this runs on the caller's path.
+    """
+    return value.copy() if value.__class__ in _MUTABLE else value
+
+
+def clean(
+    attributes: Mapping[Any, Any] | None, max_length: int | None, max_count: int | None = None
+) -> tuple[Mapping[str, Any], int]:
+    """Return exportable attributes and how many were dropped.
+
+    Args:
+        max_length: Longest text kept, in characters; None for no limit.
+        max_count: Most attributes kept, the first ones; None for no limit.
+    """
+    if not attributes:
+        return EMPTY, 0
+    items = _items(attributes)
+    if max_length is None and _all_plain(items) and (max_count is None or len(items) <= max_count):
+        return MappingProxyType(dict(items)), len(attributes) - len(items)
+    kept: dict[str, Any] = {}
+    for key, value in items:
+        if max_count is not None and len(kept) >= max_count:
+            break
+        if key and isinstance(key, str):
+            kept[key] = _clean_member(value, max_length, 0)
+    return MappingProxyType(kept), len(items) - len(kept)
+
+
+def _all_plain(items: list[tuple[Any, Any]]) -> bool:
+    for key, value in items:
+        if value.__class__ not in _PLAIN or key.__class__ is not str or not key:
+            return False
+    return True
+
+
+def _items(attributes: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    # list(dict.items()) is one C call: a writer in another thread cannot break it.
+    try:
+        return list(attributes.items())
+    except Exception:
+        return []
+
+
+def _clean_value(value: Any, max_length: int | None, depth: int) -> Any:
+    kind = value.__class__
+    if kind is str:
+        return value if max_length is None else value[:max_length]
+    if kind in _PLAIN:
+        return value
+    if depth >= MAX_DEPTH:
+        return "..."
+    return _clean_rich(value, max_length, depth)
+
+
+def _clean_rich(value: Any, max_length: int | None, depth: int) -> Any:
+    if isinstance(value, enum.Enum):
+        return _clean_value(value.value, max_length, depth + 1)
+    if isinstance(value, (str, bool, int, float, bytes)):
+        return _base_value(value, max_length)
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, Mapping):
+        return _clean_mapping(value, max_length, depth)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
+        return _clean_mapping(fields, max_length, depth)
+    if isinstance(value, (Sequence, Set)):
+        items = islice(_sized(value), MAX_ITEMS)
+        return tuple(_clean_member(item, max_length, depth + 1) for item in items)
+    return _clean_other(value, max_length, depth)
+
+
+def _base_value(value: Any, max_length: int | None) -> Any:
+    """Strip a subclass of a plain type (an IntFlag, a str subclass) down to the plain value."""
+    if isinstance(value, str):
+        text = str.__str__(value)
+        return text if max_length is None else text[:max_length]
+    if isinstance(value, bytes):
+        return bytes.__add__(value, b"")
+    return float.__float__(value) if isinstance(value, float) else int.__int__(value)
+
+
+def _clean_mapping(value: Mapping[Any, Any], max_length: int | None, depth: int) -> dict[str, Any]:
+    return {
+        _text(key, max_length): _clean_member(item, max_length, depth + 1)
+        for key, item in islice(value.items(), MAX_ITEMS)
+    }
+
+
+def _clean_member(value: Any, max_length: int | None, depth: int) -> Any:
+    try:
+        return _clean_value(value, max_length, depth)
+    except Exception as error:
+        return f"<{type(error).__name__} while reading {type(value).__name__}>"
+
+
+def _sized(value: Iterable[Any]) -> Iterable[Any]:
+    # A set is read in a stable order where it has one, so that the same set reads the same.
+    if not isinstance(value, Set):
+        return value
+    try:
+        return sorted(islice(value, MAX_ITEMS))
+    except TypeError:
+        return value
+
+
+def _clean_other(value: Any, max_length: int | None, depth: int) -> Any:
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "ndim", None) == 0:  # a numpy scalar
+        return _clean_value(item(), max_length, depth + 1)
+    tolist = getattr(value, "tolist", None)
+    if callable(tolist) and hasattr(value, "dtype"):  # a numpy array
+        return _array(value, tolist, max_length, depth)
+    dump = getattr(value, "model_dump", None)
+    if callable(dump) and not isinstance(value, type):  # a pydantic model
+        return _clean_value(dump(), max_length, depth + 1)
+    return _text(value, max_length)
+
+
+def _array(value: Any, tolist: Any, max_length: int | None, depth: int) -> Any:
+    if getattr(value, "size", MAX_ITEMS + 1) > MAX_ITEMS:
+        return f"<array of shape {getattr(value, 'shape', '?')}>"
+    return _clean_value(tolist(), max_length, depth + 1)
+
+
+def _text(value: Any, max_length: int | None) -> str:
+    """Say a value in words: UUID, Decimal, Path, exception, any object."""
+    if isinstance(value, timedelta):
+        text = f"{value.total_seconds()}s"
+    elif isinstance(value, (date, time)):
+        text = value.isoformat()
+    else:
+        text = _str(value)
+    return text[: MAX_TEXT if max_length is None else max_length]
+
+
+def _str(value: Any) -> str:
+    for describe in (str, repr):
+        try:
+            return str.__str__(describe(value))
+        except Exception:  # the next way of saying it is tried
+            continue
+    return f"<{type(value).__qualname__} that cannot be shown>"

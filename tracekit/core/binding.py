@@ -1,0 +1,176 @@
+"""What the spans of one tracer share: where they come from and where they go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span as ApiSpan
+from opentelemetry.trace import SpanContext, TraceState
+
+from tracekit.core.clock import Clock
+from tracekit.core.limits import SpanLimits
+from tracekit.interfaces import IdGenerator, ReadableSpan, Sampler
+from tracekit.model import Attributes, Resource
+
+if TYPE_CHECKING:
+    from tracekit.core.counts import Counts
+    from tracekit.core.span import LocalTrace, Span
+    from tracekit.core.tracer import Tracer
+
+__all__ = ["Binding", "Listeners", "Parts", "Sampled"]
+
+_logger = logging.getLogger("tracekit")
+_SAMPLED, _RANDOM = 1, 2
+_NO_STATE = TraceState()
+
+
+class Parts(NamedTuple):
+    """The parts that a provider was put together from; replaced as a whole."""
+
+    sampler: Sampler
+    id_generator: IdGenerator
+    limits: SpanLimits
+    resource: Resource
+    clock: Clock
+
+
+class Listeners(Protocol):
+    """Who is told of a span; None where nobody listens."""
+
+    on_start: Callable[[ApiSpan, Context | None], None] | None
+    on_ending: Callable[[ApiSpan], None] | None
+    on_end: Callable[[ReadableSpan], None]
+
+
+class Sampled(NamedTuple):
+    """A sampler's answer, in the form in which a span keeps it."""
+
+    recorded: bool
+    trace: LocalTrace
+    parent: int | SpanContext | None
+    attributes: Attributes
+
+
+class Binding:
+    """A tracer's scope joined to its provider's pipeline, flattened for the path of a span.
+
+    A tracer has one at a time; spans keep the one that they were started with, so a provider
+    that is reconfigured does not change what is under way.
+    """
+
+    __slots__ = (
+        "count_foreign_exit",
+        "count_late_write",
+        "count_sampled_out",
+        "count_started",
+        "follows_local_parent",
+        "limits",
+        "max_attributes",
+        "monotonic_ns",
+        "new_span_id",
+        "new_trace_id",
+        "on_end",
+        "on_ending",
+        "on_start",
+        "random_flag",
+        "resource",
+        "root_flags",
+        "sampler",
+        "scope",
+        "tracer",
+        "wall_ns",
+    )
+
+    def __init__(self, tracer: Tracer, parts: Parts, told: Listeners, counts: Counts) -> None:
+        self.tracer = tracer
+        self.scope = tracer.instrumentation_scope
+        self.resource = parts.resource
+        self.limits = parts.limits
+        self.max_attributes = parts.limits.max_span_attributes
+        self.sampler = parts.sampler
+        self.follows_local_parent = bool(getattr(parts.sampler, "follows_local_parent", False))
+        self.random_flag = _random_flag(parts.id_generator)
+        self.root_flags = _root_flags(parts.sampler, self.random_flag)
+        self.new_trace_id = parts.id_generator.generate_trace_id
+        self.new_span_id = parts.id_generator.generate_span_id
+        self.wall_ns, self.monotonic_ns = parts.clock
+        self.on_start, self.on_ending, self.on_end = told.on_start, told.on_ending, told.on_end
+        self.count_started = counts.started.add
+        self.count_sampled_out = counts.sampled_out.add
+        self.count_late_write = counts.late_writes.add
+        self.count_foreign_exit = counts.foreign_scope_exits.add
+
+    def current(self) -> Binding:
+        """Return the binding that the same tracer has now."""
+        return self.tracer.binding
+
+    def sample(self, span: Span, context: Context, parent: Any) -> Sampled:
+        """Ask the sampler about a span that starts under ``parent`` (a span, or nothing)."""
+        parent_context = _valid_context(parent)
+        trace_id = parent_context.trace_id if parent_context else self.new_trace_id()
+        flags = self._random(parent_context)
+        offset = self._offset(parent, parent_context)
+        result = self._should_sample(span, context, trace_id)
+        if result is None:
+            return Sampled(False, (trace_id, flags, _NO_STATE, offset), parent_context, {})
+        if result.decision.is_sampled():
+            flags |= _SAMPLED
+        state = result.trace_state if result.trace_state is not None else _NO_STATE
+        recorded = result.decision.is_recording()
+        trace = (trace_id, flags, state, offset)
+        return Sampled(recorded, trace, parent_context, result.attributes or {})
+
+    def _offset(self, parent: Any, parent_context: SpanContext | None) -> int:
+        """Return the anchor: a local parent's, so that the child nests in it, or a new one."""
+        if parent_context is not None and not parent_context.is_remote:
+            trace = getattr(parent, "_trace", None)
+            if trace is not None:
+                return int(trace[3])
+        return self.wall_ns() - self.monotonic_ns()
+
+    def _should_sample(self, span: Span, context: Context, trace_id: int) -> Any:
+        try:
+            return self.sampler.should_sample(
+                context, trace_id, span._name, span._kind, span._attributes, span._options.links
+            )
+        except Exception:
+            _warn_once("the sampler raised; its spans are dropped", self.sampler)
+            return None
+
+    def _random(self, parent_context: SpanContext | None) -> int:
+        # The level-2 flag says something about the trace id, so it goes with the trace id.
+        return self.random_flag if parent_context is None else parent_context.trace_flags & _RANDOM
+
+
+_warned: set[int] = set()
+
+
+def _warn_once(message: str, part: object) -> None:
+    if id(part) not in _warned:
+        _warned.add(id(part))
+        _logger.warning("%s: %r", message, part, exc_info=True)
+
+
+def _valid_context(parent: Any) -> SpanContext | None:
+    if not isinstance(parent, ApiSpan):
+        return None
+    context = parent.get_span_context()
+    # A foreign span may return anything.
+    known: object = context
+    return context if isinstance(known, SpanContext) and context.is_valid else None
+
+
+def _random_flag(id_generator: IdGenerator) -> int:
+    is_random = getattr(id_generator, "is_trace_id_random", None)
+    return _RANDOM if callable(is_random) and is_random() else 0
+
+
+def _root_flags(sampler: Sampler, random_flag: int) -> int | None:
+    """Return the flags of every root span, or None when the sampler must be asked."""
+    decision = getattr(sampler, "root_decision", None)
+    if decision is None or not decision.is_sampled():
+        return None
+    return _SAMPLED | random_flag

@@ -1,0 +1,157 @@
+"""Calling several span processors as one, whoever wrote them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Span
+
+from tracekit.core.counts import Counts
+from tracekit.interfaces import ReadableSpan, SpanProcessor
+
+__all__ = ["Chain", "call_bounded"]
+
+_logger = logging.getLogger("tracekit")
+
+
+class Chain:
+    """Processors in the order in which they were added, each kept from harming the others.
+
+    ``on_start`` and ``on_ending`` are None when nobody listens, which is what a span tests.
+    With one processor of our own, ``on_end`` is that processor's method itself.
+    """
+
+    def __init__(self, processors: Sequence[Any], counts: Counts) -> None:
+        self.processors = tuple(processors)
+        self._counts = counts
+        self._warned: set[int] = set()
+        self._starts = _listeners(self.processors, "on_start")
+        self._endings = _listeners(self.processors, "on_ending", "_on_ending")
+        self._ends = _listeners(self.processors, "on_end")
+        self.on_start: Callable[[Span, Context | None], None] | None = None
+        self.on_ending: Callable[[Span], None] | None = None
+        if self._starts:
+            self.on_start = self._on_start
+        if self._endings:
+            self.on_ending = self._on_ending
+        alone = len(self.processors) == 1 and _is_ours(self.processors[0])
+        self.on_end: Callable[[ReadableSpan], None] = self._ends[0] if alone else self._on_end
+
+    def _on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        for listener in self._starts:
+            try:
+                listener(span, parent_context=parent_context)
+            except Exception:
+                self._warn(listener)
+
+    def _on_ending(self, span: Span) -> None:
+        for listener in self._endings:
+            try:
+                listener(span)
+            except Exception:
+                self._warn(listener)
+
+    def _on_end(self, span: ReadableSpan) -> None:
+        self._counts.ended.add()
+        for listener in self._ends:
+            try:
+                listener(span)
+            except Exception:
+                self._warn(listener)
+
+    def _warn(self, listener: Any) -> None:
+        """Say once per processor that it raised; its spans are its own loss."""
+        owner = getattr(listener, "__self__", listener)
+        if id(owner) not in self._warned:
+            self._warned.add(id(owner))
+            _logger.warning("span processor %r raised; told once", owner, exc_info=True)
+
+    def ended(self) -> int:
+        """Return how many spans were handed to the processors."""
+        if self.on_end is not self._on_end and hasattr(self.processors[0], "received"):
+            return int(self.processors[0].received())
+        return self._counts.ended.read()
+
+    def force_flush(self, timeout_millis: int) -> bool:
+        """Flush all; True only when every processor said so in time."""
+        deadline = time.monotonic() + timeout_millis / 1000
+        flushed = True
+        for processor in self.processors:
+            left = max(0, int((deadline - time.monotonic()) * 1000))
+            done = call_bounded(processor.force_flush, left, left / 1000, _is_ours(processor))
+            # None is what a processor returns that does not say.
+            flushed = flushed and done is not False
+        return flushed
+
+    def shutdown(self, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        for processor in self.processors:
+            left = max(0.1, deadline - time.monotonic())
+            if _is_ours(processor):
+                call_bounded(processor.shutdown, int(left * 1000), left, True)
+            else:
+                call_bounded(processor.shutdown, None, left, False)
+
+
+def _is_ours(processor: Any) -> bool:
+    return type(processor).__module__.startswith("tracekit.")
+
+
+def _listeners(processors: Sequence[Any], *names: str) -> tuple[Callable[..., None], ...]:
+    """Return the methods that do something: those of the base classes are no-ops."""
+    found = []
+    for processor in processors:
+        for name in names:
+            method = getattr(processor, name, None)
+            if callable(method) and not _is_noop(processor, name):
+                found.append(method)
+                break
+    return tuple(found)
+
+
+def _is_noop(processor: Any, name: str) -> bool:
+    """Whether the method is the one that ``SpanProcessor``, ours or the SDK's, defines."""
+    for cls in type(processor).__mro__:
+        if name in vars(cls):
+            return cls is SpanProcessor or (
+                cls.__name__ == "SpanProcessor" and cls.__module__ == "opentelemetry.sdk.trace"
+            )
+    return False
+
+
+def call_bounded(
+    function: Callable[..., Any], argument: int | None, timeout_s: float, trusted: bool
+) -> Any:
+    """Call a processor's method, and give up waiting when it does not keep to its time.
+
+    Ours keep to it by themselves; others run in a thread that can be left behind. At the
+    interpreter's exit no thread can be started any more, and they run right here.
+
+    Returns:
+        What the call returned; False when it raised or took too long.
+    """
+    result: list[Any] = []
+
+    def run() -> None:
+        try:
+            result.append(function() if argument is None else function(argument))
+        except Exception:
+            result.append(False)
+            _logger.warning("%r raised", function, exc_info=True)
+
+    if trusted:
+        run()
+        return result[0]
+    thread = threading.Thread(target=run, name="tracekit-flush", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        run()
+        return result[0]
+    thread.join(timeout_s)
+    return result[0] if result else False

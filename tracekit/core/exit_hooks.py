@@ -1,0 +1,78 @@
+"""Being told that the process ends, in each of the ways in which processes end.
+
+``atexit`` covers the ordinary one. Children of ``multiprocessing`` leave through
+``os._exit`` after their own finalizers, so one of those is registered in every child. A
+process that nobody taught what SIGTERM means would die without either; ``on_sigterm`` gives
+it the chance to flush, and then lets it die of the signal as before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import wrapt
+
+__all__ = ["add", "on_sigterm", "remove"]
+
+_hooks: list[Callable[[], Any]] = []
+_registered = False
+
+
+def add(hook: Callable[[], Any]) -> None:
+    """Call ``hook`` once when this process ends, or a child that it forks meanwhile."""
+    global _registered
+    if hook not in _hooks:
+        _hooks.append(hook)
+    if not _registered:
+        _registered = True
+        atexit.register(_run)
+        wrapt.register_post_import_hook(_watch_children, "multiprocessing.util")
+
+
+def remove(hook: Callable[[], Any]) -> None:
+    if hook in _hooks:
+        _hooks.remove(hook)
+
+
+def _run() -> None:
+    # Last in, first out, as atexit does; a hook may remove itself while it runs.
+    for hook in reversed(list(_hooks)):
+        hook()
+
+
+def _watch_children(util: Any) -> None:
+    """Register a finalizer in each child of multiprocessing, after it has dropped the parent's.
+
+    A negative priority puts it behind the child's own finalizers, which may still make spans.
+    """
+
+    def in_child(_key: object) -> None:
+        util.Finalize(None, _run, exitpriority=-100)
+
+    util.register_after_fork(_run, in_child)
+
+
+def on_sigterm() -> bool:
+    """Run the hooks when SIGTERM comes, if nothing in the program handles that signal.
+
+    Returns:
+        Whether the handler was set: only in the main thread, over the default handler.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return False
+    signal.signal(signal.SIGTERM, _terminate)
+    return True
+
+
+def _terminate(number: int, _frame: object) -> None:
+    _run()
+    sys.stdout.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

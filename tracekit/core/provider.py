@@ -1,0 +1,203 @@
+"""The TracerProvider: hands out tracers, and joins them to the parts that spans pass through."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry import trace as trace_api
+from opentelemetry.trace import NoOpTracer
+
+from tracekit import _fork as fork
+from tracekit import semconv
+from tracekit.core import exit_hooks
+from tracekit.core.binding import Parts
+from tracekit.core.chain import Chain
+from tracekit.core.clock import SYSTEM_CLOCK, Clock
+from tracekit.core.counts import Counts
+from tracekit.core.ids import RandomIdGenerator
+from tracekit.core.limits import SpanLimits
+from tracekit.core.resource import Resource, new_instance_id
+from tracekit.core.tracer import Tracer
+from tracekit.interfaces import IdGenerator, ReadableSpan, Sampler
+from tracekit.model import Attributes, InstrumentationScope
+from tracekit.model import Resource as PlainResource
+
+__all__ = ["DEFAULT_EXIT_S", "TracerProvider"]
+
+_logger = logging.getLogger("tracekit")
+
+DEFAULT_EXIT_S = 5.0
+"""How long shutting down waits for what is still queued."""
+
+
+class TracerProvider(trace_api.TracerProvider):
+    """Hand out tracers that share a sampler, a resource, limits and span processors.
+
+    The parts can be replaced while tracers are in use: tracers follow, spans that are under
+    way keep the parts that they were started with.
+
+    Args:
+        sampler: Decides about root spans, and others if it wants to.
+        resource: What the spans are of; detected when not given.
+        shutdown_on_exit: Flush and stop, within a few seconds, when the interpreter exits.
+        id_generator: Random ids when not given.
+        span_limits: From the environment when not given.
+        clock: For tests that need known times.
+
+    Concurrency: all methods may be called from any thread.
+    Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#tracer-provider
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        resource: PlainResource | None = None,
+        shutdown_on_exit: bool = True,
+        id_generator: IdGenerator | None = None,
+        span_limits: SpanLimits | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        exit_timeout_s: float = DEFAULT_EXIT_S,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._tracers: dict[InstrumentationScope, Tracer] = {}
+        self._counts = Counts()
+        self._shutdown_on_exit = shutdown_on_exit
+        self._exit_registered = False
+        self._exit_timeout_s = exit_timeout_s
+        self._is_shut_down = False
+        self._chain = Chain((), self._counts)
+        self._parts = Parts(
+            sampler,
+            id_generator or RandomIdGenerator(),
+            span_limits or SpanLimits(),
+            resource if resource is not None else Resource.create(),
+            clock,
+        )
+        fork.on_fork_in_child(self)
+
+    @property
+    def resource(self) -> PlainResource:
+        return self._parts.resource
+
+    @property
+    def sampler(self) -> Sampler:
+        return self._parts.sampler
+
+    @property
+    def id_generator(self) -> IdGenerator:
+        return self._parts.id_generator
+
+    @property
+    def span_processors(self) -> tuple[Any, ...]:
+        return self._chain.processors
+
+    def get_tracer(
+        self,
+        instrumenting_module_name: str,
+        instrumenting_library_version: str | None = None,
+        schema_url: str | None = None,
+        attributes: Attributes | None = None,
+    ) -> trace_api.Tracer:
+        """Return the tracer of that instrumentation scope, always the same one."""
+        if self._is_shut_down or _is_disabled():
+            return NoOpTracer()
+        scope = InstrumentationScope(
+            instrumenting_module_name or "",
+            instrumenting_library_version or "",
+            schema_url or "",
+            dict(attributes or {}),
+        )
+        with self._lock:
+            tracer = self._tracers.get(scope)
+            if tracer is None:
+                tracer = self._tracers[scope] = Tracer(scope)
+                tracer.bind(self._parts, self._chain, self._counts)
+            return tracer
+
+    def add_span_processor(self, span_processor: Any) -> None:
+        """Add a processor, ours or one written for opentelemetry-sdk, behind the others."""
+        self._set_processors((*self._chain.processors, span_processor))
+
+    def reconfigure(self, processors: Sequence[Any] | None = None, **parts: Any) -> None:
+        """Replace parts while tracers are in use; processors that go are shut down.
+
+        Args:
+            parts: ``sampler``, ``resource``, ``id_generator``, ``limits``, ``clock``.
+        """
+        leaving = self._chain
+        with self._lock:
+            self._parts = self._parts._replace(**parts)
+            self._is_shut_down = False
+            self._set_processors(leaving.processors if processors is None else processors)
+        if processors is not None:
+            gone = [part for part in leaving.processors if part not in processors]
+            Chain(gone, self._counts).shutdown(self._exit_timeout_s)
+
+    def _set_processors(self, processors: Sequence[Any]) -> None:
+        with self._lock:
+            self._chain = Chain(processors, self._counts)
+            self._rebind()
+            if processors and self._shutdown_on_exit and not self._exit_registered:
+                self._exit_registered = True
+                exit_hooks.add(self.shutdown)
+
+    def _rebind(self) -> None:
+        for tracer in self._tracers.values():
+            tracer.bind(self._parts, self._chain, self._counts)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Hand on every span that has ended; True only if all of it arrived within the time."""
+        return self._chain.force_flush(timeout_millis)
+
+    def shutdown(self, timeout_s: float | None = None) -> None:
+        """Flush and stop within a bounded time; spans that start later are not recorded."""
+        with self._lock:
+            if self._is_shut_down:
+                return
+            self._is_shut_down = True
+            if self._exit_registered:
+                self._exit_registered = False
+                exit_hooks.remove(self.shutdown)
+        self._chain.shutdown(self._exit_timeout_s if timeout_s is None else timeout_s)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the ledger: where every started span is now."""
+        counts = self._counts.read()
+        ended = self._chain.ended()
+        started = self._counts.started.read()
+        parts = [part.stats() for part in self._chain.processors if hasattr(part, "stats")]
+        return {**counts, "ended": ended, "live": max(0, started - ended), "processors": parts}
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew in the child: another instance id, and no spans of the parent's.
+
+        A span that was open when the process forked exists twice; it belongs to the parent,
+        so ending it in the child counts and does nothing else.
+        """
+        self._lock = threading.RLock()
+        self._parts = self._parts._replace(resource=_renewed(self.resource))
+        for tracer in self._tracers.values():
+            tracer.binding.on_end = self._inherited
+            tracer.binding.on_ending = None
+        self._rebind()
+
+    def _inherited(self, span: ReadableSpan) -> None:
+        self._counts.inherited_by_fork.add()
+
+
+def _renewed(resource: PlainResource) -> PlainResource:
+    """Return the resource of a forked child: its own pid and, where detected, instance id."""
+    known = resource.attributes
+    if semconv.SERVICE_INSTANCE_ID not in known and semconv.PROCESS_PID not in known:
+        return resource
+    own = {semconv.SERVICE_INSTANCE_ID: new_instance_id(), semconv.PROCESS_PID: os.getpid()}
+    return resource.merge(PlainResource({key: own[key] for key in own if key in known}))
+
+
+def _is_disabled() -> bool:
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"

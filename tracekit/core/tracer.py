@@ -1,0 +1,102 @@
+"""Tracers: they start spans for one instrumentation scope."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace as trace_api
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanKind
+
+from tracekit.core.binding import Binding, Listeners, Parts
+from tracekit.core.counts import Counts
+from tracekit.core.otel_context import current_context
+from tracekit.core.span import ScopedSpan, Span, SpanOptions
+from tracekit.model import Attributes, InstrumentationScope
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Tracer"]
+
+
+class Tracer(trace_api.Tracer):
+    """Start spans. Made by ``TracerProvider.get_tracer``; follows its provider's settings.
+
+    Concurrency: may be used from any thread at the same time.
+    Source: https://opentelemetry.io/docs/specs/otel/trace/api/#tracer
+    """
+
+    __slots__ = ("binding", "instrumentation_scope")
+
+    binding: Binding
+
+    def __init__(self, scope: InstrumentationScope) -> None:
+        self.instrumentation_scope = scope
+
+    def bind(self, parts: Parts, told: Listeners, counts: Counts) -> None:
+        """Start later spans with these parts."""
+        self.binding = Binding(self, parts, told, counts)
+
+    def start_span(
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes | None = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+    ) -> trace_api.Span:
+        """Start a span without making it current; the caller ends it.
+
+        Args:
+            context: Holds the parent; None stands for the current one.
+            attributes: Given here rather than later, they are seen by the sampler.
+            start_time: Unix nanoseconds; None stands for now.
+        """
+        span = Span(self.binding, name, kind, _own(attributes))
+        if links or start_time is not None or not (record_exception and set_status_on_exception):
+            span._options = SpanOptions(
+                context, links or (), start_time, record_exception, set_status_on_exception
+            )
+        return span.begin(current_context() if context is None else context)
+
+    def start_as_current_span(  # type: ignore[override]
+        self,
+        name: str,
+        context: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes | None = None,
+        links: Sequence[Link] | None = None,
+        start_time: int | None = None,
+        record_exception: bool = True,
+        set_status_on_exception: bool = True,
+        end_on_exit: bool = True,
+    ) -> ScopedSpan:
+        """Return a span that starts and is current in a ``with`` block, or per decorated call."""
+        span = ScopedSpan(self.binding, name, kind, _own(attributes))
+        if (
+            context is not None
+            or links
+            or start_time is not None
+            or not (record_exception and set_status_on_exception and end_on_exit)
+        ):
+            span._options = SpanOptions(
+                context,
+                links or (),
+                start_time,
+                record_exception,
+                set_status_on_exception,
+                end_on_exit,
+            )
+        return span
+
+
+def _own(attributes: Mapping[Any, Any] | None) -> dict[str, Any] | None:
+    try:
+        return dict(attributes) if attributes else None
+    except Exception:  # not a mapping, or one that raises: the program goes on
+        return None

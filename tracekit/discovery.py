@@ -1,0 +1,106 @@
+"""Finding a part by the name that users configure: first a file of ours, then an entry point."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from tracekit.errors import NotInstalledError, UnknownNameError
+
+__all__ = ["KINDS", "Kind", "find", "names"]
+
+
+class Kind(NamedTuple):
+    """One kind of part: where its files are, and where OpenTelemetry lists other people's."""
+
+    label: str
+    package: str
+    entry_point_group: str | None
+
+
+KINDS = {
+    "exporter": Kind("exporter", "tracekit.exporters", "opentelemetry_traces_exporter"),
+    "sampler": Kind("sampler", "tracekit.samplers", "opentelemetry_traces_sampler"),
+    "propagator": Kind("propagator", "tracekit.propagators", "opentelemetry_propagator"),
+    "instrumentation": Kind("instrumentation", "tracekit.instrumentation", None),
+    "id generator": Kind("id generator", "", "opentelemetry_id_generator"),
+    "resource detector": Kind("resource detector", "", "opentelemetry_resource_detector"),
+}
+
+# Names of entry points that are documented under other names in OTEL_TRACES_EXPORTER.
+_ALIASES = {"otlp": ("otlp", "otlp_proto_http")}
+
+PACKAGES = {"otlp": "opentelemetry-exporter-otlp-proto-http"}
+"""What to install for names that are known but that nothing installed answers to."""
+
+
+def names(kind: str) -> list[str]:
+    """Return the names that are known: our files', and the installed entry points'."""
+    return sorted({*_own_names(KINDS[kind]), *(point.name for point in _entry_points(KINDS[kind]))})
+
+
+def own_names(kind: str) -> list[str]:
+    """Return the names of our own parts of a kind."""
+    return sorted(_own_names(KINDS[kind]))
+
+
+def find(kind: str, name: str, source: str = "") -> Any:
+    """Return the part that answers to ``name``: a class, or what an entry point loads.
+
+    Args:
+        source: Where the name was read, for the error message.
+
+    Raises:
+        UnknownNameError: Nothing answers to the name.
+        NotInstalledError: Something does, but needs a package that is not installed.
+    """
+    part = KINDS[kind]
+    if name in _own_names(part):
+        return _load(part, name)
+    for wanted in _ALIASES.get(name, (name,)):
+        for point in _entry_points(part):
+            if point.name == wanted:
+                return _load_entry_point(part, point)
+    if name in PACKAGES:
+        raise NotInstalledError(f"{part.label} {name!r}", PACKAGES[name])
+    raise UnknownNameError(part.label, name, names(kind), source)
+
+
+def _own_names(part: Kind) -> Iterator[str]:
+    if not part.package:
+        return
+    package = importlib.import_module(part.package)
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            yield module.name
+
+
+def _load(part: Kind, name: str) -> Any:
+    try:
+        module = importlib.import_module(f"{part.package}.{name}")
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "tracekit"):
+            raise
+        raise NotInstalledError(f"{part.label} {name!r}", missing) from error
+    return module.plugin
+
+
+def _entry_points(part: Kind) -> Iterator[Any]:
+    if part.entry_point_group is None:
+        return
+    # Imported here: reading the metadata of all packages takes longer than all the rest, and
+    # a program that uses only our own parts never needs it.
+    from importlib.metadata import entry_points
+
+    yield from entry_points(group=part.entry_point_group)
+
+
+def _load_entry_point(part: Kind, point: Any) -> Any:
+    try:
+        return point.load()
+    except ImportError as error:
+        missing = (getattr(error, "name", "") or str(error)).partition(".")[0]
+        raise NotInstalledError(f"{part.label} {point.name!r}", missing) from error

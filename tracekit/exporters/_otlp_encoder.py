@@ -1,0 +1,412 @@
+"""OTLP protobuf written straight to bytes: ended spans to ExportTraceServiceRequest.
+
+How it is fast. A protobuf message is tag, length and bytes, so everything that repeats from span
+to span is written once and kept: an attribute's key with its tags, a key with one of its usual
+values, the span's name, a resource, a scope. What is left for a span is one ``struct`` for its
+ids and times, a look-up for each attribute, and one join. Only exact built-in types take this
+way; whatever is unusual (a subclass, a container, text that UTF-8 cannot hold) is first reduced
+by ``_anyvalue``, and a span that fails anywhere is read again piece by piece by ``_readable``.
+
+Fields are not written in the order of their numbers; protobuf does not ask for it.
+Source: opentelemetry/proto/trace/v1/trace.proto, https://protobuf.dev/programming-guides/encoding/
+Concurrency: any thread, at the same time; the caches are only ever read, added to and cleared.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from struct import Struct
+from typing import Any
+
+from tracekit.exporters._anyvalue import INT64, attribute_key, exact
+from tracekit.exporters._readable import identity_of, plain_attributes, remote_flags, salvage
+from tracekit.interfaces import ReadableSpan
+from tracekit.model import InstrumentationScope, Resource
+
+__all__ = ["OnSkip", "encode", "encode_batches", "encode_span"]
+
+OnSkip = Callable[[ReadableSpan, Exception], None]
+
+_MAX_KEYS = 512
+_MAX_VALUES_OF_KEY = 32
+_MAX_CACHED_LENGTH = 64
+_MAX_NAMES = 1024
+_MAX_HEADERS = 64
+
+
+def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return bytes((number,))
+    groups = bytearray()
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)
+
+
+_VARINTS = [_varint(number) for number in range(1024)]
+_VARINTS_END = len(_VARINTS)
+
+
+def _length(size: int) -> bytes:
+    return _VARINTS[size] if size < _VARINTS_END else _varint(size)
+
+
+def _delimited(tag: bytes, body: bytes) -> bytes:
+    return b"".join((tag, _length(len(body)), body))
+
+
+# AnyValue {string_value} up to its text, with its own length in front.
+_STRINGS = [_length(size + 1 + len(_length(size))) + b"\x0a" + _length(size) for size in range(512)]
+_STRINGS_END = len(_STRINGS)
+
+# Span {trace_id=1, span_id=2, [parent_span_id=4], start=7, end=8}; ids are big-endian bytes,
+# times little-endian fixed64.
+_root_head = Struct("<BB16sBB8sBQBQ").pack
+_child_head = Struct("<BB16sBB8sBB8sBQBQ").pack
+_fixed64_pair = Struct("<BBd").pack
+_event_head = Struct("<BQ").pack
+_link_head = Struct("<BB16sBB8sBI").pack
+_flags_field = Struct("<BBI").pack
+
+# Span {kind=6}: SpanKind counts from INTERNAL = 0, OTLP from UNSPECIFIED = 0.
+_KINDS = (b"\x30\x01", b"\x30\x02", b"\x30\x03", b"\x30\x04", b"\x30\x05")
+
+_Values = dict[object, bytes]
+_keys: dict[str, tuple[bytes, int, _Values]] = {}
+_names: dict[str, bytes] = {}
+_tails: dict[int, bytes] = {}
+_headers: dict[int, tuple[object, bytes]] = {}
+
+
+def encode(spans: Sequence[ReadableSpan], on_skip: OnSkip | None = None) -> bytes:
+    """Return the bytes of one ExportTraceServiceRequest that holds all of ``spans``.
+
+    Args:
+        on_skip: Told of each span that could not be encoded at all, with the reason.
+    """
+    return b"".join(body for body, _ in encode_batches(spans, None, on_skip))
+
+
+def encode_batches(
+    spans: Sequence[ReadableSpan], max_bytes: int | None, on_skip: OnSkip | None = None
+) -> Iterator[tuple[bytes, list[ReadableSpan]]]:
+    """Yield requests of at most ``max_bytes``, each with the spans that it holds.
+
+    A span that is larger than ``max_bytes`` comes alone, in a request of its own: whether to
+    send it is the caller's decision.
+    """
+    request, place = _Request(), (b"", b"")
+    owners: tuple[object, object] = (None, None)
+    limit = max_bytes or sys.maxsize
+    for span in spans:
+        try:
+            body, resource, scope = _pieces(span)
+            if resource is not owners[0] or scope is not owners[1]:
+                owners = (resource, scope)
+                place = (_resource_header(resource), _scope_header(scope))
+        except Exception as error:
+            if on_skip:
+                on_skip(span, error)
+            continue
+        if place is not request.place:
+            request.enter(place)
+        if request.size + len(body) + _FRAME > limit and request.spans:
+            yield request.to_bytes(), request.spans
+            request = _Request()
+            request.enter(place)
+        request.size += len(body) + _FRAME
+        request.bodies.append(body)
+        request.spans.append(span)
+    if request.spans:
+        yield request.to_bytes(), request.spans
+
+
+_Place = tuple[bytes, bytes]
+"""The encoded resource and scope of a span, each with its schema URL: equal bytes, same place."""
+
+_FRAME = 11
+"""A tag and the longest length there is."""
+
+
+class _Request:
+    """Encoded spans gathered by place; its size is never below that of the finished bytes."""
+
+    __slots__ = ("bodies", "place", "places", "size", "spans")
+
+    def __init__(self) -> None:
+        self.places: dict[_Place, list[bytes]] = {}
+        self.spans: list[ReadableSpan] = []
+        self.size = 0
+        self.place: _Place | None = None
+        self.bodies: list[bytes] = []
+
+    def enter(self, place: _Place) -> None:
+        """Let the bodies that follow be of spans from ``place``."""
+        if place not in self.places:
+            self.places[place] = []
+            self.size += len(place[0]) + len(place[1]) + 2 * _FRAME
+        self.place, self.bodies = place, self.places[place]
+
+    def to_bytes(self) -> bytes:
+        resources: dict[bytes, list[bytes]] = {}
+        for (resource, scope), bodies in self.places.items():
+            if not bodies:
+                continue  # entered by a span that then did not fit
+            resources.setdefault(resource, [resource]).append(_scope_spans(scope, bodies))
+        return b"".join([_delimited(b"\x0a", b"".join(parts)) for parts in resources.values()])
+
+
+def _scope_spans(scope: bytes, bodies: list[bytes]) -> bytes:
+    """ResourceSpans {scope_spans=2 {scope and schema_url, spans=2}}."""
+    parts = [scope]
+    for body in bodies:
+        size = len(body)
+        parts += (b"\x12", _VARINTS[size] if size < _VARINTS_END else _varint(size), body)
+    return _delimited(b"\x12", b"".join(parts))
+
+
+def encode_span(span: ReadableSpan) -> bytes:
+    """Return the bytes of one Span message, without tag and length.
+
+    Raises:
+        UnreadableSpanError: the span's ids cannot be read or do not fit.
+    """
+    return _pieces(span)[0]
+
+
+def _pieces(span: ReadableSpan) -> tuple[bytes, Resource, InstrumentationScope]:
+    try:
+        return _encode_span(span), span.resource, span.instrumentation_scope
+    except Exception:
+        readable = salvage(span)
+        return _encode_span(readable), readable.resource, readable.instrumentation_scope
+
+
+def _encode_span(span: ReadableSpan) -> bytes:
+    trace, own, parent, parent_is_remote, flags, state, status, description = identity_of(span)
+    trace_id, span_id = trace.to_bytes(16, "big"), own.to_bytes(8, "big")
+    start, end = span.start_time, span.end_time or 0
+    if parent:
+        above = parent.to_bytes(8, "big")
+        head = _child_head(10, 16, trace_id, 18, 8, span_id, 34, 8, above, 0x39, start, 0x41, end)
+    else:
+        head = _root_head(10, 16, trace_id, 18, 8, span_id, 0x39, start, 0x41, end)
+    name = span.name
+    out = [head, _names.get(name) or _encode_name(name), _KINDS[span.kind._value_]]
+    if attributes := span.attributes:
+        _add_attributes(out, attributes, b"\x4a")
+    if events := span.events:
+        out += [_delimited(b"\x5a", _encode_event(event)) for event in events]
+    if links := span.links:
+        out += [_delimited(b"\x6a", _encode_link(link)) for link in links]
+    if state:
+        out.append(_delimited(b"\x1a", state.encode()))
+    if span.dropped_attributes or span.dropped_events or span.dropped_links:
+        _add_dropped_counts(out, span)
+    if description:
+        out.append(_encode_status(status, description, remote_flags(flags, parent_is_remote)))
+    else:
+        outcome = flags << 3 | status << 1 | parent_is_remote
+        out.append(_tails.get(outcome) or _encode_tail(outcome))
+    return b"".join(out)
+
+
+def _encode_name(name: str) -> bytes:
+    if type(name) is not str:
+        raise TypeError("the name is not a str")
+    field = _delimited(b"\x2a", name.encode())
+    if len(_names) >= _MAX_NAMES:
+        _names.clear()
+    if len(field) <= 2 * _MAX_CACHED_LENGTH:
+        _names[name] = field
+    return field
+
+
+def _encode_status(code: int, description: str, flags: int) -> bytes:
+    """Span {status=15, flags=16} with a description; ``code`` is 0, 1 or 2."""
+    status = _delimited(b"\x12", description.encode()) + bytes((0x18, code))
+    return _delimited(b"\x7a", status) + _flags_field(0x85, 1, flags)
+
+
+def _encode_tail(outcome: int) -> bytes:
+    """Span {status=15, flags=16} without a description; trace flags, code and remote in one."""
+    trace_flags, code, is_remote = outcome >> 3, outcome >> 1 & 3, bool(outcome & 1)
+    if code == 3 or not 0 <= trace_flags <= 0xFF:
+        raise ValueError("neither a status code nor trace flags")
+    status = bytes((0x18, code)) if code else b""
+    flags = _flags_field(0x85, 1, remote_flags(trace_flags, is_remote))
+    tail = _tails[outcome] = _delimited(b"\x7a", status) + flags
+    return tail
+
+
+def _add_dropped_counts(out: list[bytes], span: ReadableSpan) -> None:
+    if dropped := span.dropped_attributes:
+        out += (b"\x50", _uint32(dropped))
+    if dropped := span.dropped_events:
+        out += (b"\x60", _uint32(dropped))
+    if dropped := span.dropped_links:
+        out += (b"\x70", _uint32(dropped))
+
+
+def _uint32(number: int) -> bytes:
+    if not 0 <= number < 2**32:
+        raise OverflowError("not an unsigned 32-bit count")
+    return _length(number)
+
+
+def _encode_event(event: Any) -> bytes:
+    """Span.Event {time=1, name=2, attributes=3, dropped_attributes_count=4}."""
+    out = [_event_head(9, event.timestamp), _delimited(b"\x12", event.name.encode())]
+    if attributes := event.attributes:
+        _add_attributes(out, attributes, b"\x1a")
+    if dropped := event.dropped_attributes:
+        out += (b"\x20", _uint32(dropped))
+    return b"".join(out)
+
+
+def _encode_link(link: Any) -> bytes:
+    """Span.Link {trace_id=1, span_id=2, trace_state=3, attributes=4, dropped=5, flags=6}."""
+    context = link.context
+    trace_id, span_id = context.trace_id.to_bytes(16, "big"), context.span_id.to_bytes(8, "big")
+    flags = remote_flags(context.trace_flags, context.is_remote)
+    out = [_link_head(10, 16, trace_id, 18, 8, span_id, 0x35, flags)]
+    if context.trace_state:
+        out.append(_delimited(b"\x1a", context.trace_state.to_header().encode()))
+    if attributes := link.attributes:
+        _add_attributes(out, attributes, b"\x22")
+    if dropped := link.dropped_attributes:
+        out += (b"\x28", _uint32(dropped))
+    return b"".join(out)
+
+
+def _add_attributes(out: list[bytes], attributes: Mapping[Any, Any], tag: bytes) -> None:
+    """Append each attribute as a KeyValue {key=1, value=2} field of the message around it."""
+    for key, value in attributes.items():
+        prefix, size, values = _keys.get(key) or _encode_key(key)
+        kind = type(value)
+        if kind is str or kind is int:
+            # An int equals no str, and a bool or float that equals an int never comes here.
+            if pair := values.get(value):
+                out += (tag, pair)
+                continue
+            any_value = _text(value) if kind is str else _integer(value)
+            if len(values) < _MAX_VALUES_OF_KEY and len(any_value) <= _MAX_CACHED_LENGTH:
+                values[value] = b"".join((_length(size + len(any_value)), prefix, any_value))
+        elif kind is float:
+            any_value = _fixed64_pair(9, 0x21, value)
+        elif kind is bool:
+            any_value = b"\x02\x10\x01" if value else b"\x02\x10\x00"
+        else:
+            any_value = _with_length(_encode_any(exact(value)))
+        total = size + len(any_value)
+        out += (tag, _VARINTS[total] if total < _VARINTS_END else _varint(total), prefix, any_value)
+
+
+def _text(value: str) -> bytes:
+    """Return AnyValue {string_value=1} with its length."""
+    utf8 = value.encode()
+    length = len(utf8)
+    if length < _STRINGS_END:
+        return _STRINGS[length] + utf8
+    return _with_length(_delimited(b"\x0a", utf8))
+
+
+def _integer(value: int) -> bytes:
+    """Return AnyValue {int_value=3} with its length, or its digits when 64 bits do not do."""
+    if 0 <= value < _VARINTS_END:
+        number = b"\x18" + _VARINTS[value]
+    elif value in INT64:
+        number = b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+    else:
+        return _with_length(_encode_any(exact(value)))
+    return _VARINTS[len(number)] + number
+
+
+def _encode_key(key: object) -> tuple[bytes, int, _Values]:
+    """Return a KeyValue up to its value, and where that key's usual values are kept."""
+    utf8 = attribute_key(key).encode()
+    prefix = b"".join((b"\x0a", _length(len(utf8)), utf8, b"\x12"))
+    entry: tuple[bytes, int, _Values] = (prefix, len(prefix), {})
+    if type(key) is not str or len(prefix) > _MAX_CACHED_LENGTH:
+        return entry
+    if len(_keys) >= _MAX_KEYS:
+        _keys.clear()
+    _keys[key] = entry
+    return entry
+
+
+def _with_length(body: bytes) -> bytes:
+    return _length(len(body)) + body
+
+
+def _encode_any(value: Any) -> bytes:
+    """Return one AnyValue of a value that ``exact`` has made, so its depth is bounded."""
+    if value is None:
+        return b""
+    kind = type(value)
+    if kind is str:
+        return _delimited(b"\x0a", value.encode())
+    if kind is bool:
+        return b"\x10\x01" if value else b"\x10\x00"
+    if kind is int:
+        return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+    if kind is float:
+        return _fixed64_pair(9, 0x21, value)[1:]
+    if kind is bytes:
+        return _delimited(b"\x3a", value)
+    if kind is list:
+        items = b"".join([_delimited(b"\x0a", _encode_any(item)) for item in value])
+        return _delimited(b"\x2a", items)
+    pairs: list[bytes] = []
+    _add_attributes(pairs, value, b"\x0a")
+    return _delimited(b"\x32", b"".join(pairs))
+
+
+def _resource_header(resource: Any) -> bytes:
+    known = _headers.get(id(resource))
+    return known[1] if known else _keep_header(resource, _encode_resource)
+
+
+def _scope_header(scope: Any) -> bytes:
+    known = _headers.get(id(scope))
+    return known[1] if known else _keep_header(scope, _encode_scope)
+
+
+def _keep_header(owner: Any, encode_header: Callable[[Any], bytes]) -> bytes:
+    # The owner is kept beside its bytes, so its id() cannot become somebody else's.
+    header = encode_header(owner)
+    if len(_headers) >= _MAX_HEADERS:
+        _headers.clear()
+    _headers[id(owner)] = (owner, header)
+    return header
+
+
+def _encode_resource(resource: Any) -> bytes:
+    """ResourceSpans {resource=1, schema_url=3}, or an empty Resource for what is none."""
+    body = _attributes_field(lambda: resource.attributes, b"\x0a")
+    return _delimited(b"\x0a", body) + _text_field(b"\x1a", lambda: resource.schema_url)
+
+
+def _encode_scope(scope: Any) -> bytes:
+    """ScopeSpans {scope=1 {name=1, version=2, attributes=3}, schema_url=3}."""
+    name = _text_field(b"\x0a", lambda: scope.name)
+    version = _text_field(b"\x12", lambda: scope.version)
+    body = name + version + _attributes_field(lambda: scope.attributes, b"\x1a")
+    return _delimited(b"\x0a", body) + _text_field(b"\x1a", lambda: scope.schema_url)
+
+
+def _attributes_field(read: Callable[[], Any], tag: bytes) -> bytes:
+    out: list[bytes] = []
+    _add_attributes(out, plain_attributes(read), tag)
+    return b"".join(out)
+
+
+def _text_field(tag: bytes, read: Callable[[], Any]) -> bytes:
+    try:
+        value = exact(read())
+    except Exception:
+        return b""
+    return _delimited(tag, value.encode()) if isinstance(value, str) and value else b""

@@ -1,0 +1,392 @@
+"""The steps of one HTTP server request, the same for WSGI and ASGI.
+
+1. Excluded or suppressed? Then the program runs as if we were not there.
+2. Extract the remote context from the request's headers.
+3. Start the SERVER span, with everything that a sampler may ask for.
+4. Run the program with the span current; note route, status and exceptions as they come by.
+5. End the span when the last byte of the body is sent, or nobody waits for it any more.
+
+An adapter (wsgi.py, asgi.py) says where its interface keeps method, path, headers and status,
+and knows when the body has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Getter
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
+
+from tracekit import semconv
+from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded, split_authority
+from tracekit.instrumentation._http import (
+    HttpSettings,
+    is_suppressed,
+    record_failure,
+    truncated,
+)
+from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._url import redact_query
+
+__all__ = [
+    "REQUEST_KEY",
+    "HttpServer",
+    "Incoming",
+    "ServerRequest",
+    "ServerSettings",
+    "body_measures",
+    "current_request",
+]
+
+# Under this key the scope or environ of a request holds its ServerRequest, or None where it was
+# decided not to trace it. Whatever is mounted or wrapped inside finds the decision made.
+REQUEST_KEY = "tracekit.server_request"
+
+BODY_BYTES = "tracekit.response.body_bytes"
+BODY_CHUNKS = "tracekit.response.body_chunks"
+FIRST_BYTE = "tracekit.response.first_byte_s"  # from the start of the span
+ABANDONED = "tracekit.abandoned"  # the response was not sent to its end
+
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_LONGEST_VALUE = 4096
+
+_OLD_NAMES = {
+    semconv.HTTP_REQUEST_METHOD: semconv.OLD_HTTP_METHOD,
+    semconv.URL_SCHEME: semconv.OLD_HTTP_SCHEME,
+    semconv.SERVER_ADDRESS: semconv.OLD_NET_HOST_NAME,
+    semconv.SERVER_PORT: semconv.OLD_NET_HOST_PORT,
+    semconv.CLIENT_ADDRESS: semconv.OLD_HTTP_CLIENT_IP,
+    semconv.NETWORK_PEER_ADDRESS: semconv.OLD_NET_PEER_IP,
+    semconv.NETWORK_PEER_PORT: semconv.OLD_NET_PEER_PORT,
+    semconv.NETWORK_PROTOCOL_VERSION: semconv.OLD_HTTP_FLAVOR,
+    semconv.USER_AGENT_ORIGINAL: semconv.OLD_HTTP_USER_AGENT,
+    semconv.HTTP_RESPONSE_STATUS_CODE: semconv.OLD_HTTP_STATUS_CODE,
+}
+
+Headers = Iterable[tuple["str | bytes", "str | bytes"]]
+
+
+class Incoming(NamedTuple):
+    """What a request says of itself before the program has seen it.
+
+    Attributes:
+        source: The scope or environ, for the propagators' getter and for hooks.
+        own: Host and port that the server listens on, for requests without a Host.
+    """
+
+    source: Any
+    carrier: Any
+    method: str
+    scheme: str
+    path: str
+    query: str
+    version: str | None
+    peer: tuple[str | None, int | None]
+    own: tuple[str | None, int | None]
+    host: str | None
+    user_agent: str | None
+    forwarded: Forwarded = NOT_FORWARDED
+
+
+@dataclass(frozen=True)
+class ServerSettings(HttpSettings):
+    """What was configured for one server library.
+
+    Attributes:
+        server_request_hook: Called with the span and the scope or environ, right after start.
+        server_response_hook: Called with the span, the status code and the headers.
+        links: Returns the links of a span from the extracted context, such as one to a remote
+            parent that was not trusted.
+    """
+
+    server_request_hook: Callable[[Span, Any], None] | None = None
+    server_response_hook: Callable[[Span, int, Any], None] | None = None
+    links: Callable[[Context], Sequence[Link]] | None = None
+
+    @classmethod
+    def read(cls, library: str, options: Mapping[str, Any]) -> ServerSettings:
+        """Read the environment of the process, overridden by `options`."""
+        return cls.from_environment(library, os.environ, "SERVER", **options)
+
+
+_current: ContextVar[ServerRequest | None] = ContextVar("tracekit.server_request", default=None)
+
+
+def current_request() -> ServerRequest | None:
+    """Return the traced request that this code serves, also in its tasks and worker threads."""
+    return _current.get()
+
+
+class ServerRequest:
+    """One request in flight and its SERVER span.
+
+    Concurrency: one request is served by one task or thread after the other; ending it twice,
+    from whatever thread, is harmless.
+    """
+
+    __slots__ = (
+        "_handled_before",
+        "_settings",
+        "_started_ns",
+        "body_length",
+        "context",
+        "failed",
+        "is_ended",
+        "method",
+        "route",
+        "route_prefix",
+        "span",
+        "status",
+        "suspect",
+        "tracer",
+    )
+
+    def __init__(
+        self, span: Span, context: Context, method: str, tracer: Tracer, settings: ServerSettings
+    ) -> None:
+        self.span = span
+        self.context = context
+        self.method = method
+        self.tracer = tracer
+        self.route: str | None = None
+        self.route_prefix = ""
+        self.status = 0
+        self.body_length = sys.maxsize  # no more bytes than this will follow the headers
+        self.failed = False
+        self.is_ended = False
+        # An exception that the framework answers itself; it counts if the answer is a 5xx.
+        self.suspect: BaseException | None = None
+        self._settings = settings
+        self._started_ns = time.perf_counter_ns()
+        self._handled_before = id(sys.exc_info()[1])
+
+    def attach(self, context: Context | None = None) -> tuple[Token[Any], Token[Any]]:
+        """Make the request and its span current; give the result to :meth:`detach`."""
+        return _current.set(self), otel_context.attach(context or self.context)
+
+    @staticmethod
+    def detach(tokens: tuple[Token[Any], Token[Any]]) -> None:
+        """Restore what was current before, if this is where it was attached.
+
+        A coroutine that nobody finished is closed by the garbage collector wherever that runs.
+        There is nothing to restore in such a place, and OpenTelemetry would log an error.
+        """
+        try:
+            _current.reset(tokens[0])
+        except ValueError:
+            return
+        otel_context.detach(tokens[1])
+
+    @quiet
+    def matched(self, route: str) -> None:
+        """Name the span for the template of the route that serves the request."""
+        if route and route != self.route and not self.is_ended:
+            self.route = route
+            self.span.set_attribute(semconv.HTTP_ROUTE, route)
+            self.span.update_name(f"{self.method} {route}")
+
+    @quiet
+    def responded(self, status: int, headers: Headers) -> None:
+        """Note the status line, while the exception that it answers is still being handled."""
+        self.status = status
+        if status >= 500:
+            self._blame(status)
+        self.suspect = None
+        settings = self._settings
+        if settings.response_headers is not None:
+            self.span.set_attributes(settings.response_headers.attributes(headers))
+        if settings.server_response_hook is not None:
+            settings.server_response_hook(self.span, status, headers)
+
+    def fail(self, exception: BaseException) -> None:
+        """Record an exception that nobody answered; the first one is closest to the cause."""
+        if not self.failed and not self.is_ended:
+            self.failed = True
+            self.status = self.status or 500  # what every server answers to it
+            record_failure(self.span, exception)
+
+    def abandon(self, attributes: Mapping[str, Any] | None = None) -> None:
+        """End the span of a response that nobody waits for any more."""
+        # The body of an answer to HEAD is not meant to be sent.
+        self.end(attributes if self.method == "HEAD" else {**(attributes or {}), ABANDONED: True})
+
+    @quiet
+    def end(self, attributes: Mapping[str, Any] | None = None) -> None:
+        """End the span, once."""
+        if self.is_ended:
+            return
+        self.is_ended = True
+        try:
+            self._write_outcome(attributes)
+        finally:
+            self.suspect = None
+            self.span.end()
+
+    def elapsed_ns(self) -> int:
+        return time.perf_counter_ns() - self._started_ns
+
+    def _blame(self, status: int) -> None:
+        # Error middleware answers from within its `except` block: the exception is at hand there
+        # and, once the body is sent, too late. One that was being handled before the request
+        # came in (by a program that calls the application itself) has no part in this.
+        exception = self.suspect or sys.exc_info()[1]
+        if (
+            exception is not None
+            and id(exception) != self._handled_before
+            and not _is_answer(exception, status)
+        ):
+            self.fail(exception)
+
+    def _write_outcome(self, attributes: Mapping[str, Any] | None) -> None:
+        span, status = self.span, self.status
+        if status:
+            span.set_attribute(semconv.HTTP_RESPONSE_STATUS_CODE, status)
+            if self._settings.writes_old_names:
+                span.set_attribute(semconv.OLD_HTTP_STATUS_CODE, status)
+        if status >= 500 and not self.failed:
+            span.set_attribute(semconv.ERROR_TYPE, str(status))
+            span.set_status(Status(StatusCode.ERROR))
+        if attributes:
+            span.set_attributes(attributes)
+
+
+class HttpServer:
+    """Start the SERVER spans of one library."""
+
+    def __init__(self, tracer: Tracer, settings: ServerSettings, getter: Getter[Any]) -> None:
+        self.tracer = tracer
+        self.settings = settings
+        self._getter = getter
+        self._extract: Callable[..., Context] | None = None
+
+    @quiet
+    def start(self, incoming: Incoming) -> ServerRequest | None:
+        """Start the span of a request, or return None if it is not to be traced."""
+        settings = self.settings
+        around = otel_context.get_current()
+        if is_suppressed(around) or (
+            settings.excluded_urls is not None and settings.is_excluded(_url(incoming))
+        ):
+            return None
+        context = self._remote_context(incoming, around)
+        method, original = settings.method(incoming.method)
+        attributes = _attributes(incoming, method)
+        if original is not None:
+            attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
+        if settings.request_headers is not None:
+            pairs = self._headers(incoming)
+            attributes.update(settings.request_headers.attributes(pairs))
+        if settings.writes_old_names:
+            attributes.update(_old_names(incoming, attributes))
+        name = "HTTP" if method == semconv.METHOD_OTHER else method
+        span = self.tracer.start_span(
+            name,
+            context,
+            SpanKind.SERVER,
+            attributes,
+            settings.links(context) if settings.links is not None else None,
+        )
+        request = ServerRequest(
+            span, trace.set_span_in_context(span, context), name, self.tracer, settings
+        )
+        if settings.server_request_hook is not None:
+            _call_hook(settings.server_request_hook, span, incoming.source)
+        return request
+
+    def _remote_context(self, incoming: Incoming, around: Context) -> Context:
+        extract = self._extract
+        if extract is None:
+            # Importing it reads OTEL_PROPAGATORS and scans entry points.
+            from opentelemetry import propagate
+
+            extract = self._extract = propagate.extract
+        try:
+            return extract(incoming.carrier, around, self._getter)
+        except Exception:  # of a propagator: a request without a remote parent is still a request
+            return around
+
+    def _headers(self, incoming: Incoming) -> Headers:
+        getter, carrier = self._getter, incoming.carrier
+        return [
+            (name, value)
+            for name in getter.keys(carrier)
+            for value in getter.get(carrier, name) or ()
+        ]
+
+
+@quiet
+def _call_hook(hook: Callable[[Span, Any], None], span: Span, source: Any) -> None:
+    hook(span, source)
+
+
+def _attributes(incoming: Incoming, method: str) -> dict[str, Any]:
+    """Return what is known before the program runs, so that samplers can decide on it."""
+    _, _, _, scheme, path, query, version, peer, own, host, user_agent, proxied = incoming
+    if proxied.scheme is not None:
+        scheme = proxied.scheme
+    attributes: dict[str, Any] = {
+        semconv.HTTP_REQUEST_METHOD: method,
+        semconv.URL_SCHEME: scheme,
+        semconv.URL_PATH: path if len(path) <= _LONGEST_VALUE else truncated(path, _LONGEST_VALUE),
+    }
+    if query:
+        attributes[semconv.URL_QUERY] = redact_query(query)
+    address, port = split_authority(proxied.host or host or "")
+    if address is None:
+        address, port = own
+    elif port is None:
+        port = _DEFAULT_PORTS.get(scheme)
+    if address:
+        attributes[semconv.SERVER_ADDRESS] = address
+        if port is not None:
+            attributes[semconv.SERVER_PORT] = port
+    address, port = peer
+    if address:
+        attributes[semconv.NETWORK_PEER_ADDRESS] = address
+        if port is not None:
+            attributes[semconv.NETWORK_PEER_PORT] = port
+    address = proxied.client or address
+    if address:
+        attributes[semconv.CLIENT_ADDRESS] = address
+    if version:
+        attributes[semconv.NETWORK_PROTOCOL_VERSION] = version
+    if user_agent:
+        attributes[semconv.USER_AGENT_ORIGINAL] = truncated(user_agent, _LONGEST_VALUE)
+    return attributes
+
+
+def _old_names(incoming: Incoming, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    old = {_OLD_NAMES[name]: value for name, value in attributes.items() if name in _OLD_NAMES}
+    query = attributes.get(semconv.URL_QUERY)
+    path = attributes[semconv.URL_PATH]
+    old[semconv.OLD_HTTP_TARGET] = f"{path}?{query}" if query else path
+    if incoming.host:
+        old[semconv.OLD_HTTP_HOST] = truncated(incoming.host, _LONGEST_VALUE)
+    return old
+
+
+def _url(incoming: Incoming) -> str:
+    url = f"{incoming.scheme}://{incoming.host or incoming.own[0] or ''}{incoming.path}"
+    return f"{url}?{incoming.query}" if incoming.query else url
+
+
+def body_measures(chunks: int, size: int, first_ns: int) -> dict[str, Any] | None:
+    """Return the attributes of a body that was sent in several chunks, None for any other."""
+    if chunks < 2:
+        return None
+    return {BODY_BYTES: size, BODY_CHUNKS: chunks, FIRST_BYTE: first_ns / 1e9}
+
+
+def _is_answer(exception: BaseException, status: int) -> bool:
+    """Say whether an exception only chose this response: ``HTTPException(503)``, ``abort(503)``."""
+    code = getattr(exception, "status_code", None) or getattr(exception, "code", None)
+    return bool(code == status)

@@ -1,0 +1,137 @@
+"""The attempts inside urllib3, seen on behalf of the exchange that is under way.
+
+``HTTPConnectionPool._make_request`` is one request on one connection; ``urlopen`` calls it anew
+for each retry, from inside itself, so there attempts would be nested. An instrumentation of a
+library that sits on urllib3, or of urllib3 itself, opens the exchange and adds these patches.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tracekit.instrumentation._http_client import (
+    Attempt,
+    Exchange,
+    ReceivedResponse,
+    current_exchange,
+    watch_pool_wait,
+)
+from tracekit.instrumentation._patch import Patch, quiet
+
+__all__ = ["attempt_patches", "await_body", "body_patches", "version_of"]
+
+_VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
+# The attempt whose span ends with the body, in the instance dictionary of a response.
+_BODY = "_tracekit_attempt"
+
+
+def attempt_patches() -> Sequence[Patch]:
+    """Return what makes every retry an attempt; without, an exchange is a single one."""
+    pool = "urllib3.connectionpool"
+    return (
+        Patch(pool, "HTTPConnectionPool._make_request", _make_request, optional=True),
+        Patch(pool, "HTTPConnectionPool._get_conn", watch_pool_wait, optional=True),
+    )
+
+
+def body_patches() -> Sequence[Patch]:
+    """Return what ends spans at the end of response bodies, for :func:`await_body`."""
+    response = "urllib3.response"
+    return (
+        Patch(response, "HTTPResponse.release_conn", _release_conn, optional=True),
+        Patch(response, "HTTPResponse.close", _close, optional=True),
+    )
+
+
+def version_of(raw: Any) -> str:
+    """Return the protocol version of a urllib3 response, empty when it has none."""
+    return _VERSIONS.get(getattr(raw, "version", 0), "")
+
+
+@quiet
+def await_body(attempt: Attempt, raw: Any) -> None:
+    """Leave the end of the span to the body of `raw`; at once where that cannot be seen."""
+    response = getattr(sys.modules.get("urllib3.response"), "HTTPResponse", None)
+    # An empty body is closed already.
+    if response is not None and isinstance(raw, response) and not raw.closed:
+        vars(raw)[_BODY] = attempt
+    else:
+        attempt.end()
+
+
+def _make_request(
+    wrapped: Callable[..., Any], _pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    exchange = current_exchange.get()
+    attempt = None if exchange is None else exchange.attempt
+    if exchange is None or attempt is None or not attempt.under_way:
+        return wrapped(*args, **kwargs)
+    if attempt.noted is not None:
+        attempt = _retry(exchange, attempt, kwargs) or attempt
+    try:
+        response = wrapped(*args, **kwargs)
+    except BaseException as error:
+        attempt.note(error)
+        raise
+    attempt.note(_received(response, args, kwargs))
+    return response
+
+
+@quiet
+def _retry(exchange: Exchange, attempt: Attempt, kwargs: dict[str, Any]) -> Attempt | None:
+    """End the attempt that urllib3 gave up and start the next, with trace headers of its own."""
+    attempt.supersede()
+    headers = kwargs.get("headers")
+    carrier = None
+    if headers is not None:
+        # urlopen hands the same mapping to every retry, and the caller may hold it.
+        carrier = kwargs["headers"] = headers.copy()
+    following = attempt.steps.begin(exchange, attempt.request._replace(carrier=carrier))
+    if following is not None:
+        following.silence()
+    return following
+
+
+@quiet
+def _received(
+    response: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> ReceivedResponse | None:
+    connection = args[0] if args else kwargs.get("conn")
+    return ReceivedResponse(
+        response.status, version_of(response), _peer(connection), response.headers.items, response
+    )
+
+
+def _peer(connection: Any) -> Sequence[Any]:
+    # The socket is gone when the server closes after each response: then it is with the response.
+    sock = getattr(connection, "sock", None)
+    try:
+        peer = sock.getpeername() if sock is not None else ()
+    except OSError:
+        return ()
+    return peer if isinstance(peer, tuple) else ()
+
+
+def _release_conn(
+    wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    # Called at the end of the body and when reading it failed; then from a `finally`, with the
+    # exception on its way.
+    attempt = vars(instance).pop(_BODY, None)
+    if attempt is not None:
+        error = sys.exc_info()[1]
+        if error is not None and type(error).__module__.startswith("urllib3."):
+            attempt.fail_body(error)
+        attempt.end()
+    return wrapped(*args, **kwargs)
+
+
+def _close(
+    wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    attempt = vars(instance).pop(_BODY, None)
+    if attempt is not None:
+        attempt.abandon_body()
+    return wrapped(*args, **kwargs)

@@ -1,0 +1,267 @@
+"""One exporter's lane behind the batch processor: its queue, its thread, its ledger."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry import context as context_api
+
+from tracekit.interfaces import ReadableSpan, SpanExporter
+
+__all__ = ["Lane", "call_export", "suppressed_context"]
+
+_logger = logging.getLogger("tracekit")
+
+MAX_LANE_BYTES = 256 * 1024 * 1024
+MAX_LEFT_BEHIND = 4
+"""Threads that may hang in ``export`` at the same time; the lane then drops until one returns."""
+IDLE_S = 0.05
+
+_Batch = tuple[int, Any, int]
+"""Number of the batch's last span, its spans (or a request), and their size in bytes."""
+
+
+def suppressed_context() -> context_api.Context:
+    """Return a context in which nobody's instrumentation traces what exporters do."""
+    context = context_api.Context()
+    for key in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
+        name = getattr(context_api, key, None)
+        if name:
+            context = context_api.set_value(name, True, context)
+    return context_api.set_value("suppress_instrumentation", True, context)
+
+
+def call_export(exporter: SpanExporter, spans: Sequence[ReadableSpan]) -> str:
+    """Export a batch; return ``""`` or the reason why it failed."""
+    try:
+        result = exporter.export(spans)
+    except Exception as error:
+        _logger.debug("%r raised", exporter, exc_info=True)
+        return f"raised {type(error).__name__}"
+    # An exporter of opentelemetry-sdk returns the SDK's own enumeration.
+    return "" if getattr(result, "name", None) == "SUCCESS" else "refused"
+
+
+class _Request:
+    """A call of an exporter's method, waiting for its turn in the lane's thread."""
+
+    def __init__(self, exporter: SpanExporter, method: str, arguments: tuple[Any, ...]) -> None:
+        self._exporter, self._method, self._arguments = exporter, method, arguments
+        self._result: Any = None
+        self._done = threading.Event()
+
+    def answer(self) -> None:
+        try:
+            method = getattr(self._exporter, self._method, None)
+            self._result = method(*self._arguments) if callable(method) else None
+        except Exception:
+            self._result = False
+            _logger.debug("%s of %r raised", self._method, self._exporter, exc_info=True)
+        finally:
+            self._done.set()
+
+    def answer_suppressed(self) -> None:
+        token = context_api.attach(suppressed_context())
+        self.answer()
+        context_api.detach(token)
+
+    def wait(self, timeout_s: float) -> Any:
+        return self._result if self._done.wait(timeout_s) else False
+
+
+class Lane:
+    """Batches on their way to one exporter.
+
+    Each number has one writer: the batch processor's worker writes ``_accepted`` and
+    ``_dropped``, the lane's current thread the others.
+    """
+
+    def __init__(
+        self, exporter: SpanExporter, limit: int, timeout_s: float, progress: threading.Condition
+    ) -> None:
+        self.exporter = exporter
+        self._limit = limit
+        self._timeout_s = timeout_s
+        self.begin(progress)
+
+    def begin(self, progress: threading.Condition) -> None:
+        """Start with an empty lane and no thread."""
+        self._progress = progress
+        self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._left_behind: list[threading.Thread] = []
+        self._under_way: tuple[float, _Batch] | None = None
+        self._accepted = self._accepted_bytes = 0
+        self._finished = self._finished_bytes = 0
+        self.settled = 0
+        self._exported = 0
+        self._failed: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        self._said_failure = False
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.exporter, "name", None) or type(self.exporter).__name__)
+
+    # Called by the batch processor's worker ---------------------------------------------
+
+    def put(self, last: int, spans: Sequence[ReadableSpan]) -> None:
+        """Take a batch, or drop it when the lane is full."""
+        size = sum([getattr(span, "size_hint", 1024) for span in spans])
+        full = (
+            self._accepted - self._finished + len(spans) > self._limit
+            or self._accepted_bytes - self._finished_bytes + size > MAX_LANE_BYTES
+        )
+        if spans and (full or len(self._left_behind) >= MAX_LEFT_BEHIND):
+            self._dropped["queue_full" if full else "exporter_hangs"] += len(spans)
+            spans, size = (), 0
+        self._accepted += len(spans)
+        self._accepted_bytes += size
+        self._queue.put((last, spans, size))
+        if self._thread is None:
+            self._start_thread()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(
+            target=self._run, args=(self._queue,), name=f"tracekit-{self.name}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter exits; drain_here() does the work
+            return
+        self._thread = thread
+
+    def check_timeout(self) -> None:
+        """Leave an export behind that takes longer than it may, and go on without it."""
+        under_way = self._under_way
+        if under_way is None or time.monotonic() - under_way[0] < self._timeout_s:
+            return
+        if self._thread is not None:
+            self._left_behind = [part for part in self._left_behind if part.is_alive()]
+            self._left_behind.append(self._thread)
+        # The thread that is left behind finds that it is not the lane's any more and ends.
+        self._thread = None
+        self._settle(under_way[1], "timeout")
+        if len(self._left_behind) < MAX_LEFT_BEHIND:
+            self._start_thread()
+
+    # The lane's thread ------------------------------------------------------------------
+
+    def _run(self, batches: queue.SimpleQueue[_Batch]) -> None:
+        context_api.attach(suppressed_context())
+        me = threading.current_thread()
+        while batches is self._queue:
+            self._export(batches.get())
+            if self._thread is not me and self._thread is not None:
+                return
+
+    def _export(self, batch: _Batch) -> None:
+        reason = ""
+        if isinstance(batch[1], _Request):
+            batch[1].answer()
+            return
+        if batch[1]:
+            under_way = self._under_way = (time.monotonic(), batch)
+            reason = call_export(self.exporter, batch[1])
+            if self._under_way is not under_way:
+                return  # it was given up meanwhile, and counted
+        self._settle(batch, reason)
+
+    def _settle(self, batch: _Batch, reason: str) -> None:
+        last, spans, size = batch
+        self._under_way = None
+        if reason:
+            self._failed[reason] += len(spans)
+            self._say_failure(reason)
+        else:
+            self._exported += len(spans)
+        self._finished += len(spans)
+        self._finished_bytes += size
+        self.settled = max(self.settled, last)
+        with self._progress:
+            self._progress.notify_all()
+
+    def _say_failure(self, reason: str) -> None:
+        if not self._said_failure:
+            self._said_failure = True
+            _logger.warning("spans could not be exported by %s: %s", self.name, reason)
+
+    # Flushing ---------------------------------------------------------------------------
+
+    def drain_here(self, deadline: float) -> bool:
+        """Export what waits on the calling thread, when there is no thread to do it."""
+        token = context_api.attach(suppressed_context())
+        try:
+            while time.monotonic() < deadline:
+                try:
+                    batch = self._queue.get_nowait()
+                except queue.Empty:
+                    return True
+                self._export(batch)
+            return False
+        finally:
+            context_api.detach(token)
+
+    def flush_exporter(self, deadline: float) -> bool:
+        left = deadline - time.monotonic()
+        return left > 0 and self._ask("force_flush", left, int(left * 1000)) is not False
+
+    def close(self, deadline: float) -> None:
+        """Count what is still queued as dropped, and shut the exporter down."""
+        with self._progress:
+            while self._accepted > self._finished and time.monotonic() < deadline:
+                self._progress.wait(min(IDLE_S, max(0.0, deadline - time.monotonic())))
+        under_way = self._under_way
+        if under_way is not None:
+            self._thread = None
+            self._settle(under_way[1], "exit")
+        self._drop_queued()
+        self._ask("shutdown", max(0.2, deadline - time.monotonic()))
+
+    def _drop_queued(self) -> None:
+        while True:
+            try:
+                _last, spans, size = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(spans, _Request):
+                continue
+            self._dropped["exit"] += len(spans)
+            self._finished += len(spans)
+            self._finished_bytes += size
+
+    def _ask(self, method: str, timeout_s: float, *arguments: Any) -> Any:
+        """Call a method of the exporter, and give up waiting for it at the deadline.
+
+        The lane's own thread calls it, behind the batches: at the interpreter's exit no new
+        thread could be started. Without one, a thread is tried, and at last this one.
+        """
+        request = _Request(self.exporter, method, arguments)
+        if self._thread is not None and self._thread.is_alive():
+            self._queue.put((0, request, 0))
+        else:
+            try:
+                threading.Thread(target=request.answer_suppressed, daemon=True).start()
+            except RuntimeError:
+                request.answer_suppressed()
+        return request.wait(timeout_s)
+
+    # The ledger -------------------------------------------------------------------------
+
+    def lost(self) -> int:
+        return sum(self._failed.values()) + sum(self._dropped.values())
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "exporter": self.name,
+            "exported": self._exported,
+            "pending": self._accepted - self._finished,
+            "failed": dict(self._failed),
+            "dropped": dict(self._dropped),
+        }

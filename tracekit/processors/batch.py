@@ -1,0 +1,290 @@
+"""The batch processor: takes ended spans off the caller's hands and carries them to exporters.
+
+Theory of operation
+-------------------
+``on_end`` appends the span to a deque and compares one number; that is all the caller pays.
+The *worker* thread, started by the first span, wakes when a batch is full or the delay is
+over. It empties the deque, leaves out what is not sampled, and puts batches into one *lane*
+per exporter. Each lane has a thread that calls ``export``, so a slow or dead exporter fills
+its own lane and delays nobody.
+
+Bounds. The deque and each lane hold at most ``max_queue_size`` spans when that is set, and
+at most ``MAX_LANE_BYTES`` (an estimate) in any case. By default only memory bounds them: a
+burst that is faster than the worker, which has to wait for the GIL, is kept. What does not
+fit is dropped and counted by reason, the newest first.
+
+Time. An ``export`` that exceeds the timeout is left behind in its thread, its batch is
+counted as failed and the lane goes on in a new thread. ``force_flush`` and ``shutdown`` end
+by their deadline whatever an exporter does.
+
+Fork. The child has none of these threads; it starts with an empty deque and empty lanes (what
+was queued is the parent's) and starts its own worker at its first span.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from tracekit import _fork
+from tracekit.errors import InvalidValueError
+from tracekit.interfaces import ReadableSpan, SpanExporter, SpanProcessor
+from tracekit.processors._lane import Lane
+
+__all__ = ["BatchSpanProcessor"]
+
+_logger = logging.getLogger("tracekit")
+
+DEFAULT_DELAY_MILLIS = 5_000
+DEFAULT_TIMEOUT_MILLIS = 30_000
+DEFAULT_BATCH_SIZE = 512
+UNBOUNDED_QUEUE_SIZE = 1_000_000
+"""Spans that may wait when no queue size is set: a backstop behind the bound in bytes."""
+
+
+class BatchSpanProcessor(SpanProcessor):
+    """Export sampled spans in batches, from a thread of its own, to one or more exporters.
+
+    Args:
+        span_exporter: One exporter, or several that get the same spans.
+        max_queue_size: Spans that may wait; OTEL_BSP_MAX_QUEUE_SIZE; by default as many as
+            fit into the bound on memory.
+        schedule_delay_millis: OTEL_BSP_SCHEDULE_DELAY; 5000.
+        max_export_batch_size: OTEL_BSP_MAX_EXPORT_BATCH_SIZE; 512.
+        export_timeout_millis: For one call of ``export``; OTEL_BSP_EXPORT_TIMEOUT; 30000.
+
+    Raises:
+        InvalidValueError: An argument is not positive, or the batch exceeds the queue.
+
+    Concurrency: all methods may be called from any thread.
+    Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#batching-processor
+    """
+
+    def __init__(
+        self,
+        span_exporter: SpanExporter | Sequence[SpanExporter],
+        max_queue_size: int | None = None,
+        schedule_delay_millis: float | None = None,
+        max_export_batch_size: int | None = None,
+        export_timeout_millis: float | None = None,
+    ) -> None:
+        several = isinstance(span_exporter, (list, tuple))
+        exporters: list[Any] = list(span_exporter) if several else [span_exporter]  # type: ignore[arg-type]
+        self._queue_size = _setting("OTEL_BSP_MAX_QUEUE_SIZE", max_queue_size, None)
+        self._batch_size = int(
+            _setting("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", max_export_batch_size, DEFAULT_BATCH_SIZE)
+            or DEFAULT_BATCH_SIZE
+        )
+        delay = _setting("OTEL_BSP_SCHEDULE_DELAY", schedule_delay_millis, DEFAULT_DELAY_MILLIS)
+        timeout = _setting("OTEL_BSP_EXPORT_TIMEOUT", export_timeout_millis, DEFAULT_TIMEOUT_MILLIS)
+        self._delay_s = (delay or DEFAULT_DELAY_MILLIS) / 1000
+        if self._queue_size is not None and self._batch_size > self._queue_size:
+            if max_export_batch_size is not None and max_queue_size is not None:
+                raise InvalidValueError(
+                    "max_export_batch_size", max_export_batch_size, "at most max_queue_size"
+                )
+            self._batch_size = int(self._queue_size)
+        limit = int(self._queue_size or UNBOUNDED_QUEUE_SIZE)
+        self._progress = threading.Condition()
+        self._lanes = [
+            Lane(part, limit, (timeout or DEFAULT_TIMEOUT_MILLIS) / 1000, self._progress)
+            for part in exporters
+        ]
+        self._limit = limit
+        self._is_shut_down = False
+        self._begin()
+        _fork.on_fork_in_child(self)
+
+    def _begin(self) -> None:
+        """Start with nothing queued and no thread; the first span asks for attention."""
+        self._intake: deque[ReadableSpan] = deque()
+        self._attention_at = 1
+        self._wake = threading.Event()
+        self._start_lock = threading.Lock()
+        self._worker: threading.Thread | None = None
+        self._taken = 0
+        self._unsampled = 0
+        self._dropped = {"queue_full": 0, "after_shutdown": 0}
+        self._flush_wanted = False
+
+    def after_fork_in_child(self) -> None:
+        self._progress = threading.Condition()
+        self._begin()
+        for lane in self._lanes:
+            lane.begin(self._progress)
+
+    @property
+    def exporters(self) -> tuple[SpanExporter, ...]:
+        return tuple(lane.exporter for lane in self._lanes)
+
+    # The caller's side ------------------------------------------------------------------
+
+    def on_end(self, span: ReadableSpan) -> None:
+        intake = self._intake
+        intake.append(span)
+        if len(intake) >= self._attention_at:
+            self._attend()
+
+    def _attend(self) -> None:
+        """Start the worker, wake it, or drop the span that did not fit."""
+        _fork.check_pid()
+        if self._is_shut_down:
+            self._drop_newest("after_shutdown")
+        elif len(self._intake) > self._limit:
+            self._drop_newest("queue_full")
+        elif self._worker is None:
+            self._start_worker()
+        elif len(self._intake) >= self._batch_size:
+            # Until the worker has been here, only a full queue needs attention again.
+            self._attention_at = self._limit + 1
+            self._wake.set()
+
+    def _drop_newest(self, reason: str) -> None:
+        try:
+            self._intake.pop()
+        except IndexError:  # the worker was faster
+            return
+        with self._start_lock:
+            self._dropped[reason] += 1
+
+    def _start_worker(self) -> None:
+        with self._start_lock:
+            if self._worker is not None:
+                return
+            worker = threading.Thread(target=self._run, name="tracekit-batch", daemon=True)
+            try:
+                worker.start()
+            except RuntimeError:
+                # No thread can be started while the interpreter exits; shutdown() exports.
+                self._attention_at = self._limit + 1
+                return
+            self._worker = worker
+            self._attention_at = self._batch_size
+
+    # The worker's side ------------------------------------------------------------------
+
+    def _run(self) -> None:
+        wake, intake = self._wake, self._intake
+        while intake is self._intake and not self._is_shut_down:
+            wake.wait(self._delay_s)
+            wake.clear()
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Move everything from the intake into the lanes."""
+        intake, size = self._intake, self._batch_size
+        self._attention_at = self._limit + 1
+        while intake:
+            count = min(len(intake), size)
+            batch = [intake.popleft() for _ in range(count)]
+            sampled = [span for span in batch if _is_sampled(span)]
+            self._unsampled += count - len(sampled)
+            self._taken += count
+            for lane in self._lanes:
+                lane.put(self._taken, sampled)
+        if self._flush_wanted:
+            self._flush_wanted = False
+            for lane in self._lanes:
+                lane.put(self._taken, [])
+        if not self._is_shut_down:
+            self._attention_at = size
+        for lane in self._lanes:
+            lane.check_timeout()
+
+    # Flushing ---------------------------------------------------------------------------
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Export what has ended so far; True only if all of it was exported within the time."""
+        deadline = time.monotonic() + timeout_millis / 1000
+        lost_before = self._lost()
+        target = self._taken + len(self._intake)
+        if not self._push(target, deadline):
+            return False
+        flushed = [lane.flush_exporter(deadline) for lane in self._lanes]
+        return all(flushed) and self._lost() == lost_before
+
+    def _push(self, target: int, deadline: float) -> bool:
+        """Wait until every lane has settled the first ``target`` spans."""
+        if self._worker is None and not self._intake:
+            return True
+        if self._worker is None or not self._worker.is_alive():
+            self._hand_out()
+            drained = [lane.drain_here(deadline) for lane in self._lanes]
+            return all(drained)
+        self._flush_wanted = True
+        self._wake.set()
+        with self._progress:
+            while any(lane.settled < target for lane in self._lanes):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                # The wait is short because a hanging export must be noticed meanwhile.
+                self._progress.wait(min(left, 0.1))
+                for lane in self._lanes:
+                    lane.check_timeout()
+        return True
+
+    def shutdown(self, timeout_millis: int = 5_000) -> None:
+        """Export what is queued, within the time, and stop; the rest is counted as dropped."""
+        if self._is_shut_down:
+            return
+        deadline = time.monotonic() + timeout_millis / 1000
+        self._push(self._taken + len(self._intake), deadline)
+        self._is_shut_down = True
+        self._attention_at = 0
+        self._wake.set()
+        self._hand_out()
+        for lane in self._lanes:
+            lane.close(deadline)
+
+    # The ledger -------------------------------------------------------------------------
+
+    def received(self) -> int:
+        """Return how many ended spans came here since the process began."""
+        return self._taken + len(self._intake) + sum(self._dropped.values())
+
+    def _lost(self) -> int:
+        return sum(self._dropped.values()) + sum(lane.lost() for lane in self._lanes)
+
+    def stats(self) -> dict[str, Any]:
+        return {
+            "processor": "batch",
+            "received": self.received(),
+            "not_sampled": self._unsampled,
+            "queued": len(self._intake),
+            "queue_capacity": self._limit,
+            "dropped": dict(self._dropped),
+            "exporters": [lane.stats() for lane in self._lanes],
+        }
+
+
+def _is_sampled(span: Any) -> bool:
+    flags = getattr(span, "trace_flags", None)
+    return bool((span.context.trace_flags if flags is None else flags) & 1)
+
+
+def _setting(variable: str, argument: float | None, default: float | None) -> float | None:
+    """Return an argument, else its environment variable, else the default.
+
+    A variable that cannot be used is reported and ignored, as the specification asks; an
+    argument is refused. https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    if argument is not None:
+        if isinstance(argument, bool) or argument <= 0:
+            raise InvalidValueError(variable.lower().removeprefix("otel_bsp_"), argument, "above 0")
+        return argument
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    _logger.warning("%s=%r is ignored: expected a whole number above 0", variable, text)
+    return default
+
+
+plugin: type[SpanProcessor] = BatchSpanProcessor

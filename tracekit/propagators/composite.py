@@ -1,0 +1,212 @@
+"""Several propagators as one, with separate lists for both ways and a word on whom to trust."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from opentelemetry.context import Context, set_value
+from opentelemetry.propagators.textmap import (
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+from opentelemetry.trace import Span, SpanContext, get_current_span, set_span_in_context
+
+from tracekit.propagators._headers import Headers
+
+__all__ = [
+    "UNTRUSTED_SPAN_CONTEXT_KEY",
+    "CompositePropagator",
+    "RemoteCaller",
+    "TrustPolicy",
+]
+
+# Written out, not made by create_key(): an instrumentation reads it through OpenTelemetry's
+# get_value() and must not import this module.
+UNTRUSTED_SPAN_CONTEXT_KEY = "tracekit-untrusted-span-context"
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RemoteCaller:
+    """Who sent a request, as far as a trust policy may ask."""
+
+    span_context: SpanContext
+    headers: Headers[Any]
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of one of the request's headers, or None."""
+        return self.headers.first(name, name.title())
+
+
+def _nobody(_: RemoteCaller) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class TrustPolicy:
+    """What becomes of the context of a caller that is not trusted.
+
+    Attributes:
+        untrusted: "link" begins a new trace and keeps the caller's span context under
+            UNTRUSTED_SPAN_CONTEXT_KEY, to be linked to; "restart" begins a new trace and forgets
+            the caller's. Baggage is kept by both. "ignore" takes nothing at all from the caller.
+        trusts: Says whom to trust; nobody, unless given. One that raises trusts nobody.
+
+    Source: https://www.w3.org/TR/trace-context-2/#mutating-the-traceparent-field ("Restart trace")
+    """
+
+    untrusted: Literal["link", "restart", "ignore"] = "link"
+    trusts: Callable[[RemoteCaller], bool] = _nobody
+
+
+class CompositePropagator(TextMapPropagator):
+    """Run several propagators, each for itself: one that raises does not stop the others.
+
+    Args:
+        inject: In the order in which they write.
+        extract: In the order in which they read; as `inject` when not given.
+        order: Whose trace context counts when several find one: the "last" in the list, as with
+            opentelemetry-api, or the "first". Baggage is always taken from all.
+        trust: Whose trace context is continued; everybody's when not given.
+
+    Attributes:
+        failed: How often a propagator raised, by class name. The first time is logged.
+    """
+
+    def __init__(
+        self,
+        inject: Sequence[TextMapPropagator],
+        extract: Sequence[TextMapPropagator] | None = None,
+        *,
+        order: Literal["first", "last"] = "last",
+        trust: TrustPolicy | None = None,
+    ) -> None:
+        self._inject = tuple(inject)
+        self._extract = self._inject if extract is None else tuple(extract)
+        self._order = order
+        self._trust = trust
+        self.failed: dict[str, int] = {}
+
+    @property
+    def injectors(self) -> tuple[TextMapPropagator, ...]:
+        return self._inject
+
+    @property
+    def extractors(self) -> tuple[TextMapPropagator, ...]:
+        return self._extract
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """How often something sent could not be used, by reason, over all members."""
+        total: dict[str, int] = {}
+        for member in {id(member): member for member in self._inject + self._extract}.values():
+            for reason, count in dict(getattr(member, "refused", {})).items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
+    @property
+    def fields(self) -> set[str]:
+        return {field for propagator in self._inject for field in propagator.fields}
+
+    def inject(
+        self,
+        carrier: Any,
+        context: Context | None = None,
+        setter: Setter[Any] = default_setter,
+    ) -> None:
+        for propagator in self._inject:
+            try:
+                propagator.inject(carrier, context, setter)
+            except Exception:
+                self._count_failure(propagator, "inject")
+
+    def extract(
+        self,
+        carrier: Any,
+        context: Context | None = None,
+        getter: Getter[Any] = default_getter,
+    ) -> Context:
+        """Return the context with what the propagators find.
+
+        Without a context the first propagator starts from its own default: an empty one for
+        trace contexts, the current one for baggage.
+        """
+        given = context
+        winner: Span | None = None
+        for propagator in self._extract:
+            found = self._extracted(propagator, carrier, context, getter)
+            if found is context or found is None:
+                continue
+            if self._order == "first":
+                found, winner = _keep_first(found, context, winner)
+            context = found
+        if context is None:
+            return Context()
+        if self._trust is None or context is given:
+            return context
+        return _judged(self._trust, context, given, Headers(carrier, getter))
+
+    def _extracted(
+        self,
+        propagator: TextMapPropagator,
+        carrier: Any,
+        context: Context | None,
+        getter: Getter[Any],
+    ) -> Context | None:
+        try:
+            return propagator.extract(carrier, context, getter)
+        except Exception:
+            self._count_failure(propagator, "extract")
+            return None
+
+    def _count_failure(self, propagator: TextMapPropagator, step: str) -> None:
+        name = type(propagator).__name__
+        self.failed[name] = self.failed.get(name, 0) + 1
+        if self.failed[name] == 1:
+            _logger.warning("Propagator %s failed to %s; said once", name, step, exc_info=True)
+
+
+def _keep_first(
+    found: Context, before: Context | None, winner: Span | None
+) -> tuple[Context, Span | None]:
+    span = get_current_span(found)
+    if winner is None:
+        is_new = before is None or span is not get_current_span(before)
+        return found, span if is_new and span.get_span_context().is_remote else None
+    # The later one may have found baggage, which stays.
+    return (found if span is winner else set_span_in_context(winner, found)), winner
+
+
+def _judged(
+    policy: TrustPolicy, context: Context, given: Context | None, headers: Headers[Any]
+) -> Context:
+    """Return the context as the policy leaves it; the header counts as not sent, if so."""
+    before = get_current_span(Context() if given is None else given)
+    span = get_current_span(context)
+    if span is before:
+        return context
+    caller = RemoteCaller(span.get_span_context(), headers)
+    if _is_trusted(policy, caller):
+        return context
+    if policy.untrusted == "ignore":
+        return Context() if given is None else given
+    context = set_span_in_context(before, context)
+    if policy.untrusted == "restart":
+        return context
+    return set_value(UNTRUSTED_SPAN_CONTEXT_KEY, caller.span_context, context)
+
+
+def _is_trusted(policy: TrustPolicy, caller: RemoteCaller) -> bool:
+    try:
+        return policy.trusts(caller)
+    except Exception:
+        # The safe side: a new trace loses a connection, a wrong trust loses the decision.
+        _logger.warning("TrustPolicy.trusts failed; the caller is not trusted", exc_info=True)
+        return False

@@ -1,0 +1,264 @@
+"""W3C Trace Context Level 2: the traceparent and tracestate headers."""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+from struct import Struct
+from typing import Any, overload
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import (
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+from opentelemetry.trace import (
+    DEFAULT_TRACE_STATE,
+    NonRecordingSpan,
+    SpanContext,
+    TraceState,
+)
+
+from tracekit.propagators._headers import header_values
+from tracekit.propagators._refusal import RefusedError, count_refusal
+from tracekit.propagators._remote import SPAN_KEY, remote_span_context
+from tracekit.propagators._trace_state import (
+    MAX_RECEIVED,
+    MAX_SENT,
+    RemoteTraceState,
+    truncated,
+)
+
+__all__ = ["TraceContextPropagator", "plugin"]
+
+_LENGTH_00 = 55
+# "only disallow prohibitively large headers": nothing longer can be a version that we outlive.
+# https://www.w3.org/TR/trace-context-2/#versioning-of-traceparent
+_MAX_TRACEPARENT = 512
+
+# A whole header of version 00. Everything that it does not match takes the slow way, which
+# accepts what else is legal and names what is not.
+_VALID_00 = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+_VERSION = re.compile("[0-9a-f]{2}-").match
+_FIELDS = re.compile("-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+
+_unpack = Struct(">BQQQB").unpack
+_new = object.__new__
+_current = otel_context.get_current
+
+# "Vendors MUST set those [other flags] to zero": https://www.w3.org/TR/trace-context-2/#other-flags
+_FLAGS_TEXT = ("-00", "-01", "-02", "-03")
+
+
+class _DecodedOnFirstRead:
+    """Stands for `_context` until it is read; then the instance's own attribute hides it."""
+
+    @overload
+    def __get__(self, span: None, owner: type) -> _DecodedOnFirstRead: ...
+    @overload
+    def __get__(self, span: _RemoteSpan, owner: type) -> SpanContext: ...
+    def __get__(self, span: _RemoteSpan | None, owner: type) -> SpanContext | _DecodedOnFirstRead:
+        if span is None:
+            return self
+        _, high, low, span_id, flags = _unpack(unhexlify(span._traceparent.replace("-", "")))
+        span_context = remote_span_context(high << 64 | low, span_id, flags, span._state())
+        vars(span)["_context"] = span_context
+        return span_context
+
+
+class _RemoteSpan(NonRecordingSpan):
+    """The caller's span: a traceparent that was checked, decoded when it is first read.
+
+    A request that is excluded or suppressed never reads it.
+    """
+
+    _traceparent: str
+    # The header and the counter of refusals.
+    _tracestate: tuple[str, dict[str, int]] | None = None
+    _context = _DecodedOnFirstRead()
+
+    def get_span_context(self) -> SpanContext:
+        return self._context
+
+    def _state(self) -> TraceState:
+        if self._tracestate is None:
+            return DEFAULT_TRACE_STATE
+        return RemoteTraceState.received(*self._tracestate)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is copied to another process has no use for this one's counter.
+        return NonRecordingSpan, (self._context,)
+
+
+class TraceContextPropagator(TextMapPropagator):
+    """Carry the span context in `traceparent` and `tracestate`.
+
+    Attributes:
+        refused: How often what came in could not be used, by reason. A bad tracestate is found
+            and counted when it is first read.
+
+    Concurrency: any thread. Cost: on the path of every request, in and out.
+    Source: https://www.w3.org/TR/trace-context-2/
+    """
+
+    def __init__(self) -> None:
+        self.refused: dict[str, int] = {}
+
+    @property
+    def fields(self) -> set[str]:
+        return {"traceparent", "tracestate"}
+
+    def inject(
+        self,
+        carrier: Any,
+        context: Context | None = None,
+        setter: Setter[Any] = default_setter,
+    ) -> None:
+        """Write the headers of the context's span, if that has a valid span context.
+
+        A tracestate of more than 512 characters is cut by whole members, as the Level 2 text
+        orders: those over 128 characters first, then from the end.
+        """
+        span: Any = (_current() if context is None else context).get(SPAN_KEY)
+        if span is None:
+            return
+        trace_id, span_id, _, flags, state, valid = span.get_span_context()
+        if not valid:
+            return
+        # The cheapest way to padded hex; format() takes twice as long.
+        trace_hex = trace_id.to_bytes(16, "big").hex()
+        span_hex = span_id.to_bytes(8, "big").hex()
+        header = f"00-{trace_hex}-{span_hex}{_FLAGS_TEXT[flags & 3]}"
+        if setter is default_setter and type(carrier) is dict:
+            carrier["traceparent"] = header
+        else:
+            setter.set(carrier, "traceparent", header)
+        if state is not DEFAULT_TRACE_STATE:
+            _inject_state(carrier, state, setter)
+
+    def extract(
+        self,
+        carrier: Any,
+        context: Context | None = None,
+        getter: Getter[Any] = default_getter,
+    ) -> Context:
+        """Return the context with the caller's span as remote parent.
+
+        The context is returned as it is when there is no traceparent or it is not valid, and a
+        new empty one when none was given.
+        """
+        if getter is default_getter and type(carrier) is dict:
+            header = carrier.get("traceparent")
+            if type(header) is str and _VALID_00(header):
+                span = _new(_RemoteSpan)
+                span._traceparent = header
+                if "tracestate" in carrier:
+                    state = carrier["tracestate"]
+                    if type(state) is str and len(state) <= MAX_RECEIVED:
+                        span._tracestate = (state, self.refused)
+                    else:
+                        self._keep_state(span, carrier, getter)
+                if context:
+                    return Context({**context, SPAN_KEY: span})
+                return Context({SPAN_KEY: span})
+            if header is None and "Traceparent" not in carrier:
+                return Context() if context is None else context
+        return self._extract_any(carrier, Context() if context is None else context, getter)
+
+    def _extract_any(self, carrier: Any, context: Context, getter: Getter[Any]) -> Context:
+        found = header_values(carrier, "traceparent", getter, "Traceparent")
+        if not found:
+            return context
+        try:
+            header = _checked(found)
+        except RefusedError as error:
+            # "If the vendor failed to parse traceparent, it MUST NOT attempt to parse
+            # tracestate": https://www.w3.org/TR/trace-context-2/#tracestate-header
+            count_refusal(self.refused, error.reason)
+            return context
+        span = _new(_RemoteSpan)
+        span._traceparent = header
+        self._keep_state(span, carrier, getter)
+        return Context({**context, SPAN_KEY: span})
+
+    def _keep_state(self, span: _RemoteSpan, carrier: Any, getter: Getter[Any]) -> None:
+        values = header_values(carrier, "tracestate", getter, "Tracestate")
+        if not values:
+            return
+        try:
+            span._tracestate = (_combined(values), self.refused)
+        except RefusedError as error:
+            # "failure to parse tracestate MUST NOT affect the parsing of traceparent"
+            count_refusal(self.refused, error.reason)
+
+
+def _inject_state(carrier: Any, state: TraceState, setter: Setter[Any]) -> None:
+    # "Vendors [...] SHOULD avoid sending [empty tracestate headers]"
+    if not state:
+        return
+    header = state.to_header()
+    if len(header) > MAX_SENT:
+        header = truncated(header)
+    if header:
+        setter.set(carrier, "tracestate", header)
+
+
+def _checked(values: list[Any]) -> str:
+    """Return a traceparent in the form of version 00, or refuse it."""
+    # The header is not a list: two of them, even alike, do not say who the parent is.
+    if len(values) > 1:
+        raise RefusedError("traceparent_repeated")
+    header = values[0]
+    if type(header) is str and _VALID_00(header):
+        return header
+    if not isinstance(header, str):
+        raise RefusedError("traceparent_type")
+    if len(header) > _MAX_TRACEPARENT:
+        raise RefusedError("traceparent_length")
+    # White space around a field's value is the protocol's, not the value's:
+    # https://www.rfc-editor.org/rfc/rfc9110#section-5.5
+    header = header.strip(" \t")
+    # "When the version prefix cannot be parsed [...] the implementation should restart the
+    # trace." "Version ff is invalid": https://www.w3.org/TR/trace-context-2/#version
+    if not _VERSION(header) or header.startswith("ff"):
+        raise RefusedError("traceparent_version")
+    # "If the size of the header is shorter than 55 characters, the vendor should not parse"
+    if len(header) < _LENGTH_00:
+        raise RefusedError("traceparent_length")
+    # Version 00 ends here; a later one may go on, "either at the end of the string or followed
+    # by a dash": https://www.w3.org/TR/trace-context-2/#versioning-of-traceparent
+    if len(header) > _LENGTH_00 and (header.startswith("00") or header[_LENGTH_00] != "-"):
+        raise RefusedError("traceparent_length")
+    # "Vendors MUST ignore the traceparent when the parent-id is invalid (for example, if it
+    # contains non-lowercase hex characters)": https://www.w3.org/TR/trace-context-2/#parent-id
+    if not _FIELDS(header, 2, _LENGTH_00):
+        raise RefusedError("traceparent_fields")
+    # "Vendors MUST use these fields to construct the new traceparent field according to the
+    # highest version of the specification known to the implementation"
+    header = "00" + header[2:_LENGTH_00]
+    # "All bytes as zero [...] is considered an invalid value."
+    if not _VALID_00(header):
+        raise RefusedError("traceparent_zero_id")
+    return header
+
+
+def _combined(values: list[Any]) -> str:
+    """Join tracestate fields in their order, or refuse them unread.
+
+    Source: https://www.rfc-editor.org/rfc/rfc9110#section-5.3
+    """
+    length = 0
+    for value in values:
+        if not isinstance(value, str):
+            raise RefusedError("tracestate_type")
+        length += len(value) + 1
+    if length - 1 > MAX_RECEIVED:
+        raise RefusedError("tracestate_length")
+    return values[0] if len(values) == 1 else ",".join(values)
+
+
+plugin: type[TextMapPropagator] = TraceContextPropagator

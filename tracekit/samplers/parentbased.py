@@ -1,0 +1,81 @@
+"""``parentbased_*``: children follow their parent; roots are decided by another sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanKind
+
+from tracekit.interfaces import Sampler
+from tracekit.model import Attributes, Decision, SamplingResult
+from tracekit.samplers._parent import parent_span_context
+from tracekit.samplers.always_off import AlwaysOffSampler
+from tracekit.samplers.always_on import AlwaysOnSampler
+from tracekit.samplers.traceidratio import TraceIdRatioBased
+
+__all__ = ["ParentBased", "ParentBasedTraceIdRatio"]
+
+_ON, _OFF = AlwaysOnSampler(), AlwaysOffSampler()
+
+
+class ParentBased:
+    """Ask one of five samplers: for roots, and for each kind of parent.
+
+    Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#parentbased
+    """
+
+    def __init__(
+        self,
+        root: Sampler,
+        remote_parent_sampled: Sampler = _ON,
+        remote_parent_not_sampled: Sampler = _OFF,
+        local_parent_sampled: Sampler = _ON,
+        local_parent_not_sampled: Sampler = _OFF,
+    ) -> None:
+        self._root = root
+        self._remote = (remote_parent_not_sampled, remote_parent_sampled)
+        self._local = (local_parent_not_sampled, local_parent_sampled)
+        self.root_decision: Decision | None = getattr(root, "root_decision", None)
+        self.follows_local_parent = (
+            type(local_parent_sampled) is AlwaysOnSampler
+            and type(local_parent_not_sampled) is AlwaysOffSampler
+        )
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes | None = None,
+        links: Sequence[Link] | None = None,
+    ) -> SamplingResult:
+        sampler = self._sampler_for(parent_context)
+        return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
+
+    def _sampler_for(self, parent_context: Context | None) -> Sampler:
+        parent = parent_span_context(parent_context)
+        if parent is None:
+            return self._root
+        return (self._remote if parent.is_remote else self._local)[parent.trace_flags.sampled]
+
+    def get_description(self) -> str:
+        names = ["root", "remoteParentNotSampled", "remoteParentSampled"]
+        names += ["localParentNotSampled", "localParentSampled"]
+        parts = zip(names, (self._root, *self._remote, *self._local), strict=True)
+        inner = ",".join(f"{name}:{part.get_description()}" for name, part in parts)
+        return f"ParentBased{{{inner}}}"
+
+    def __repr__(self) -> str:
+        return self.get_description()
+
+
+class ParentBasedTraceIdRatio(ParentBased):
+    """Keep a share of the traces that begin here, and follow the parent otherwise."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__(root=TraceIdRatioBased(rate))
+
+
+plugin: type[ParentBased] = ParentBased

@@ -1,0 +1,79 @@
+"""``traceidratio``: a fixed share of traces, chosen by the trace id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanKind
+
+from tracekit.errors import InvalidValueError
+from tracekit.interfaces import Sampler
+from tracekit.model import Attributes, Decision, SamplingResult
+from tracekit.samplers._parent import parent_trace_state
+
+__all__ = ["TraceIdRatioBased"]
+
+_RANDOM_BITS = 56
+_RANDOM_MASK = (1 << _RANDOM_BITS) - 1
+
+
+class TraceIdRatioBased:
+    """Keep a trace when the 56 random bits of its id reach a threshold.
+
+    The bits and the comparison are those of W3C level-2 randomness and of consistent
+    probability sampling: every service with the same ratio keeps the same traces, and one
+    with a higher ratio keeps those too.
+
+    Args:
+        rate: Share that is kept, from 0.0 to 1.0.
+
+    Raises:
+        InvalidValueError: The rate is outside of that.
+
+    Source: https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
+    """
+
+    root_decision: Decision | None = None
+
+    def __init__(self, rate: float) -> None:
+        if not 0.0 <= rate <= 1.0:
+            raise InvalidValueError("sampling rate", rate, "a number from 0.0 to 1.0")
+        self._rate = rate
+        self._threshold = round((1.0 - rate) * (1 << _RANDOM_BITS))
+
+    @property
+    def rate(self) -> float:
+        return self._rate
+
+    @classmethod
+    def from_argument(cls, argument: str | None) -> Sampler:
+        """Make the sampler that ``OTEL_TRACES_SAMPLER_ARG`` describes; 1.0 when it is empty."""
+        try:
+            return cls(float(argument) if argument else 1.0)
+        except ValueError:
+            raise InvalidValueError(
+                "OTEL_TRACES_SAMPLER_ARG", argument, "a number from 0.0 to 1.0"
+            ) from None
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes | None = None,
+        links: Sequence[Link] | None = None,
+    ) -> SamplingResult:
+        keep = (trace_id & _RANDOM_MASK) >= self._threshold
+        decision = Decision.RECORD_AND_SAMPLE if keep else Decision.DROP
+        return SamplingResult(decision, None, parent_trace_state(parent_context))
+
+    def get_description(self) -> str:
+        return f"TraceIdRatioBased{{{self._rate:f}}}"
+
+    def __repr__(self) -> str:
+        return self.get_description()
+
+
+plugin: type[TraceIdRatioBased] = TraceIdRatioBased

@@ -1,0 +1,154 @@
+"""Attribute names that tracekit writes, each found on the page that :func:`link` gives.
+
+Stable names of the OpenTelemetry semantic conventions; the names they replaced are at the end,
+written beside them only where ``OTEL_SEMCONV_STABILITY_OPT_IN`` asks for both.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["SCHEMA_URL", "link"]
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
+
+_REGISTRY: Final = "https://opentelemetry.io/docs/specs/semconv/registry/attributes"
+
+
+def link(attribute: str) -> str:
+    """Return the page, with anchor, of the registry that describes `attribute`.
+
+    Header attributes end in the header's name; the registry has one entry for all of them.
+    """
+    name = attribute
+    for prefix in (HTTP_REQUEST_HEADER, HTTP_RESPONSE_HEADER):
+        if attribute.startswith(prefix):
+            name = prefix.rstrip(".")
+    page = name.partition(".")[0].replace("_", "-")
+    return f"{_REGISTRY}/{page}/#{name.replace('.', '-').replace('_', '-')}"
+
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/http/
+HTTP_REQUEST_METHOD: Final = "http.request.method"  # upper case, or METHOD_OTHER
+HTTP_REQUEST_METHOD_ORIGINAL: Final = "http.request.method_original"  # only beside _OTHER
+HTTP_REQUEST_RESEND_COUNT: Final = "http.request.resend_count"  # from 1, only on resends
+HTTP_REQUEST_HEADER: Final = "http.request.header."  # + name in lower case, dashes kept
+HTTP_REQUEST_BODY_SIZE: Final = "http.request.body.size"
+HTTP_REQUEST_SIZE: Final = "http.request.size"
+HTTP_RESPONSE_STATUS_CODE: Final = "http.response.status_code"
+HTTP_RESPONSE_HEADER: Final = "http.response.header."  # + name in lower case, dashes kept
+HTTP_RESPONSE_BODY_SIZE: Final = "http.response.body.size"
+HTTP_RESPONSE_SIZE: Final = "http.response.size"
+HTTP_ROUTE: Final = "http.route"  # the matched template, never the raw path
+
+METHOD_OTHER: Final = "_OTHER"  # http.request.method of a method that is not known
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/url/
+URL_FULL: Final = "url.full"
+URL_SCHEME: Final = "url.scheme"
+URL_PATH: Final = "url.path"
+URL_QUERY: Final = "url.query"
+URL_FRAGMENT: Final = "url.fragment"
+URL_TEMPLATE: Final = "url.template"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/network/
+NETWORK_PEER_ADDRESS: Final = "network.peer.address"
+NETWORK_PEER_PORT: Final = "network.peer.port"
+NETWORK_LOCAL_ADDRESS: Final = "network.local.address"
+NETWORK_LOCAL_PORT: Final = "network.local.port"
+NETWORK_PROTOCOL_NAME: Final = "network.protocol.name"  # only when it is not http
+NETWORK_PROTOCOL_VERSION: Final = "network.protocol.version"
+NETWORK_TRANSPORT: Final = "network.transport"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/client/ and .../server/
+CLIENT_ADDRESS: Final = "client.address"
+CLIENT_PORT: Final = "client.port"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/user-agent/
+USER_AGENT_ORIGINAL: Final = "user_agent.original"
+USER_AGENT_SYNTHETIC_TYPE: Final = "user_agent.synthetic.type"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/error/
+ERROR_TYPE: Final = "error.type"  # status code as text, or qualified class; never on success
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/exception/
+EXCEPTION_EVENT: Final = "exception"
+EXCEPTION_TYPE: Final = "exception.type"
+EXCEPTION_MESSAGE: Final = "exception.message"
+EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
+EXCEPTION_ESCAPED: Final = "exception.escaped"  # deprecated, written on request only
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
+CODE_FUNCTION_NAME: Final = "code.function.name"
+CODE_FILE_PATH: Final = "code.file.path"
+CODE_LINE_NUMBER: Final = "code.line.number"
+CODE_STACKTRACE: Final = "code.stacktrace"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/service/
+SERVICE_NAME: Final = "service.name"
+SERVICE_NAMESPACE: Final = "service.namespace"
+SERVICE_VERSION: Final = "service.version"
+SERVICE_INSTANCE_ID: Final = "service.instance.id"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/telemetry/
+TELEMETRY_SDK_NAME: Final = "telemetry.sdk.name"
+TELEMETRY_SDK_LANGUAGE: Final = "telemetry.sdk.language"
+TELEMETRY_SDK_VERSION: Final = "telemetry.sdk.version"
+TELEMETRY_DISTRO_NAME: Final = "telemetry.distro.name"
+TELEMETRY_DISTRO_VERSION: Final = "telemetry.distro.version"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/process/
+PROCESS_PID: Final = "process.pid"
+PROCESS_PARENT_PID: Final = "process.parent_pid"
+PROCESS_EXECUTABLE_NAME: Final = "process.executable.name"
+PROCESS_EXECUTABLE_PATH: Final = "process.executable.path"
+PROCESS_EXIT_CODE: Final = "process.exit.code"
+PROCESS_COMMAND: Final = "process.command"
+PROCESS_COMMAND_ARGS: Final = "process.command_args"  # may hold secrets: on request only
+PROCESS_OWNER: Final = "process.owner"
+PROCESS_RUNTIME_NAME: Final = "process.runtime.name"
+PROCESS_RUNTIME_VERSION: Final = "process.runtime.version"
+PROCESS_RUNTIME_DESCRIPTION: Final = "process.runtime.description"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/thread/
+THREAD_ID: Final = "thread.id"
+THREAD_NAME: Final = "thread.name"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/host/ and .../os/
+HOST_NAME: Final = "host.name"
+HOST_ID: Final = "host.id"
+HOST_ARCH: Final = "host.arch"
+OS_TYPE: Final = "os.type"
+OS_DESCRIPTION: Final = "os.description"
+
+# Names of our own, described in docs/reference/attributes.md: what findings need and
+# OpenTelemetry has no name for. Seconds; absent where no limit is configured.
+TIMEOUT_CONNECT: Final = "tracekit.timeout.connect_s"
+TIMEOUT_READ: Final = "tracekit.timeout.read_s"
+TIMEOUT_WRITE: Final = "tracekit.timeout.write_s"
+TIMEOUT_POOL: Final = "tracekit.timeout.pool_s"  # the longest wait for a free connection
+TIMEOUT_TOTAL: Final = "tracekit.timeout.total_s"
+POOL_WAIT: Final = "tracekit.pool.wait_s"  # what was waited for a free connection
+BODY_STARTED_EVENT: Final = "tracekit.body.started"  # response headers are read, body begins
+BODY_ABANDONED_EVENT: Final = "tracekit.body.abandoned"  # closed before its end was read
+REDACTED: Final = "tracekit.redacted"  # keys of attributes whose values were replaced
+
+# Replaced names of the HTTP conventions, for OTEL_SEMCONV_STABILITY_OPT_IN=http/dup.
+# https://opentelemetry.io/docs/specs/semconv/non-normative/http-migration/
+OLD_HTTP_METHOD: Final = "http.method"
+OLD_HTTP_URL: Final = "http.url"
+OLD_HTTP_TARGET: Final = "http.target"
+OLD_HTTP_SCHEME: Final = "http.scheme"
+OLD_HTTP_HOST: Final = "http.host"
+OLD_HTTP_STATUS_CODE: Final = "http.status_code"
+OLD_HTTP_FLAVOR: Final = "http.flavor"
+OLD_HTTP_USER_AGENT: Final = "http.user_agent"
+OLD_HTTP_CLIENT_IP: Final = "http.client_ip"
+OLD_HTTP_SERVER_NAME: Final = "http.server_name"
+OLD_NET_PEER_NAME: Final = "net.peer.name"
+OLD_NET_PEER_PORT: Final = "net.peer.port"
+OLD_NET_PEER_IP: Final = "net.peer.ip"
+OLD_NET_HOST_NAME: Final = "net.host.name"
+OLD_NET_HOST_PORT: Final = "net.host.port"

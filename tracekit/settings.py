@@ -1,0 +1,121 @@
+"""Settings and where each came from: arguments, the environment, pyproject.toml, defaults."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tracekit.errors import ConfigurationError, UnknownNameError
+
+__all__ = ["Setting", "Settings", "load"]
+
+
+class Setting(NamedTuple):
+    """A value and its source, such as ``OTEL_TRACES_EXPORTER`` or ``pyproject.toml``."""
+
+    value: Any
+    source: str
+
+
+Settings = dict[str, Setting]
+
+VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "service_name": ("OTEL_SERVICE_NAME",),
+    "exporters": ("TRACEKIT_EXPORTERS", "OTEL_TRACES_EXPORTER"),
+    "sampler": ("OTEL_TRACES_SAMPLER",),
+    "sampler_argument": ("OTEL_TRACES_SAMPLER_ARG",),
+    "propagators": ("OTEL_PROPAGATORS",),
+    "id_generator": ("OTEL_PYTHON_ID_GENERATOR",),
+    "resource_detectors": ("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS",),
+    "disabled_instrumentations": ("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",),
+    "schedule_delay_millis": ("OTEL_BSP_SCHEDULE_DELAY",),
+}
+"""Environment variables of each setting, the first one that is set wins."""
+
+DEFAULTS: Mapping[str, Any] = {
+    "propagators": "tracecontext,baggage",
+    "sampler": "parentbased_always_on",
+}
+
+
+def load(
+    arguments: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    folder: Path | None = None,
+) -> Settings:
+    """Return every setting that has a value, from the strongest source that gives one.
+
+    Args:
+        arguments: What was passed in code; None means not given.
+        folder: Where the search for ``pyproject.toml`` begins; the current folder by default.
+
+    Raises:
+        ConfigurationError: ``[tool.tracekit]`` is malformed or has an unknown key.
+    """
+    project = _from_pyproject(folder or Path.cwd())
+    found: Settings = {}
+    for key in {*VARIABLES, *arguments, *project, *DEFAULTS}:
+        setting = _first(key, arguments, environ, project)
+        if setting is not None:
+            found[key] = setting
+    return found
+
+
+def _first(
+    key: str, arguments: Mapping[str, Any], environ: Mapping[str, str], project: Settings
+) -> Setting | None:
+    if arguments.get(key) is not None:
+        return Setting(arguments[key], "argument")
+    for variable in VARIABLES.get(key, ()):
+        # An empty variable counts as not set.
+        # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+        text = environ.get(variable, "").strip()
+        if text:
+            return Setting(text, variable)
+    if key in project:
+        return project[key]
+    return Setting(DEFAULTS[key], "default") if key in DEFAULTS else None
+
+
+def _from_pyproject(folder: Path) -> Settings:
+    path = _pyproject(folder)
+    if path is None:
+        return {}
+    table = _read_toml(path).get("tool", {}).get("tracekit", {})
+    for key in table:
+        if key not in VARIABLES:
+            raise UnknownNameError("setting", key, VARIABLES, f"[tool.tracekit] in {path}")
+    return {key: Setting(value, f"[tool.tracekit] in {path}") for key, value in table.items()}
+
+
+def _pyproject(folder: Path) -> Path | None:
+    """Find the project that the folder belongs to."""
+    try:
+        for parent in (folder, *folder.parents):
+            path = parent / "pyproject.toml"
+            if path.is_file():
+                return path
+    except OSError:  # a folder that was removed, or that may not be read
+        return None
+    return None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return {}
+    # Most projects have a pyproject.toml and few say anything to us in it.
+    if "tool.tracekit" not in text:
+        return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
