@@ -137,10 +137,14 @@ class SpanProcessor:
 class Sampler(Protocol):
     """Decide at the start of a span whether it is recorded and exported.
 
-    A sampler may also have the attribute ``root_decision: Decision | None``: its answer for
-    every root span when that never varies and adds nothing, which spares the call; and
-    ``follows_local_parent: bool``: True when a span with a local parent always gets its
-    parent's decision. Both count as absent on samplers that do not declare them.
+    A sampler may spare its callers most calls by saying more of itself; what it does not
+    declare counts as absent:
+
+    * ``follows_local_parent: bool``: a span with a local parent always gets its decision.
+    * ``root_sampler: Sampler``: what decides about spans without a parent.
+    * ``keeps(trace_id) -> bool``: its answer for a root span depends on nothing else, and it
+      adds no attributes and no trace state; ``keeps_all: bool``: that answer is always yes.
+
     Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#sampler
     """
 

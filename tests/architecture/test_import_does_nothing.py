@@ -39,6 +39,7 @@ os.environ.__class__ = Watched
 atexit.register = os.register_at_fork = record
 provider, propagator = trace._TRACER_PROVIDER, propagate.get_global_textmap()
 Watched.reads.clear()
+loaded = set(sys.modules)
 
 for module in sys.argv[1:]:
     importlib.import_module(module)
@@ -50,7 +51,7 @@ print(json.dumps({
     "hooks": ours(hooks),
     "import_hooks": ours(map(type, sys.meta_path)),
     "excepthook": ours([sys.excepthook]),
-    "modules": sorted(sys.modules),
+    "modules": sorted(set(sys.modules) - loaded),
 }))
 """
 
@@ -65,7 +66,7 @@ NOTHING = {
 
 
 def _import(*modules: str, path: Path | None = None) -> tuple[dict[str, object], set[str]]:
-    """Return what importing did, and which modules are loaded now."""
+    """Return what importing did, and which modules it loaded beside opentelemetry-api's."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *modules],
         env=os.environ | ({"PYTHONPATH": str(path)} if path else {}),

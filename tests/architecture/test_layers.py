@@ -17,6 +17,7 @@ ROWS: dict[str, int] = {
     "cli": 6,
     "viewer": 5,
     "testing": 5,
+    "sdk": 5,
     "configure": 4,
     "core": 3,
     "samplers": 3,
@@ -28,8 +29,12 @@ ROWS: dict[str, int] = {
     "interfaces": 2,
     "store": 2,
     "model": 1,
+    "discovery": 1,
+    "settings": 1,
     "errors": 0,
     "semconv": 0,
+    "_fork": 0,
+    "_ledger": 0,
     "_version": 0,
 }
 
@@ -143,6 +148,8 @@ def _imports_going_up_or_sideways() -> Iterator[str]:
             if imported.name.partition(".")[0] != "tracekit":
                 continue
             there = part_of(imported.name)
+            if {here, there} - set(ROWS):
+                continue  # said by the test above
             if not _may_import(here, there):
                 yield f"{imported.where}: {here} imports {there}: rows {ROWS[here]}, {ROWS[there]}"
 

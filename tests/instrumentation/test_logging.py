@@ -213,6 +213,23 @@ def test_make_record_is_called_either_way(logger: logging.Logger) -> None:
     assert by_position.stack_info == "stack"
 
 
+def test_a_span_of_somebody_elses_that_fails_costs_only_the_ids(logger: logging.Logger) -> None:
+    class Broken(NonRecordingSpan):
+        def get_span_context(self) -> SpanContext:
+            raise RuntimeError("span")
+
+    with use_span(Broken(SpanContext(1, 2, False))):
+        logger.warning("x")
+    assert written(logger) == ["0 0 False  x"]
+
+
+def test_a_record_takes_the_arguments_it_always_took() -> None:
+    record: Any = logging.LogRecord(
+        "n", 30, "f", 1, "m %s", ("x",), None, sinfo="stack", func="f", more=1
+    )
+    assert (record.getMessage(), record.stack_info, record.funcName) == ("m x", "stack", "f")
+
+
 @pytest.mark.parametrize("extra", [{"message": 1}, {"name": 1}, {"otelSpanID": 1, "name": 1}])
 def test_what_logging_refused_before_is_refused(logger: logging.Logger, extra: Any) -> None:
     with pytest.raises(KeyError, match="Attempt to overwrite"):
@@ -271,6 +288,32 @@ class TestWithoutInstrumentation:
             assert signatures[0] == inspect.signature(logging.LogRecord)
         assert state() == before
         assert "otelSpanID" not in vars(logging.makeLogRecord({}))
+
+    def test_whoever_leaves_last_takes_the_functions_along(self) -> None:
+        before = entries(logging.LogRecord)
+        first, second = LoggingInstrumentor(), LoggingInstrumentor()
+        for instrumentor in (first, first, second):
+            instrumentor.instrument()
+        assert first.status.active
+        patched = entries(logging.LogRecord)
+        first.uninstrument()
+        first.uninstrument()
+        assert not first.status.active
+        assert entries(logging.LogRecord) == patched != before
+        second.uninstrument()
+        assert entries(logging.LogRecord) == before
+
+    def test_under_a_wrapper_of_somebody_elses_it_stays_and_does_nothing(self) -> None:
+        original = logging.LogRecord.__init__
+        try:
+            with watched(LoggingInstrumentor):
+                ours = logging.LogRecord.__init__
+                theirs: Any = lambda *args, **kwargs: ours(*args, **kwargs)  # noqa: E731
+                logging.LogRecord.__init__ = theirs  # type: ignore[method-assign]
+            assert logging.LogRecord.__init__ is theirs
+            assert "otelSpanID" not in vars(logging.makeLogRecord({}))
+        finally:
+            logging.LogRecord.__init__ = original  # type: ignore[method-assign]
 
     def test_the_root_logger_is_left_alone_unless_asked(
         self, monkeypatch: pytest.MonkeyPatch

@@ -69,6 +69,14 @@ class Worker(multiprocessing.get_context("spawn").Process):  # type: ignore[misc
         return dict(self.__dict__)
 
 
+def start_under_a_provider_of_its_own() -> Any:
+    spans = Spans()
+    with spans.span("child"):
+        pass
+    parent = spans.ended["child"].parent
+    return (parent.trace_id, parent.span_id, parent.is_remote)
+
+
 def in_process(method: Any, look: Any, *args: Any) -> Any:
     answers = method.SimpleQueue()
     process = method.Process(target=send, args=(answers, look, *args))
@@ -92,6 +100,13 @@ def test_the_parents_live_span_is_not_current_in_a_child(spans: Spans, method: A
         seen: Seen = in_process(method, see)
     assert seen.is_remote
     assert not seen.is_recording
+
+
+def test_a_child_that_configures_itself_starts_spans_below_the_parents(
+    spans: Spans, method: Any
+) -> None:
+    with spans.span() as span:
+        assert in_process(method, start_under_a_provider_of_its_own) == (*ids(span), True)
 
 
 def test_a_subclass_that_overrides_run_works_below_the_span(spans: Spans) -> None:

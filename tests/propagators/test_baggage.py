@@ -136,7 +136,7 @@ def test_missing_context_is_the_current_one(propagator: BaggagePropagator) -> No
         ({"a": "\u20ac"}, "a=%E2%82%AC"),
         ({"a": 5, "b": True, "c": None}, "a=5,b=True,c=None"),
         ({"a": ""}, "a="),
-        ({"a": "\ud800"}, "a=%3F"),
+        ({"a": "\ud800"}, "a=?"),
         ({"a": "\r\nset-cookie: x"}, "a=%0D%0Aset-cookie:%20x"),
         ({"bad key": "1", "": "1", "\u00e9": "1", 7: "1", "ok": "1"}, "ok=1"),
         ({"bad key": "1"}, None),

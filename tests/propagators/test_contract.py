@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry import baggage, trace
-from opentelemetry.context import Context, set_value
+from opentelemetry.context import Context, attach, detach, set_value
 from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
 
 from tracekit.propagators import composite
+from tracekit.propagators.baggage import BaggagePropagator
 
 # Formats whose trace ids have 64 bits; they get one that fits.
 ID_BITS = {"ottrace": 64}
@@ -95,7 +96,7 @@ def test_span_context_comes_back(
 
 
 def test_baggage_comes_back() -> None:
-    propagator = __import__("tracekit.propagators.baggage", fromlist=["plugin"]).plugin()
+    propagator = BaggagePropagator()
     carrier: dict[str, str] = {}
     propagator.inject(carrier, baggage.set_baggage("key", "väl ue", Context()))
     assert baggage.get_all(propagator.extract(carrier, Context())) == {"key": "väl ue"}
@@ -177,8 +178,6 @@ def test_context_without_span_injects_nothing(propagator: Any) -> None:
 def test_current_context_is_injected_by_default(
     span_format_name: str, span_propagator: Any, context_of: Any
 ) -> None:
-    from opentelemetry.context import attach, detach
-
     context = trace_id_for(span_format_name, context_of)[1](1)
     given_explicitly: dict[str, str] = {}
     span_propagator.inject(given_explicitly, context)

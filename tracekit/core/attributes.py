@@ -14,7 +14,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["EMPTY", "clean", "snapshot"]
+__all__ = ["EMPTY", "MUTABLE", "clean", "snapshot"]
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -25,7 +25,7 @@ MAX_TEXT = 4 * 1024 * 1024
 length of a text that we make ourselves by ``str()``."""
 
 _PLAIN: frozenset[Any] = frozenset({str, bool, int, float, bytes, type(None)})
-_MUTABLE: frozenset[Any] = frozenset({list, dict, set, bytearray})
+MUTABLE: frozenset[Any] = frozenset({list, dict, set, bytearray})
 
 
 def snapshot(value: Any) -> Any:
@@ -33,7 +33,7 @@ def snapshot(value: Any) -> Any:
 
     Shallow: this runs on the caller's path.
     """
-    return value.copy() if value.__class__ in _MUTABLE else value
+    return value.copy() if value.__class__ in MUTABLE else value
 
 
 def clean(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanContext, TraceState
 from opentelemetry.trace import Span as ApiSpan
-from opentelemetry.trace import SpanContext, TraceState
 
 from tracekit.core.clock import Clock
 from tracekit.core.limits import SpanLimits
@@ -17,14 +17,40 @@ from tracekit.model import Attributes, Resource
 
 if TYPE_CHECKING:
     from tracekit.core.counts import Counts
-    from tracekit.core.span import LocalTrace, Span
+    from tracekit.core.span import Span
     from tracekit.core.tracer import Tracer
 
-__all__ = ["Binding", "Listeners", "Parts", "Sampled"]
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "Binding",
+    "Listeners",
+    "LocalTrace",
+    "Parts",
+    "Sampled",
+    "SpanOptions",
+]
 
 _logger = logging.getLogger("tracekit")
 _SAMPLED, _RANDOM = 1, 2
 _NO_STATE = TraceState()
+
+
+LocalTrace = tuple[int, int, TraceState, int]
+"""Trace id, trace flags, trace state, and wall-clock minus monotonic time in nanoseconds."""
+
+
+class SpanOptions(NamedTuple):
+    """What is seldom said when a span is started."""
+
+    context: Context | None = None
+    links: Sequence[Link] = ()
+    start_time: int | None = None
+    record_exception: bool = True
+    set_status_on_exception: bool = True
+    end_on_exit: bool = True
+
+
+DEFAULT_OPTIONS = SpanOptions()
 
 
 class Parts(NamedTuple):
@@ -67,6 +93,9 @@ class Binding:
         "count_sampled_out",
         "count_started",
         "follows_local_parent",
+        "is_plain",
+        "keeps_root",
+        "knows_roots",
         "limits",
         "max_attributes",
         "monotonic_ns",
@@ -78,6 +107,7 @@ class Binding:
         "random_flag",
         "resource",
         "root_flags",
+        "root_sampler",
         "sampler",
         "scope",
         "tracer",
@@ -93,11 +123,18 @@ class Binding:
         self.sampler = parts.sampler
         self.follows_local_parent = bool(getattr(parts.sampler, "follows_local_parent", False))
         self.random_flag = _random_flag(parts.id_generator)
-        self.root_flags = _root_flags(parts.sampler, self.random_flag)
+        self.root_flags = _SAMPLED | self.random_flag
+        self.root_sampler = getattr(parts.sampler, "root_sampler", parts.sampler)
+        self.keeps_root: Callable[[int], bool] | None = getattr(self.root_sampler, "keeps", None)
+        self.knows_roots = self.keeps_root is not None
+        if getattr(self.root_sampler, "keeps_all", False):
+            self.keeps_root, self.knows_roots = None, True
         self.new_trace_id = parts.id_generator.generate_trace_id
         self.new_span_id = parts.id_generator.generate_span_id
         self.wall_ns, self.monotonic_ns = parts.clock
         self.on_start, self.on_ending, self.on_end = told.on_start, told.on_ending, told.on_end
+        # Nothing but the parent decides about a span, and nobody watches it start.
+        self.is_plain = self.follows_local_parent and self.knows_roots and self.on_start is None
         self.count_started = counts.started.add
         self.count_sampled_out = counts.sampled_out.add
         self.count_late_write = counts.late_writes.add
@@ -113,7 +150,8 @@ class Binding:
         trace_id = parent_context.trace_id if parent_context else self.new_trace_id()
         flags = self._random(parent_context)
         offset = self._offset(parent, parent_context)
-        result = self._should_sample(span, context, trace_id)
+        sampler = self.root_sampler if parent_context is None else self.sampler
+        result = _should_sample(sampler, span, context, trace_id)
         if result is None:
             return Sampled(False, (trace_id, flags, _NO_STATE, offset), parent_context, {})
         if result.decision.is_sampled():
@@ -127,22 +165,23 @@ class Binding:
         """Return the anchor: a local parent's, so that the child nests in it, or a new one."""
         if parent_context is not None and not parent_context.is_remote:
             trace = getattr(parent, "_trace", None)
-            if trace is not None:
+            if trace is not None and trace[3]:
                 return int(trace[3])
         return self.wall_ns() - self.monotonic_ns()
-
-    def _should_sample(self, span: Span, context: Context, trace_id: int) -> Any:
-        try:
-            return self.sampler.should_sample(
-                context, trace_id, span._name, span._kind, span._attributes, span._options.links
-            )
-        except Exception:
-            _warn_once("the sampler raised; its spans are dropped", self.sampler)
-            return None
 
     def _random(self, parent_context: SpanContext | None) -> int:
         # The level-2 flag says something about the trace id, so it goes with the trace id.
         return self.random_flag if parent_context is None else parent_context.trace_flags & _RANDOM
+
+
+def _should_sample(sampler: Sampler, span: Span, context: Context, trace_id: int) -> Any:
+    try:
+        return sampler.should_sample(
+            context, trace_id, span._name, span._kind, span._attributes, span._options.links
+        )
+    except Exception:
+        _warn_once("the sampler raised; its spans are dropped", sampler)
+        return None
 
 
 _warned: set[int] = set()
@@ -166,11 +205,3 @@ def _valid_context(parent: Any) -> SpanContext | None:
 def _random_flag(id_generator: IdGenerator) -> int:
     is_random = getattr(id_generator, "is_trace_id_random", None)
     return _RANDOM if callable(is_random) and is_random() else 0
-
-
-def _root_flags(sampler: Sampler, random_flag: int) -> int | None:
-    """Return the flags of every root span, or None when the sampler must be asked."""
-    decision = getattr(sampler, "root_decision", None)
-    if decision is None or not decision.is_sampled():
-        return None
-    return _SAMPLED | random_flag

@@ -15,8 +15,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
 from tracekit.core.ambient import AttributesScope
+from tracekit.core.binding import DEFAULT_OPTIONS, SpanOptions
 from tracekit.core.otel_context import attach, current_context, detach
-from tracekit.core.span import ScopedSpan, SpanOptions
+from tracekit.core.scoped import ScopedSpan, scoped
 from tracekit.core.tracer import Tracer
 from tracekit.core.wrap import wrap
 
@@ -44,12 +45,17 @@ def use_tracer(tracer: Tracer | None) -> None:
     _tracer = tracer
 
 
-def new_scope(name: str, kind: SpanKind, attributes: dict[str, Any] | None) -> Any:
+def new_scope(
+    name: str,
+    kind: SpanKind,
+    attributes: dict[str, Any] | None,
+    options: SpanOptions = DEFAULT_OPTIONS,
+) -> Any:
     """Return a span that is current in a ``with`` block, or what stands for it unconfigured."""
     tracer = _tracer
     if tracer is None:
-        return _UnconfiguredScope(name, kind, attributes)
-    return ScopedSpan(tracer.binding, name, kind, attributes)
+        return _UnconfiguredScope(name, kind, attributes, options)
+    return scoped(tracer.binding, name, kind, attributes, options)
 
 
 def span(
@@ -73,9 +79,10 @@ def span(
 
     Cost: see docs/reference; about a tenth of opentelemetry-sdk's.
     """
-    scope: ScopedSpan = new_scope(name, kind, attributes or None)
+    options = DEFAULT_OPTIONS
     if links or context is not None or start_time is not None:
-        scope._options = SpanOptions(context, links, start_time)
+        options = SpanOptions(context, links, start_time)
+    scope: ScopedSpan = new_scope(name, kind, attributes or None, options)
     return scope
 
 
@@ -137,18 +144,18 @@ class _UnconfiguredScope:
 
     __slots__ = ("_attributes", "_kind", "_name", "_options", "_scope")
 
-    def __init__(self, name: str, kind: SpanKind, attributes: dict[str, Any] | None) -> None:
+    def __init__(
+        self, name: str, kind: SpanKind, attributes: dict[str, Any] | None, options: SpanOptions
+    ) -> None:
         self._name = name
         self._kind = kind
         self._attributes = attributes
-        self._options: SpanOptions | None = None
+        self._options = options
         self._scope: Any = None
 
     def __enter__(self) -> trace_api.Span:
         if _tracer is not None:
-            self._scope = new_scope(self._name, self._kind, self._attributes)
-            if self._options is not None:
-                self._scope._options = self._options
+            self._scope = self._again()
         elif _foreign_provider():
             self._scope = self._foreign()
         else:
@@ -157,7 +164,7 @@ class _UnconfiguredScope:
         return entered
 
     def _foreign(self) -> Any:
-        options = self._options or SpanOptions()
+        options = self._options
         return trace_api.get_tracer(SCOPE_NAME).start_as_current_span(
             self._name,
             options.context,
@@ -174,7 +181,7 @@ class _UnconfiguredScope:
 
     def begin_detached(self) -> trace_api.Span:
         if _tracer is not None:
-            self._scope = new_scope(self._name, self._kind, self._attributes)
+            self._scope = self._again()
             begun: trace_api.Span = self._scope.begin_detached()
             return begun
         if not _foreign_provider():
@@ -186,7 +193,7 @@ class _UnconfiguredScope:
 
     def end_detached(self, exception: BaseException | None) -> None:
         scope, self._scope = self._scope, None
-        if isinstance(scope, ScopedSpan):
+        if hasattr(scope, "end_detached"):
             scope.end_detached(exception)
         elif scope is not None:
             scope.__exit__(type(exception) if exception else None, exception, None)
@@ -195,10 +202,8 @@ class _UnconfiguredScope:
         return wrap(function, self._again)
 
     def _again(self) -> Any:
-        again = new_scope(self._name, self._kind, dict(self._attributes or {}) or None)
-        if self._options is not None:
-            again._options = self._options
-        return again
+        attributes = dict(self._attributes) if self._attributes else None
+        return new_scope(self._name, self._kind, attributes, self._options)
 
 
 def _foreign_provider() -> bool:

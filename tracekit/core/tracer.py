@@ -9,10 +9,11 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
-from tracekit.core.binding import Binding, Listeners, Parts
+from tracekit.core.binding import Binding, Listeners, Parts, SpanOptions
 from tracekit.core.counts import Counts
 from tracekit.core.otel_context import current_context
-from tracekit.core.span import ScopedSpan, Span, SpanOptions
+from tracekit.core.scoped import DroppedScope, ScopedSpan, scoped
+from tracekit.core.span import Span
 from tracekit.model import Attributes, InstrumentationScope
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class Tracer(trace_api.Tracer):
             attributes: Given here rather than later, they are seen by the sampler.
             start_time: Unix nanoseconds; None stands for now.
         """
-        span = Span(self.binding, name, kind, _own(attributes))
+        own = _own(attributes) if attributes else None
+        span = Span(self.binding, name, kind, own)
         if links or start_time is not None or not (record_exception and set_status_on_exception):
             span._options = SpanOptions(
                 context, links or (), start_time, record_exception, set_status_on_exception
@@ -75,28 +77,34 @@ class Tracer(trace_api.Tracer):
         record_exception: bool = True,
         set_status_on_exception: bool = True,
         end_on_exit: bool = True,
-    ) -> ScopedSpan:
+    ) -> ScopedSpan | DroppedScope:
         """Return a span that starts and is current in a ``with`` block, or per decorated call."""
-        span = ScopedSpan(self.binding, name, kind, _own(attributes))
+        own = _own(attributes) if attributes else None
         if (
-            context is not None
-            or links
-            or start_time is not None
-            or not (record_exception and set_status_on_exception and end_on_exit)
+            context is None
+            and not links
+            and start_time is None
+            and record_exception
+            and set_status_on_exception
+            and end_on_exit
         ):
-            span._options = SpanOptions(
-                context,
-                links or (),
-                start_time,
-                record_exception,
-                set_status_on_exception,
-                end_on_exit,
-            )
-        return span
+            binding = self.binding
+            if binding.keeps_root is None:
+                return ScopedSpan(binding, name, kind, own)
+            return scoped(binding, name, kind, own)
+        options = SpanOptions(
+            context,
+            links or (),
+            start_time,
+            record_exception,
+            set_status_on_exception,
+            end_on_exit,
+        )
+        return scoped(self.binding, name, kind, own, options)
 
 
-def _own(attributes: Mapping[Any, Any] | None) -> dict[str, Any] | None:
+def _own(attributes: Mapping[Any, Any]) -> dict[str, Any] | None:
     try:
-        return dict(attributes) if attributes else None
+        return dict(attributes)
     except Exception:  # not a mapping, or one that raises: the program goes on
         return None

@@ -58,9 +58,9 @@ def exact(value: object) -> AnyValue:
 
 def attribute_key(key: object) -> str:
     """Return the text under which an attribute is written, whatever its key is."""
-    if isinstance(key, str):
-        return text(key)
     try:
+        if isinstance(key, str):
+            return text(key)
         return str(key) if type(key) is int else text(_bounded_repr.repr(key))
     except Exception:
         return "[unreadable key]"

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tracekit.exporters._readable import Identity, identity_of, salvage
+from tracekit.exporters._anyvalue import exact
+from tracekit.exporters._readable import Identity, UnreadableSpanError, identity_of, salvage
 from tracekit.interfaces import ReadableSpan
+from tracekit.semconv import SERVICE_NAME
 
 __all__ = ["Forest", "Node", "build_forests", "covered"]
 
@@ -67,25 +69,36 @@ def build_forests(spans: Iterable[ReadableSpan], service_name: str | None = None
     traces: dict[int, list[Node]] = {}
     for span in spans:
         try:
-            trace_id, node = _node(span, identity_of(span), service_name)
-        except Exception:
-            try:
-                readable = salvage(span)
-            except Exception:
-                continue
-            trace_id, node = _node(readable, identity_of(readable), service_name)
+            trace_id, node = _read(span, service_name)
+        except UnreadableSpanError:
+            continue
         traces.setdefault(trace_id, []).append(node)
     return [_forest(trace_id, nodes) for trace_id, nodes in traces.items()]
+
+
+def _read(span: ReadableSpan, service_name: str | None) -> tuple[int, Node]:
+    try:
+        return _node(span, identity_of(span), service_name)
+    except Exception:
+        readable = salvage(span)
+        return _node(readable, identity_of(readable), service_name)
+
+
+def _service(span: ReadableSpan) -> str:
+    try:
+        found = exact(span.resource.attributes.get(SERVICE_NAME, ""))
+    except Exception:
+        return ""
+    return found if isinstance(found, str) else repr(found)
 
 
 def _node(span: ReadableSpan, identity: Identity, service_name: str | None) -> tuple[int, Node]:
     trace_id, span_id, parent_id, parent_is_remote, _, _, code, description = identity
     start, end = span.start_time, span.end_time
-    service = service_name or span.resource.attributes.get("service.name", "")
     node = Node(
         span=span,
         name=str(span.name),
-        service=str(service),
+        service=service_name or _service(span),
         span_id=span_id,
         parent_id=parent_id,
         parent_is_remote=parent_is_remote,

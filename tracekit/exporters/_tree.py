@@ -128,7 +128,7 @@ class _Page:
 
     @property
     def label_width(self) -> int:
-        bar = self.bar_width + 3 if self.bar_width else 0
+        bar = self.bar_width + 4 if self.bar_width else 0
         return max(12, self.width - bar - 2 * (_TIME_WIDTH + 1))
 
 
@@ -179,11 +179,14 @@ class _Trace:
             self._time(self.forest.end - self.forest.start),
             _counted(len(nodes), "span"),
             _counted(len(self.colors), "service") if self.colors else "",
-            self.style.paint("bold_red", _counted(errors, "error")) if errors else "",
+            _counted(errors, "error") if errors else "",
         ]
         told = self.signs.dot.join(fact for fact in facts if fact)
-        title = self.style.paint("bold", f"trace {self.forest.trace_id:032x}")
-        return f"{title}  {told}"
+        title = f"trace {self.forest.trace_id:032x}"
+        gap = "  " if len(title) + 2 + len(told) <= self.page.width else "\n"
+        if errors:
+            told = told.removesuffix(facts[-1]) + self.style.paint("bold_red", facts[-1])
+        return f"{self.style.paint('bold', title)}{gap}{told}"
 
     def _headings(self) -> str:
         label = " " * self.page.label_width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -48,6 +49,12 @@ def split_authority(authority: str) -> tuple[str | None, int | None]:
     """Return the host and the port of ``example.org:8080`` or ``[::1]:8080``; None if not given."""
     if not authority or len(authority) > _LONGEST_AUTHORITY:
         return None, None
+    return _split(authority)
+
+
+# A server has few names; what a hostile client makes up pushes itself out again.
+@functools.lru_cache(maxsize=128)
+def _split(authority: str) -> tuple[str | None, int | None]:
     if authority[0] == "[":
         host, _, rest = authority[1:].partition("]")
         return host or None, _port(rest[1:])

@@ -10,8 +10,8 @@ follows a redirect, answers a challenge or retries. Each :class:`Attempt` is a C
 5. response or exception is recorded
 6. the span ends when the response's headers are read (or its body, on request)
 
-An instrumentation calls ``begin`` before its library's own code and ``succeed`` or ``fail``
-after it; these never raise. Siblings, not children: the attempts of an exchange all have the
+An instrumentation calls ``begin`` before its library's own code, from a step that it makes
+quiet, and ``succeed`` or ``fail`` after it, which never raise. Siblings, not children: the attempts of an exchange all have the
 parent that was current when it began.
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span
 """
@@ -208,7 +208,8 @@ class Attempt:
             return
         self._noted = None  # holds the response: a cycle once the response holds this attempt
         self._record(response)
-        self._call_hook(response)
+        if self.steps.settings.response_hook is not None:
+            self._call_hook(response)
         if self.steps.settings.ends_at_body:
             self._begin_body()
         else:
@@ -330,9 +331,11 @@ class HttpClientSteps:
         self.tracer = tracer
         self.settings = settings
 
-    @quiet
     def begin(self, exchange: Exchange, request: SentRequest) -> Attempt | None:
-        """Start the next attempt of an exchange, or None when it is not to be watched."""
+        """Start the next attempt of an exchange, or None when it is not to be watched.
+
+        Called from a quiet step, which also gathers what is known of the request.
+        """
         exchange.attempt = None
         sends, exchange.sends = exchange.sends, exchange.sends + 1
         parent = exchange.parent

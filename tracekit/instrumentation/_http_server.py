@@ -58,6 +58,7 @@ ABANDONED = "tracekit.abandoned"  # the response was not sent to its end
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _LONGEST_VALUE = 4096
+_LONGEST_ADDRESS = 300
 
 _OLD_NAMES = {
     semconv.HTTP_REQUEST_METHOD: semconv.OLD_HTTP_METHOD,
@@ -129,6 +130,8 @@ def current_request() -> ServerRequest | None:
 class ServerRequest:
     """One request in flight and its SERVER span.
 
+    What is called while the program goes on, `matched` and `responded`, lets the errors of a
+    provider or a hook through: call them from steps that are quiet.
     Concurrency: one request is served by one task or thread after the other; ending it twice,
     from whatever thread, is harmless.
     """
@@ -186,7 +189,6 @@ class ServerRequest:
             return
         otel_context.detach(tokens[1])
 
-    @quiet
     def matched(self, route: str) -> None:
         """Name the span for the template of the route that serves the request."""
         if route and route != self.route and not self.is_ended:
@@ -194,7 +196,6 @@ class ServerRequest:
             self.span.set_attribute(semconv.HTTP_ROUTE, route)
             self.span.update_name(f"{self.method} {route}")
 
-    @quiet
     def responded(self, status: int, headers: Headers) -> None:
         """Note the status line, while the exception that it answers is still being handled."""
         self.status = status
@@ -268,7 +269,6 @@ class HttpServer:
         self._getter = getter
         self._extract: Callable[..., Context] | None = None
 
-    @quiet
     def start(self, incoming: Incoming) -> ServerRequest | None:
         """Start the span of a request, or return None if it is not to be traced."""
         settings = self.settings
@@ -350,6 +350,8 @@ def _attributes(incoming: Incoming, method: str) -> dict[str, Any]:
         if port is not None:
             attributes[semconv.SERVER_PORT] = port
     address, port = peer
+    if address and len(address) > _LONGEST_ADDRESS:  # a server took it from a header
+        address = None
     if address:
         attributes[semconv.NETWORK_PEER_ADDRESS] = address
         if port is not None:

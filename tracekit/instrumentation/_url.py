@@ -218,11 +218,23 @@ def _redact_match(match: re.Match[str]) -> str:
 
 
 def _is_secret(key: str, value: str) -> bool:
-    if len(key) > 64:
-        return False
-    if "%" in key:
-        key = unquote(key)
-    plain = key.lower().replace("-", "").replace("_", "")
+    plain = _plain_keys.get(key)
+    if plain is None:
+        plain = _plain_key(key)
     if plain == "key":
         return _KEY_VALUE.fullmatch(value) is not None
     return plain in _SECRET_KEYS
+
+
+# A program's URLs have few keys; hostile ones cannot make this grow.
+_plain_keys: dict[str, str] = {}
+
+
+def _plain_key(key: str) -> str:
+    if len(key) > 64:
+        return ""
+    plain = unquote(key) if "%" in key else key
+    plain = plain.lower().replace("-", "").replace("_", "")
+    if len(_plain_keys) < 1024:
+        _plain_keys[key] = plain
+    return plain

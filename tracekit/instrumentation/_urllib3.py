@@ -117,15 +117,25 @@ def _peer(connection: Any) -> Sequence[Any]:
 def _release_conn(
     wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    # Called at the end of the body and when reading it failed; then from a `finally`, with the
-    # exception on its way.
     attempt = vars(instance).pop(_BODY, None)
     if attempt is not None:
-        error = sys.exc_info()[1]
-        if error is not None and type(error).__module__.startswith("urllib3."):
-            attempt.fail_body(error)
-        attempt.end()
+        _end_body(attempt)
     return wrapped(*args, **kwargs)
+
+
+@quiet
+def _end_body(attempt: Attempt) -> None:
+    """End a span whose body is read, or whose reading ends with an exception.
+
+    urllib3 gives the connection back from a `finally`, with the exception on its way: its own
+    when reading failed, GeneratorExit when a loop over the body was left.
+    """
+    error = sys.exc_info()[1]
+    if isinstance(error, GeneratorExit):
+        attempt.abandon_body()
+    elif error is not None and type(error).__module__.startswith("urllib3."):
+        attempt.fail_body(error)
+    attempt.end()
 
 
 def _close(

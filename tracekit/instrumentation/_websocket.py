@@ -77,7 +77,7 @@ class WebSocket:
     async def send(self, message: Message) -> None:
         kind = message["type"]
         if kind == "websocket.http.response.start":
-            self._request.responded(message["status"], message.get("headers", ()))
+            self._responded(message["status"], message)
         await self._send(message)
         if kind == "websocket.send":
             _count(self._sent, message)
@@ -89,9 +89,13 @@ class WebSocket:
             self._request.end()
 
     @quiet
+    def _responded(self, status: int, message: Message) -> None:
+        self._request.responded(status, message.get("headers", ()))
+
+    @quiet
     def _accepted(self, message: Message) -> None:
         request = self._request
-        request.responded(_SWITCHING_PROTOCOLS, message.get("headers", ()))
+        self._responded(_SWITCHING_PROTOCOLS, message)
         name = f"websocket {request.route}" if request.route else "websocket"
         attributes = {semconv.HTTP_ROUTE: request.route} if request.route else None
         connection = self._tracer.start_span(name, request.context, attributes=attributes)
@@ -103,7 +107,7 @@ class WebSocket:
 
     def _closed(self, message: Message) -> None:
         if self._connection is None:
-            self._request.responded(_FORBIDDEN, ())
+            self._responded(_FORBIDDEN, message)
             self._request.end()
         else:
             self._close_code = message.get("code", 1000)

@@ -7,6 +7,7 @@ scope is not traced.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -51,11 +52,16 @@ _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forward
 _READ = frozenset((_HOST, _AUTHORITY, _USER_AGENT, *_FORWARDED))
 
 
+@functools.lru_cache(maxsize=256)
+def _header_name(key: str) -> bytes:
+    return key.lower().encode("latin-1")
+
+
 class _ScopeGetter(Getter[list[tuple[bytes, bytes]]]):
     """Read headers from the list of pairs that ASGI keeps, names in lower case."""
 
     def get(self, carrier: list[tuple[bytes, bytes]], key: str) -> list[str] | None:
-        name = key.lower().encode("latin-1")
+        name = _header_name(key)
         found = [value.decode("latin-1") for header, value in carrier if header == name]
         return found or None
 
@@ -144,7 +150,7 @@ class _Response:
         kind = message.get("type")
         if kind == "http.response.start":
             self._has_trailers = bool(message.get("trailers"))
-            self._request.responded(message.get("status", 0), message.get("headers", ()))
+            _note(self._request, message)
         try:
             await self._send(message)
         except (
@@ -227,6 +233,11 @@ def _decide(scope: Scope, request: ServerRequest | None) -> None:
     scope[REQUEST_KEY] = request
     scope.setdefault(FASTAPI_KEY, None)
     scope.setdefault(_STARLETTE_KEY, True)
+
+
+@quiet
+def _note(request: ServerRequest, message: Message) -> None:
+    request.responded(message["status"], message.get("headers", ()))
 
 
 @quiet

@@ -42,7 +42,8 @@ class FastApiInstrumentor(LibraryInstrumentor):
     def _call(
         self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        if _counts(instance):
+        native = getattr(instance, "_native_telemetry", None)
+        if native is not None and _twin_of(native) is not None:
             wrapped = functools.partial(_with_native, wrapped)
         return self._server.run(wrapped, *args, **kwargs)
 
@@ -70,20 +71,18 @@ def _name(route: Any, scope: Any) -> None:
 
 # FastAPI's own telemetry gives way to ours (see asgi.py), but its metrics and logs, where somebody
 # wants them, have to stay. For those a twin of it runs that is configured not to trace.
+# Whether there is anything for it to do is asked at an application's first request.
 _twins: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
-def _twin_of(native: Any) -> Any:
-    twin = _twins.get(native)
-    if twin is None:
-        twin = _twins[native] = type(native)({**native.config, "tracing": False})
-    return twin
-
-
 @quiet
-def _counts(app: Any) -> bool:
-    native = getattr(app, "_native_telemetry", None)
-    return native is not None and _twin_of(native).enabled()
+def _twin_of(native: Any) -> Any:
+    try:
+        return _twins[native]
+    except KeyError:
+        twin = type(native)({**native.config, "tracing": False})
+        _twins[native] = twin if twin.enabled() else None
+        return _twins[native]
 
 
 def _with_native(wrapped: Callable[..., Any], scope: Any, receive: Any, send: Any) -> Any:
@@ -95,9 +94,10 @@ def _with_native(wrapped: Callable[..., Any], scope: Any, receive: Any, send: An
 def _native(
     wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    is_ours = kwargs.get("scope", {}).get(REQUEST_KEY) is not None
-    if is_ours and instance.config.get("tracing"):
-        return _twin_of(instance)(*args, **kwargs)
+    if kwargs.get("scope", {}).get(REQUEST_KEY) is not None:
+        twin = _twins.get(instance)  # None for a twin itself
+        if twin is not None:
+            return twin(*args, **kwargs)
     return wrapped(*args, **kwargs)
 
 

@@ -50,25 +50,27 @@ class StarletteInstrumentor(LibraryInstrumentor):
 def _route(
     wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    request = _request_of(args)
-    if request is not None:
-        request.matched(request.route_prefix + instance.path_format)
+    if args:
+        _name(instance, args[0])
     return wrapped(*args, **kwargs)
 
 
 def _mount(
     wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    request = _request_of(args)
-    if request is not None:
-        # The mounted application adds its own routes to this; one that has none keeps the rest.
-        request.matched(request.route_prefix + instance.path_format)
-        request.route_prefix += instance.path_format.removesuffix("/{path}")
+    if args:
+        request = _name(instance, args[0])
+        if request is not None:
+            # The mounted application adds its own routes; one that has none keeps this one.
+            request.route_prefix += instance.path_format.removesuffix("/{path}")
     return wrapped(*args, **kwargs)
 
 
-def _request_of(args: tuple[Any, ...]) -> ServerRequest | None:
-    request: ServerRequest | None = args[0].get(REQUEST_KEY) if args else None
+@quiet
+def _name(route: Any, scope: Any) -> ServerRequest | None:
+    request: ServerRequest | None = scope.get(REQUEST_KEY)
+    if request is not None:
+        request.matched(request.route_prefix + route.path_format)
     return request
 
 

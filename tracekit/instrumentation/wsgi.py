@@ -41,7 +41,6 @@ StartResponse = Callable[..., Any]
 WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
-
 _UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 

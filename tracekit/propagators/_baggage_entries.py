@@ -65,19 +65,16 @@ def text_of(value: object) -> str | None:
         return None
 
 
-def bounded(pairs: Iterable[tuple[str, str]], separators: int) -> Iterator[tuple[str, str]]:
-    """Yield encoded pairs within the limits; one that does not fit is left out.
-
-    Args:
-        separators: How many bytes a pair costs beside its key and value.
-    """
-    total = count = 0
+def bounded(pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield encoded pairs within the limits; one that does not fit is left out."""
+    # A pair costs its equals sign and the comma behind it; behind the last there is none.
+    total, count = -1, 0
     for key, value in pairs:
-        size = len(key) + len(value) + separators
-        if size > MAX_ENTRY_BYTES or total + size > MAX_BYTES:
+        size = len(key) + len(value) + 1
+        if size > MAX_ENTRY_BYTES or total + size + 1 > MAX_BYTES:
             continue
         if count == MAX_ENTRIES:
             return
-        total += size
+        total += size + 1
         count += 1
         yield key, value

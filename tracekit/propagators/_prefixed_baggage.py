@@ -17,12 +17,12 @@ __all__ = ["read_prefixed", "written_prefixed"]
 def written_prefixed(prefix: str, context: Context | None) -> Iterator[tuple[str, str]]:
     """Yield a header for each baggage entry, its value percent-encoded."""
     encoded = ((key, quote(text, errors="replace")) for key, text in texts(context))
-    for key, value in bounded(encoded, separators=1):
+    for key, value in bounded(encoded):
         yield prefix + key, value
 
 
 def read_prefixed(prefix: str, headers: Headers[Any], context: Context) -> Context:
     """Return the context with the baggage of the headers that have the prefix."""
     found = ((key, value) for key, value in headers.named(prefix) if is_token(key))
-    entries = {key: unquote(value).strip() for key, value in bounded(found, separators=1)}
+    entries = {key: unquote(value).strip() for key, value in bounded(found)}
     return with_entries(context, entries) if entries else context

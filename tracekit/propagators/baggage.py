@@ -89,12 +89,16 @@ class BaggagePropagator(TextMapPropagator):
         setter: Setter[Any] = default_setter,
     ) -> None:
         """Write the header, if there is an entry that can be written."""
-        members = ",".join([f"{key}={value}" for key, value in bounded(self._encoded(context), 2)])
+        members = ",".join([f"{key}={value}" for key, value in bounded(self._encoded(context))])
         if members:
             setter.set(carrier, "baggage", members)
 
     def _encoded(self, context: Context | None) -> Iterator[tuple[str, str]]:
         for key, value in entry_values(context):
+            # Nearly all are plain text already.
+            if type(key) is str and type(value) is str and _is_plain(key, value):
+                yield key, value
+                continue
             if not is_name(key):
                 count_refusal(self.refused, "baggage_key")
                 continue
@@ -143,6 +147,13 @@ class BaggagePropagator(TextMapPropagator):
                 break
             entries[key] = value
         return entries
+
+
+def _is_plain(key: str, value: str) -> bool:
+    # The lengths first: nothing long is looked at.
+    if len(key) + len(value) >= MAX_ENTRY_BYTES:
+        return False
+    return is_token(key) is not None and _NEEDS_NO_QUOTING(value) is not None
 
 
 def _combined(values: list[Any]) -> str:

@@ -21,6 +21,7 @@ from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
     TraceState,
+    get_current_span,
 )
 
 from tracekit.propagators._headers import header_values
@@ -126,7 +127,11 @@ class TraceContextPropagator(TextMapPropagator):
         span: Any = (_current() if context is None else context).get(SPAN_KEY)
         if span is None:
             return
-        trace_id, span_id, _, flags, state, valid = span.get_span_context()
+        try:
+            # A SpanContext is a tuple, and its properties are calls.
+            trace_id, span_id, _, flags, state, valid = span.get_span_context()
+        except (AttributeError, TypeError, ValueError):
+            trace_id, span_id, flags, state, valid = _read_by_name(context)
         if not valid:
             return
         # The cheapest way to padded hex; format() takes twice as long.
@@ -196,13 +201,21 @@ class TraceContextPropagator(TextMapPropagator):
             count_refusal(self.refused, error.reason)
 
 
+def _read_by_name(context: Context | None) -> tuple[int, int, int, TraceState, bool]:
+    # What is no span has an invalid context here, and a SpanContext may have any layout.
+    found = get_current_span(context).get_span_context()
+    return found.trace_id, found.span_id, found.trace_flags, found.trace_state, found.is_valid
+
+
 def _inject_state(carrier: Any, state: TraceState, setter: Setter[Any]) -> None:
-    # "Vendors [...] SHOULD avoid sending [empty tracestate headers]"
-    if not state:
-        return
-    header = state.to_header()
+    if type(state) is RemoteTraceState:
+        header = state.to_header()
+    else:
+        # Not its to_header(), which takes half as long again.
+        header = ",".join([f"{key}={value}" for key, value in state.items()])
     if len(header) > MAX_SENT:
         header = truncated(header)
+    # "Vendors [...] SHOULD avoid sending [empty tracestate headers]"
     if header:
         setter.set(carrier, "tracestate", header)
 

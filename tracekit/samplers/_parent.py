@@ -10,6 +10,8 @@ __all__ = ["parent_span_context", "parent_trace_state"]
 
 def parent_span_context(context: Context | None) -> SpanContext | None:
     """Return the parent's span context, or None for a root span."""
+    if context is not None and not context:
+        return None
     span_context = get_current_span(context).get_span_context()
     return span_context if span_context.is_valid else None
 

@@ -15,7 +15,7 @@ class AlwaysOffSampler(AlwaysOnSampler):
     """
 
     decision = Decision.DROP
-    root_decision: Decision | None = Decision.DROP
+    keeps_all = False
 
 
 plugin: type[AlwaysOffSampler] = AlwaysOffSampler

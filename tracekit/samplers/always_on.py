@@ -21,11 +21,14 @@ class AlwaysOnSampler:
     """
 
     decision = Decision.RECORD_AND_SAMPLE
-    root_decision: Decision | None = Decision.RECORD_AND_SAMPLE
+    keeps_all = True
 
     @classmethod
     def from_argument(cls, _argument: str | None) -> Sampler:
         return cls()
+
+    def keeps(self, _trace_id: int) -> bool:
+        return self.keeps_all
 
     def should_sample(
         self,

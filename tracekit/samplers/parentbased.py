@@ -8,7 +8,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
 from tracekit.interfaces import Sampler
-from tracekit.model import Attributes, Decision, SamplingResult
+from tracekit.model import Attributes, SamplingResult
 from tracekit.samplers._parent import parent_span_context
 from tracekit.samplers.always_off import AlwaysOffSampler
 from tracekit.samplers.always_on import AlwaysOnSampler
@@ -33,10 +33,9 @@ class ParentBased:
         local_parent_sampled: Sampler = _ON,
         local_parent_not_sampled: Sampler = _OFF,
     ) -> None:
-        self._root = root
+        self.root_sampler = root
         self._remote = (remote_parent_not_sampled, remote_parent_sampled)
         self._local = (local_parent_not_sampled, local_parent_sampled)
-        self.root_decision: Decision | None = getattr(root, "root_decision", None)
         self.follows_local_parent = (
             type(local_parent_sampled) is AlwaysOnSampler
             and type(local_parent_not_sampled) is AlwaysOffSampler
@@ -57,13 +56,13 @@ class ParentBased:
     def _sampler_for(self, parent_context: Context | None) -> Sampler:
         parent = parent_span_context(parent_context)
         if parent is None:
-            return self._root
+            return self.root_sampler
         return (self._remote if parent.is_remote else self._local)[parent.trace_flags.sampled]
 
     def get_description(self) -> str:
         names = ["root", "remoteParentNotSampled", "remoteParentSampled"]
         names += ["localParentNotSampled", "localParentSampled"]
-        parts = zip(names, (self._root, *self._remote, *self._local), strict=True)
+        parts = zip(names, (self.root_sampler, *self._remote, *self._local), strict=True)
         inner = ",".join(f"{name}:{part.get_description()}" for name, part in parts)
         return f"ParentBased{{{inner}}}"
 

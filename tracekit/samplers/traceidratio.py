@@ -34,8 +34,6 @@ class TraceIdRatioBased:
     Source: https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/
     """
 
-    root_decision: Decision | None = None
-
     def __init__(self, rate: float) -> None:
         if not 0.0 <= rate <= 1.0:
             raise InvalidValueError("sampling rate", rate, "a number from 0.0 to 1.0")
@@ -56,6 +54,9 @@ class TraceIdRatioBased:
                 "OTEL_TRACES_SAMPLER_ARG", argument, "a number from 0.0 to 1.0"
             ) from None
 
+    def keeps(self, trace_id: int) -> bool:
+        return (trace_id & _RANDOM_MASK) >= self._threshold
+
     def should_sample(
         self,
         parent_context: Context | None,
@@ -65,8 +66,7 @@ class TraceIdRatioBased:
         attributes: Attributes | None = None,
         links: Sequence[Link] | None = None,
     ) -> SamplingResult:
-        keep = (trace_id & _RANDOM_MASK) >= self._threshold
-        decision = Decision.RECORD_AND_SAMPLE if keep else Decision.DROP
+        decision = Decision.RECORD_AND_SAMPLE if self.keeps(trace_id) else Decision.DROP
         return SamplingResult(decision, None, parent_trace_state(parent_context))
 
     def get_description(self) -> str:

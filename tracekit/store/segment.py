@@ -5,7 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
+from operator import add
 from typing import Any
+
+from opentelemetry.trace import DEFAULT_TRACE_STATE
 
 from tracekit.store.origins import Origins, ResourceRow, ScopeRow
 from tracekit.store.rows import MAX_SPAN_CHARS, Row, clean_row, more_of, shrink_row
@@ -32,29 +36,27 @@ class Segment:
     resource: int
     service: str
     rows: list[Row] = field(default_factory=list)
-    pairs: set[Pair] = field(default_factory=set)
+    codes: set[int] = field(default_factory=set)
     terms: bytes = b""
     start_ns: int = 0
     end_ns: int = 0
+    max_duration_ns: int = 0
+    error_count: int = 0
     measures: tuple[str, bytes, bytes] = ("", b"", b"")
     text: str = ""
     unclean: bool = False
     _cleaned: bool = False
 
-    def seal(self, cache: TermCache) -> None:
+    def seal(self) -> None:
         """Work out every column, so that nothing but SQL is left to do under the lock."""
+        if self.unclean or UNCLEAN in self.codes:
+            self._clean()
+            self.codes.discard(UNCLEAN)
+            self.codes.update(map(term, self._clean_pairs()))
+        self.terms = pack_terms(self.codes)
         self._drop_repeated()
-        self.terms = self._find_terms(cache)
         self.measure()
         self.text = self._encode()
-
-    @property
-    def max_duration_ns(self) -> int:
-        return max([row[6] for row in self.rows])
-
-    @property
-    def error_count(self) -> int:
-        return sum([row[7] == 2 for row in self.rows])
 
     def span_ids(self) -> bytes:
         return bytes.fromhex("".join([row[0] for row in self.rows]))
@@ -69,14 +71,6 @@ class Segment:
         unique = {row[0]: row for row in self.rows}
         if len(unique) < len(self.rows):
             self.rows = list(unique.values())
-
-    def _find_terms(self, cache: TermCache) -> bytes:
-        found = cache.terms(self.pairs)
-        if UNCLEAN in found or self.unclean:
-            self._clean()
-            found.discard(UNCLEAN)
-            found.update(map(term, self._clean_pairs()))
-        return pack_terms(found)
 
     def _clean_pairs(self) -> Iterator[Pair]:
         for row in self.rows:
@@ -94,26 +88,35 @@ class Segment:
             clean_row(row)
 
     def measure(self) -> None:
-        durations = [row[6] for row in self.rows]
+        """Set the columns of times and counts."""
         try:
-            packed = struct.pack(f"<{len(durations)}q", *durations)
-            self.start_ns = min([row[5] for row in self.rows])
-            self.end_ns = max([row[5] + row[6] for row in self.rows])
-            if not -_INT64 <= self.start_ns < _INT64 > self.end_ns >= -_INT64:
-                raise OverflowError
+            self._measure()
         except (struct.error, OverflowError, TypeError):
             if self._cleaned:
                 raise
             self._clean()
-            self.measure()
-            return
-        places: dict[tuple[str, int], int] = {}
-        operations = [
-            2 * places.setdefault((row[3], row[4]), len(places)) + (row[7] == 2)
-            for row in self.rows
-        ]
-        names = encode(list(places))
-        self.measures = names, struct.pack(f"<{len(operations)}H", *operations), packed
+            self._measure()
+
+    def _measure(self) -> None:
+        # Columns instead of rows: what follows then runs in C.
+        columns = list(zip(*self.rows))  # noqa: B905  (rows with more than ten fields are cut)
+        starts, durations = columns[5], columns[6]
+        self.start_ns, self.end_ns = min(starts), max(map(add, starts, durations))
+        if self.start_ns < -_INT64 or max(starts) >= _INT64 or abs(self.end_ns) >= _INT64:
+            raise OverflowError
+        self.max_duration_ns = max(durations)
+        self.error_count = columns[7].count(2)
+        operations = list(zip(columns[3], columns[4], strict=True))
+        places = dict(zip(dict.fromkeys(operations), count(0, 2)))  # noqa: B905
+        numbers = map(places.__getitem__, operations)
+        if self.error_count:
+            numbers = map(add, numbers, [code == 2 for code in columns[7]])
+        size = len(durations)
+        self.measures = (
+            encode(list(places)),
+            struct.pack(f"<{size}H", *numbers),
+            struct.pack(f"<{size}q", *durations),
+        )
 
     def _encode(self) -> str:
         try:
@@ -155,51 +158,23 @@ class Batch:
         self.scopes: dict[int, ScopeRow] = {}
         self.unfinished: list[tuple[int, Row, int]] = []
         self.refused = 0
+        self.last_scope: Any = self  # no span has this one
+        self.last_resource: Any = self
+        self.scope = self.resource = 0
 
+    def set_scope(self, scope: Any, row: ScopeRow) -> None:
+        self.last_scope, self.scope = scope, row[0]
+        self.scopes[row[0]] = row
 
-def _row(span: Any, scope: int) -> Row:
-    """Return the row of a span; its values may still need cleaning.
+    def set_resource(self, resource: Any, row: ResourceRow) -> None:
+        self.last_resource, self.resource = resource, row[0]
+        self.resources[row[0]] = row
 
-    Cost: on the path of every span. A SpanContext is indexed, as the tuple that it is,
-    because its properties cost four times as much.
-    """
-    context, parent, status = span.context, span.parent, span.status
-    flags = int(context[3]) & 0xFF
-    if context[2]:
-        flags |= 0x100
-    parent_id = None
-    if parent is not None:
-        parent_id = "%016x" % parent[1]
-        if parent[2]:
-            flags |= 0x200
-    attributes = span.attributes
-    start, end = span.start_time or 0, span.end_time
-    row = [
-        "%016x" % context[1],
-        parent_id,
-        flags,
-        span.name,
-        span.kind._value_,
-        start,
-        None if end is None else end - start,
-        status.status_code._value_,
-        scope,
-        attributes if type(attributes) is dict else dict(attributes or ()),
-    ]
-    if (
-        span.events
-        or span.links
-        or status.description
-        or context[4]
-        or span.dropped_attributes
-        or span.dropped_events
-        or span.dropped_links
-        or (parent is not None and parent[:5:3] != context[:5:3])
-    ):
-        more = more_of(span, context, parent)
-        if more:
-            row.append(more)
-    return row
+    def begin_segment(self, trace_id: int) -> Segment:
+        service = self.resources[self.resource][1]
+        segment = Segment(trace_id, self.resource, service)
+        self.segments[trace_id, self.resource] = segment
+        return segment
 
 
 def gather(
@@ -208,44 +183,82 @@ def gather(
     """Sort spans into sealed segments; those under way, or all if ``started``, aside.
 
     A span that cannot be read at all is counted in ``refused`` and costs nobody else.
-    Cost: on the path of every span, though not on its caller's; hence one loop without calls.
     """
     batch = Batch()
-    segments, resources, scopes = batch.segments, batch.resources, batch.scopes
-    last_scope: Any = segments  # no span has this one
-    last_resource: Any = segments
-    scope = resource = 0
+    cache.bound()
     for span in spans:
         try:
-            if span.instrumentation_scope is not last_scope:
-                scope_row = origins.scope(span.instrumentation_scope)
-                scopes[scope := scope_row[0]] = scope_row
-                last_scope = span.instrumentation_scope
-            if span.resource is not last_resource:
-                resource_row = origins.resource(span.resource)
-                resources[resource := resource_row[0]] = resource_row
-                last_resource = span.resource
-            row = _row(span, scope)
-            trace_id = span.context[0]
-            if started or row[6] is None:
-                row[6] = None
-                batch.unfinished.append((trace_id, row, resource))
-                continue
-            segment = segments.get((trace_id, resource))
-            if segment is None:
-                segment = Segment(trace_id, resource, resources[resource][1])
-                segments[trace_id, resource] = segment
-            segment.rows.append(row)
-            name = row[3]
-            if type(name) is not str:
-                segment.unclean = True
-            try:
-                segment.pairs.add((NAME, name))
-                segment.pairs.update(row[9].items())
-            except TypeError:  # a list or a mapping among the values
-                segment.unclean = True
+            _take(span, batch, origins, cache, started)
         except Exception:
             batch.refused += 1
-    for segment in segments.values():
-        segment.seal(cache)
+    for segment in batch.segments.values():
+        segment.seal()
     return batch
+
+
+def _take(
+    span: Any, batch: Batch, origins: Origins, cache: TermCache, started: bool
+) -> None:
+    """Add one span.
+
+    Cost: on the path of every span, though not on its caller's; therefore few calls, and a
+    SpanContext is indexed as the tuple that it is: its properties cost four times as much.
+    """
+    scope_object, resource_object = span.instrumentation_scope, span.resource
+    if scope_object is not batch.last_scope:
+        batch.set_scope(scope_object, origins.scope(scope_object))
+    if resource_object is not batch.last_resource:
+        batch.set_resource(resource_object, origins.resource(resource_object))
+    context, parent, status = span.context, span.parent, span.status
+    trace_id, flags, state = context[0], context[3] & 0xFF, context[4]
+    if context[2]:
+        flags |= 0x100
+    parent_id, foreign = None, False
+    if parent is not None:
+        parent_id = "%016x" % parent[1]
+        foreign = parent[0] != trace_id or parent[3] != context[3] or parent[4] is not state
+        if parent[2]:
+            flags |= 0x200
+    name, attributes = span.name, span.attributes
+    if type(attributes) is not dict:
+        attributes = dict(attributes or ())
+    start, end = span.start_time or 0, span.end_time
+    row = [
+        "%016x" % context[1],
+        parent_id,
+        flags,
+        name,
+        span.kind._value_,
+        start,
+        None if end is None or started else end - start,
+        status.status_code._value_,
+        batch.scope,
+        attributes,
+    ]
+    if (
+        foreign
+        or state is not DEFAULT_TRACE_STATE
+        or span.events
+        or span.links
+        or status.description
+        or span.dropped_attributes
+        or span.dropped_events
+        or span.dropped_links
+    ):
+        more = more_of(span, context, parent)
+        if more:
+            row.append(more)
+    if row[6] is None:
+        batch.unfinished.append((trace_id, row, batch.resource))
+        return
+    segment = batch.segments.get((trace_id, batch.resource))
+    if segment is None:
+        segment = batch.begin_segment(trace_id)
+    segment.rows.append(row)
+    try:
+        segment.codes.add(cache[NAME][name])
+        segment.codes.update([cache[key][value] for key, value in attributes.items()])
+    except TypeError:  # a list or a mapping among the values
+        segment.unclean = True
+    if type(name) is not str:
+        segment.unclean = True

@@ -27,13 +27,21 @@ UNCLEAN = -1
 
 _CACHED = 4096
 _INT64 = 1 << 63
-_PLAIN = frozenset({bool, float, type(None)})
+_NUMBERS = frozenset({bool, float, int})
 
 
 def term(pair: Pair) -> int:
-    """Return the term of a key with a text, number or truth value."""
+    """Return the term of a key with a text, number, truth value or None.
+
+    Text goes by CRC, for its hash differs from process to process. Numbers go by their hash,
+    which does not, and which is the same for those that are equal (1, 1.0, True).
+    Source: https://docs.python.org/3/library/stdtypes.html#hashing-of-numeric-types
+    """
     key, value = pair
-    return zlib.crc32(str(value).encode("utf-8", "surrogatepass"), _seed(key))
+    seed = _seed(key)
+    if isinstance(value, str):
+        return zlib.crc32(value.encode("utf-8", "surrogatepass"), seed)
+    return seed if value is None else (hash(value) ^ seed) & 0xFFFFFFFF
 
 
 def _seed(key: str) -> int:
@@ -48,66 +56,73 @@ def pack_terms(terms: Iterable[int]) -> bytes:
 def wanted_terms(key: str, value: Any) -> list[bytes]:
     """Return the terms that a span with the wanted attribute may have; none when any may match.
 
-    Text stands for a number as well (``status=200``), as it comes from a command line; and
-    numbers that are equal (1, 1.0, True) are one value in the sets that terms are made from.
+    Text stands for a number as well (``status=200``), as it comes from a command line, and a
+    number for its text, which is how one beyond 64 bits is stored.
     """
-    texts = {str(value)} if isinstance(value, (str, int, float)) else set()
-    number = _number(value)
-    if number is not None:
-        texts |= {str(number), str(float(number))}
-        texts |= {str(int(number))} if number == int(number) else set()
-        texts |= {str(bool(number))} if number in (0, 1) else set()
-    return [pack_terms([term((key, text))]) for text in sorted(texts)]
+    if not isinstance(value, (str, int, float)):
+        return []
+    candidates = {value, str(value), _number(value)} - {None}
+    return [pack_terms([term((key, candidate))]) for candidate in candidates]
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, str):
-        if value.lower() in ("true", "false"):
-            return int(value.lower() == "true")
-        try:
-            value = int(value) if value.isdecimal() else float(value)
-        except ValueError:
-            return None
-    if not isinstance(value, (int, float)):
+def _number(value: str | float) -> float | None:
+    if not isinstance(value, str):
         return None
-    return value if -_INT64 <= value < _INT64 else None
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        return int(value) if value.isdecimal() else float(value)
+    except ValueError:
+        return None
 
 
-class TermCache:
-    """Terms by (key, value) as they are met; most pairs repeat from span to span.
+class TermCache(dict[Any, "KeyTerms"]):
+    """Terms as they are met: ``cache[key][value]``; most come again from span to span.
 
     Concurrency: one thread at a time; its writer holds a lock.
+    Cost: 0.1 µs for a pair that is known, 0.4 for a new one.
     """
 
-    def __init__(self) -> None:
-        self._known: dict[Pair, int] = {}
-        self._seeds: dict[Any, int] = {}
+    def __missing__(self, key: Any) -> KeyTerms:
+        usable = type(key) is str and len(key) <= 1024
+        found = self[key] = KeyTerms(_seed(key)) if usable else UncleanTerms(0)
+        return found
 
-    def terms(self, pairs: set[Pair]) -> set[int]:
-        """Return the terms of all pairs, with ``UNCLEAN`` among them if any needs cleaning.
+    def bound(self) -> None:
+        """Forget everything, if it has become much."""
+        if sum(map(len, self.values())) + len(self) > _CACHED:
+            self.clear()
 
-        Cost: 0.3 µs for each new pair, 0.1 for a known one.
-        """
-        known, seeds = self._known, self._seeds
-        if len(known) > _CACHED:
-            known.clear()
-            seeds.clear()
-        for pair in pairs.difference(known):
-            key, value = pair
-            seed = seeds.get(key)
-            if seed is None:
-                if type(key) is not str or len(key) > 1024:
-                    known[pair] = UNCLEAN
-                    continue
-                seed = seeds[key] = _seed(key)
-            kind = type(value)
-            if kind is str and len(value) <= MAX_VALUE_CHARS:
+
+class KeyTerms(dict[Any, int]):
+    """The terms of one key by value; ``UNCLEAN`` for what cannot be stored as it is."""
+
+    __slots__ = ("_seed",)
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __missing__(self, value: Any) -> int:
+        # ``term`` once more, without its calls: this is on the path of every span.
+        kind = type(value)
+        code = UNCLEAN
+        if kind is str:
+            if len(value) <= MAX_VALUE_CHARS:
                 try:
-                    known[pair] = zlib.crc32(value.encode(), seed)
+                    code = zlib.crc32(value.encode(), self._seed)
                 except UnicodeEncodeError:  # a lone surrogate
-                    known[pair] = UNCLEAN
-            elif kind in _PLAIN or (kind is int and -_INT64 <= value < _INT64):
-                known[pair] = zlib.crc32(str(value).encode(), seed)
-            else:
-                known[pair] = UNCLEAN
-        return set(map(known.__getitem__, pairs))
+                    pass
+        elif kind in _NUMBERS:
+            if kind is not int or -_INT64 <= value < _INT64:
+                code = (hash(value) ^ self._seed) & 0xFFFFFFFF
+        elif value is None:
+            code = self._seed
+        self[value] = code
+        return code
+
+
+class UncleanTerms(KeyTerms):
+    """Stand in for the terms of a key that is not text, or is too long."""
+
+    def __missing__(self, value: Any) -> int:
+        return UNCLEAN

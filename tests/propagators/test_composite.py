@@ -1,0 +1,159 @@
+"""Several propagators as one: order, trust, and failures that stay where they are."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from opentelemetry import baggage, trace
+from opentelemetry.context import Context, get_value
+from opentelemetry.propagators.textmap import TextMapPropagator
+
+from tracekit.propagators.b3 import B3SinglePropagator
+from tracekit.propagators.baggage import BaggagePropagator
+from tracekit.propagators.composite import (
+    UNTRUSTED_SPAN_CONTEXT_KEY,
+    CompositePropagator,
+    RemoteCaller,
+    TrustPolicy,
+)
+from tracekit.propagators.tracecontext import TraceContextPropagator
+
+W3C = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+B3 = {"b3": f"{'c' * 32}-{'d' * 16}-1"}
+
+
+class BrokenPropagator(TextMapPropagator):
+    def inject(self, *args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("broken")
+
+    def extract(self, *args: Any, **kwargs: Any) -> Context:
+        raise RuntimeError("broken")
+
+    @property
+    def fields(self) -> set[str]:
+        return {"broken"}
+
+
+def composite(**options: Any) -> CompositePropagator:
+    members = [TraceContextPropagator(), B3SinglePropagator(), BaggagePropagator()]
+    return CompositePropagator(members, **options)
+
+
+def trace_digit(context: Context) -> str:
+    return f"{trace.get_current_span(context).get_span_context().trace_id:032x}"[0]
+
+
+@pytest.mark.parametrize(("order", "winner"), [("last", "c"), ("first", "a")])
+def test_order_says_whose_trace_context_counts(order: Any, winner: str) -> None:
+    assert trace_digit(composite(order=order).extract({**W3C, **B3})) == winner
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+@pytest.mark.parametrize(("carrier", "winner"), [(W3C, "a"), (B3, "c")])
+def test_a_single_trace_context_is_found_in_any_order(
+    order: Any, carrier: dict[str, str], winner: str
+) -> None:
+    assert trace_digit(composite(order=order).extract(carrier)) == winner
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_baggage_is_taken_beside_the_trace_context(order: Any) -> None:
+    context = composite(order=order).extract({**W3C, **B3, "baggage": "a=1"})
+    assert baggage.get_all(context) == {"a": "1"}
+
+
+def test_first_is_decided_among_the_remote_ones(context_of: Any) -> None:
+    found = composite(order="first").extract(B3, context_of())
+    assert trace_digit(found) == "c"
+
+
+def test_lists_for_both_ways_may_differ(context_of: Any) -> None:
+    propagator = CompositePropagator([TraceContextPropagator()], [B3SinglePropagator()])
+    sent: dict[str, str] = {}
+    propagator.inject(sent, context_of())
+    assert set(sent) == {"traceparent"}
+    assert propagator.extract(W3C) == Context()
+    assert trace_digit(propagator.extract(B3)) == "c"
+
+
+def test_fields_are_those_that_are_injected() -> None:
+    propagator = CompositePropagator([TraceContextPropagator()], [B3SinglePropagator()])
+    assert propagator.fields == {"traceparent", "tracestate"}
+
+
+def test_nothing_to_extract_with_gives_an_empty_context() -> None:
+    assert CompositePropagator([]).extract(W3C) == Context()
+
+
+def test_given_context_comes_back_when_nothing_is_found() -> None:
+    context = Context()
+    assert composite(trust=TrustPolicy()).extract({}, context) is context
+
+
+def test_a_failing_member_does_not_stop_the_others(
+    context_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    propagator = CompositePropagator([BrokenPropagator(), TraceContextPropagator()])
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            sent: dict[str, str] = {}
+            propagator.inject(sent, context_of())
+            assert trace_digit(propagator.extract(W3C)) == "a"
+    assert set(sent) == {"traceparent"}
+    assert propagator.failed == {"BrokenPropagator": 6}
+    assert len(caplog.records) == 1
+
+
+def test_refusals_of_the_members_are_summed_once() -> None:
+    propagator = composite()
+    propagator.extract({"traceparent": "x", "baggage": "("})
+    assert propagator.refused == {"traceparent_version": 1, "baggage_key": 1}
+
+
+def test_untrusted_caller_becomes_a_link() -> None:
+    context = composite(trust=TrustPolicy()).extract({**W3C, "baggage": "a=1"}, Context())
+    assert not trace.get_current_span(context).get_span_context().is_valid
+    kept = get_value(UNTRUSTED_SPAN_CONTEXT_KEY, context)
+    assert isinstance(kept, trace.SpanContext)
+    assert f"{kept.trace_id:032x}" == "a" * 32
+    assert baggage.get_all(context) == {"a": "1"}
+
+
+def test_untrusted_caller_is_forgotten_on_restart() -> None:
+    policy = TrustPolicy("restart")
+    context = composite(trust=policy).extract({**W3C, "baggage": "a=1"}, Context())
+    assert not trace.get_current_span(context).get_span_context().is_valid
+    assert get_value(UNTRUSTED_SPAN_CONTEXT_KEY, context) is None
+    assert baggage.get_all(context) == {"a": "1"}
+
+
+def test_untrusted_caller_leaves_nothing_when_ignored() -> None:
+    given = Context()
+    policy = TrustPolicy("ignore")
+    assert composite(trust=policy).extract({**W3C, "baggage": "a=1"}, given) is given
+
+
+def test_local_span_stays_the_parent_when_the_caller_is_not_trusted(context_of: Any) -> None:
+    local = context_of()
+    found = composite(trust=TrustPolicy()).extract(W3C, local)
+    assert trace.get_current_span(found) is trace.get_current_span(local)
+
+
+def test_trusted_caller_is_continued() -> None:
+    def from_inside(caller: RemoteCaller) -> bool:
+        return caller.header("x-internal") == "yes" and caller.span_context.is_valid
+
+    propagator = composite(trust=TrustPolicy(trusts=from_inside))
+    assert trace_digit(propagator.extract({**W3C, "X-Internal": "yes"})) == "a"
+    assert trace_digit(propagator.extract(W3C)) == "0"
+
+
+def test_a_policy_that_raises_trusts_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(caller: RemoteCaller) -> bool:
+        raise RuntimeError("broken")
+
+    context = composite(trust=TrustPolicy(trusts=broken)).extract(W3C)
+    assert trace_digit(context) == "0"
+    assert len(caplog.records) == 1

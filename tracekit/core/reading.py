@@ -1,0 +1,216 @@
+"""What can be read of a span: derived from its few fields when somebody asks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, format_span_id
+
+from tracekit.core.attributes import clean
+from tracekit.core.binding import Binding, LocalTrace, SpanOptions
+from tracekit.core.otel_context import span_context
+from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
+
+__all__ = ["RawEvent", "Reading"]
+
+UNSET = StatusCode.UNSET
+SIZED: frozenset[Any] = frozenset({str, bytes, list, tuple, dict})
+
+
+class RawEvent(NamedTuple):
+    name: str
+    attributes: Mapping[str, Any] | None
+    timestamp: int
+
+
+class _ReadLink(Link):
+    """A link with checked attributes, which knows how many did not fit."""
+
+    def __init__(self, context: SpanContext, attributes: Attributes, dropped: int) -> None:
+        super().__init__(context, attributes)
+        self._dropped = dropped
+
+    @property
+    def dropped_attributes(self) -> int:
+        return self._dropped
+
+
+class Reading:
+    """The readable side of a span; reads like opentelemetry-sdk's ``ReadableSpan``."""
+
+    __slots__ = ()
+
+    _binding: Binding
+    _name: str
+    _kind: SpanKind
+    _attributes: dict[str, Any] | None
+    _trace: LocalTrace
+    _span_id: int
+    _parent: int | SpanContext | None
+    _start: int
+    _end: int | None
+    _token: Any
+    _options: SpanOptions
+
+    _events: deque[RawEvent] | None = None
+    _links: list[Link] | None = None
+    _status: tuple[StatusCode, str | None] = (UNSET, None)
+    _dropped_attributes: int = 0
+    _dropped_events: int = 0
+    _dropped_links: int = 0
+    _context: SpanContext | None = None
+    _clean: tuple[Attributes, int] | None = None
+
+    def get_span_context(self) -> SpanContext:
+        context = self._context
+        if context is None:
+            trace = self._trace
+            context = span_context(trace[0], self._span_id, False, trace[1], trace[2])
+            self._context = context  # type: ignore[misc]
+        return context
+
+    @property
+    def context(self) -> SpanContext:
+        return self.get_span_context()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def kind(self) -> SpanKind:
+        return self._kind
+
+    @property
+    def parent(self) -> SpanContext | None:
+        parent = self._parent
+        if isinstance(parent, int):
+            trace = self._trace
+            return span_context(trace[0], parent, False, trace[1], trace[2])
+        return parent
+
+    @property
+    def start_time(self) -> int:
+        return self._start + self._trace[3]
+
+    @property
+    def end_time(self) -> int | None:
+        end = self._end
+        return None if end is None else end + self._trace[3]
+
+    @property
+    def status(self) -> Status:
+        return Status(*self._status)
+
+    @property
+    def attributes(self) -> Attributes:
+        return self._cleaned()[0]
+
+    def _cleaned(self) -> tuple[Attributes, int]:
+        if self._clean is not None:
+            return self._clean
+        limits = self._binding.limits
+        cleaned = clean(self._attributes, limits.max_span_attribute_length)
+        if self._end is not None:
+            self._clean = cleaned  # type: ignore[misc]
+        return cleaned
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return tuple(self._event(raw) for raw in tuple(self._events or ()))
+
+    def _event(self, raw: RawEvent) -> Event:
+        limits = self._binding.limits
+        kept, dropped = clean(
+            raw.attributes, limits.max_attribute_length, limits.max_event_attributes
+        )
+        return Event(raw.name, kept, raw.timestamp, dropped)
+
+    @property
+    def links(self) -> Sequence[Link]:
+        return tuple(self._link(link) for link in tuple(self._links or ()))
+
+    def _link(self, link: Link) -> Link:
+        limits = self._binding.limits
+        kept, dropped = clean(
+            link.attributes, limits.max_attribute_length, limits.max_link_attributes
+        )
+        return _ReadLink(link.context, kept, dropped)
+
+    @property
+    def resource(self) -> Resource:
+        return self._binding.resource
+
+    @property
+    def instrumentation_scope(self) -> InstrumentationScope:
+        return self._binding.scope
+
+    @property
+    def dropped_attributes(self) -> int:
+        return self._dropped_attributes + self._cleaned()[1]
+
+    @property
+    def dropped_events(self) -> int:
+        return self._dropped_events
+
+    @property
+    def dropped_links(self) -> int:
+        return self._dropped_links
+
+    def to_json(self, indent: int | None = 4) -> str:
+        return span_to_json(self, indent)
+
+    def __repr__(self) -> str:
+        return f"<Span {self._name!r} {format_span_id(self._span_id)}>"
+
+    # What encoders read instead of building a SpanContext for each span.
+
+    @property
+    def trace_id(self) -> int:
+        return self._trace[0]
+
+    @property
+    def span_id(self) -> int:
+        return self._span_id
+
+    @property
+    def parent_span_id(self) -> int:
+        parent = self._parent
+        if parent is None:
+            return 0
+        return parent if isinstance(parent, int) else parent.span_id
+
+    @property
+    def parent_is_remote(self) -> bool:
+        parent = self._parent
+        return isinstance(parent, SpanContext) and parent.is_remote
+
+    @property
+    def size_hint(self) -> int:
+        """Roughly how many bytes of memory the span holds, for bounds on queues."""
+        size = 600
+        if self._attributes:
+            for value in self._attributes.values():
+                size += 64 + (len(value) if value.__class__ in SIZED else 0)
+        if self._events:
+            size += sum([500 + len(str(event.attributes)) for event in self._events])
+        return size
+
+    @property
+    def trace_flags(self) -> int:
+        return self._trace[1]
+
+    @property
+    def trace_state_header(self) -> str:
+        state = self._trace[2]
+        return state.to_header() if state else ""
+
+    @property
+    def status_code(self) -> int:
+        return self._status[0].value
+
+    @property
+    def status_description(self) -> str | None:
+        return self._status[1]
