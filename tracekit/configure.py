@@ -384,7 +384,7 @@ def reset() -> None:
     provider = current_provider()
     shutdown(1.0)
     if provider is not None:
-        provider.reconfigure([], sampler=_sampler(settings.load({}, environ={})))
+        provider.clear()
     if _state.previous_propagator is not None:
         propagate.set_global_textmap(_state.previous_propagator)
     _state.previous_propagator = None

@@ -142,8 +142,8 @@ class Sampler(Protocol):
 
     * ``follows_local_parent: bool``: a span with a local parent always gets its decision.
     * ``root_sampler: Sampler``: what decides about spans without a parent.
-    * ``keeps(trace_id) -> bool``: its answer for a root span depends on nothing else, and it
-      adds no attributes and no trace state; ``keeps_all: bool``: that answer is always yes.
+    * ``threshold: int``: a root span is kept when the low 56 bits of its trace id reach this,
+      whatever else is known of it, and nothing is added to it; 0 keeps all, 2**56 none.
 
     Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#sampler
     """

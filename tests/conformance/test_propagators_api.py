@@ -13,17 +13,17 @@ from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, get_current_span
 
 import tracekit.propagators
+from tracekit.propagators._composite import CompositePropagator
 from tracekit.propagators._environment import EnvironmentGetter, EnvironmentSetter
 from tracekit.propagators.b3 import B3SinglePropagator
 from tracekit.propagators.b3multi import B3MultiPropagator
 from tracekit.propagators.baggage import BaggagePropagator
-from tracekit.propagators.composite import CompositePropagator
 from tracekit.propagators.tracecontext import TraceContextPropagator
 
 NAMES = sorted(
     module.name
     for module in pkgutil.iter_modules(tracekit.propagators.__path__)
-    if not module.name.startswith("_") and module.name != "composite"
+    if not module.name.startswith("_")
 )
 SPAN_CONTEXT = SpanContext(0xA1, 0xB2, False, TraceFlags(1))
 

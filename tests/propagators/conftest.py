@@ -26,7 +26,7 @@ SPAN_ID = 0x1234567890123456
 
 def format_names() -> list[str]:
     found = pkgutil.iter_modules(tracekit.propagators.__path__)
-    return sorted(m.name for m in found if not m.name.startswith("_") and m.name != "composite")
+    return sorted(m.name for m in found if not m.name.startswith("_"))
 
 
 def plugin_of(name: str) -> Any:

@@ -10,14 +10,14 @@ from opentelemetry import baggage, trace
 from opentelemetry.context import Context, get_value
 from opentelemetry.propagators.textmap import TextMapPropagator
 
-from tracekit.propagators.b3 import B3SinglePropagator
-from tracekit.propagators.baggage import BaggagePropagator
-from tracekit.propagators.composite import (
+from tracekit.propagators._composite import (
     UNTRUSTED_SPAN_CONTEXT_KEY,
     CompositePropagator,
     RemoteCaller,
     TrustPolicy,
 )
+from tracekit.propagators.b3 import B3SinglePropagator
+from tracekit.propagators.baggage import BaggagePropagator
 from tracekit.propagators.tracecontext import TraceContextPropagator
 
 W3C = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}

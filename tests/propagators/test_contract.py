@@ -11,7 +11,6 @@ from opentelemetry import baggage, trace
 from opentelemetry.context import Context, attach, detach, set_value
 from opentelemetry.propagators.textmap import Getter, Setter, TextMapPropagator
 
-from tracekit.propagators import composite
 from tracekit.propagators.baggage import BaggagePropagator
 
 # Formats whose trace ids have 64 bits; they get one that fits.
@@ -240,7 +239,3 @@ def test_whatever_comes_in_never_raises_and_never_gives_an_invalid_parent(
     propagator.inject(carried, found)
     for value in carried.values():
         assert len(value.encode("ascii")) <= 8192
-
-
-def test_composite_is_no_format_of_its_own() -> None:
-    assert not hasattr(composite, "plugin")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_OPTIONS",
+    "RANDOM_MASK",
     "Binding",
     "Listeners",
     "LocalTrace",
@@ -32,6 +33,10 @@ __all__ = [
 
 _logger = logging.getLogger("tracekit")
 _SAMPLED, _RANDOM = 1, 2
+
+RANDOM_MASK = (1 << 56) - 1
+"""The bits of a trace id that level 2 of W3C Trace Context asks to be random."""
+
 _NO_STATE = TraceState()
 
 
@@ -94,8 +99,6 @@ class Binding:
         "count_started",
         "follows_local_parent",
         "is_plain",
-        "keeps_root",
-        "knows_roots",
         "limits",
         "max_attributes",
         "monotonic_ns",
@@ -108,6 +111,7 @@ class Binding:
         "resource",
         "root_flags",
         "root_sampler",
+        "root_threshold",
         "sampler",
         "scope",
         "tracer",
@@ -125,16 +129,16 @@ class Binding:
         self.random_flag = _random_flag(parts.id_generator)
         self.root_flags = _SAMPLED | self.random_flag
         self.root_sampler = getattr(parts.sampler, "root_sampler", parts.sampler)
-        self.keeps_root: Callable[[int], bool] | None = getattr(self.root_sampler, "keeps", None)
-        self.knows_roots = self.keeps_root is not None
-        if getattr(self.root_sampler, "keeps_all", False):
-            self.keeps_root, self.knows_roots = None, True
+        # Typed as a number for the path of a span; None where the sampler must be asked.
+        self.root_threshold: Any = getattr(self.root_sampler, "threshold", None)
         self.new_trace_id = parts.id_generator.generate_trace_id
         self.new_span_id = parts.id_generator.generate_span_id
         self.wall_ns, self.monotonic_ns = parts.clock
         self.on_start, self.on_ending, self.on_end = told.on_start, told.on_ending, told.on_end
         # Nothing but the parent decides about a span, and nobody watches it start.
-        self.is_plain = self.follows_local_parent and self.knows_roots and self.on_start is None
+        self.is_plain = (
+            self.follows_local_parent and self.root_threshold is not None and self.on_start is None
+        )
         self.count_started = counts.started.add
         self.count_sampled_out = counts.sampled_out.add
         self.count_late_write = counts.late_writes.add

@@ -39,8 +39,11 @@ class Chain:
             self.on_start = self._on_start
         if self._endings:
             self.on_ending = self._on_ending
-        alone = len(self.processors) == 1 and _is_ours(self.processors[0])
-        self.on_end: Callable[[ReadableSpan], None] = self._ends[0] if alone else self._on_end
+        alone = self.processors[0] if len(self.processors) == 1 else None
+        self._direct = _is_ours(alone) and hasattr(alone, "received")
+        self.on_end: Callable[[ReadableSpan], None] = self._on_end
+        if self._direct:
+            self.on_end = self._ends[0]
 
     def _on_start(self, span: Span, parent_context: Context | None = None) -> None:
         for listener in self._starts:
@@ -73,7 +76,7 @@ class Chain:
 
     def ended(self) -> int:
         """Return how many spans were handed to the processors."""
-        if self.on_end is not self._on_end and hasattr(self.processors[0], "received"):
+        if self._direct:
             return int(self.processors[0].received())
         return self._counts.ended.read()
 

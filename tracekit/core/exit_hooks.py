@@ -4,6 +4,9 @@
 ``os._exit`` after their own finalizers, so one of those is registered in every child. A
 process that nobody taught what SIGTERM means would die without either; ``on_sigterm`` gives
 it the chance to flush, and then lets it die of the signal as before.
+
+Two of these often meet: ``with Pool()`` tells its workers to end and sends SIGTERM at once, so
+the signal finds them in the middle of their last flush. It waits for that, which is bounded.
 """
 
 from __future__ import annotations
@@ -14,9 +17,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import wrapt
+
+from tracekit import _fork
 
 __all__ = ["add", "on_sigterm", "remove"]
 
@@ -24,13 +30,38 @@ _hooks: list[Callable[[], Any]] = []
 _registered = False
 
 
+class _LastWords:
+    """Whether the hooks are running, and the signal that came meanwhile."""
+
+    def __init__(self) -> None:
+        self.after_fork_in_child()
+        _fork.on_fork_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        self.depth, self.signal = 0, 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_exception: object) -> None:
+        self.depth -= 1
+        if self.signal and not self.depth:
+            # Sent again instead of handled here: handlers run in the main thread only.
+            number, self.signal = self.signal, 0
+            os.kill(os.getpid(), number)
+
+
+_last_words: _LastWords | None = None
+
+
 def add(hook: Callable[[], Any]) -> None:
     """Call ``hook`` once when this process ends, or a child that it forks meanwhile."""
-    global _registered
+    global _registered, _last_words
     if hook not in _hooks:
         _hooks.append(hook)
     if not _registered:
         _registered = True
+        _last_words = _LastWords()
         atexit.register(_run)
         wrapt.register_post_import_hook(_watch_children, "multiprocessing.util")
 
@@ -42,8 +73,9 @@ def remove(hook: Callable[[], Any]) -> None:
 
 def _run() -> None:
     # Last in, first out, as atexit does; a hook may remove itself while it runs.
-    for hook in reversed(list(_hooks)):
-        hook()
+    with _last_words or nullcontext():
+        for hook in reversed(list(_hooks)):
+            hook()
 
 
 def _watch_children(util: Any) -> None:
@@ -72,6 +104,9 @@ def on_sigterm() -> bool:
 
 
 def _terminate(number: int, _frame: object) -> None:
+    if _last_words is not None and _last_words.depth:
+        _last_words.signal = number
+        return
     _run()
     sys.stdout.flush()
     signal.signal(number, signal.SIG_DFL)

@@ -207,5 +207,7 @@ class _UnconfiguredScope:
 
 
 def _foreign_provider() -> bool:
-    """Whether somebody set a provider that is neither ours nor the API's stand-in."""
-    return not isinstance(trace_api.get_tracer_provider(), trace_api.ProxyTracerProvider)
+    """Whether somebody set a provider by hand that is at work."""
+    provider = trace_api.get_tracer_provider()
+    stopped = getattr(provider, "is_shut_down", False)
+    return not (stopped or isinstance(provider, trace_api.ProxyTracerProvider))

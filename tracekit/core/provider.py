@@ -23,7 +23,7 @@ from tracekit.core.limits import SpanLimits
 from tracekit.core.resource import Resource, new_instance_id
 from tracekit.core.tracer import Tracer
 from tracekit.interfaces import IdGenerator, ReadableSpan, Sampler
-from tracekit.model import Attributes, InstrumentationScope
+from tracekit.model import Attributes, Decision, InstrumentationScope, SamplingResult
 from tracekit.model import Resource as PlainResource
 
 __all__ = ["DEFAULT_EXIT_S", "TracerProvider"]
@@ -147,8 +147,9 @@ class TracerProvider(trace_api.TracerProvider):
                 exit_hooks.add(self.shutdown)
 
     def _rebind(self) -> None:
+        parts = self._parts._replace(sampler=_NOTHING) if self._is_shut_down else self._parts
         for tracer in self._tracers.values():
-            tracer.bind(self._parts, self._chain, self._counts)
+            tracer.bind(parts, self._chain, self._counts)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Hand on every span that has ended; True only if all of it arrived within the time."""
@@ -164,6 +165,20 @@ class TracerProvider(trace_api.TracerProvider):
                 self._exit_registered = False
                 exit_hooks.remove(self.shutdown)
         self._chain.shutdown(self._exit_timeout_s if timeout_s is None else timeout_s)
+        with self._lock:
+            self._rebind()
+
+    def clear(self) -> None:
+        """Shut down, forget the processors and count from zero again; for tests."""
+        self.shutdown()
+        with self._lock:
+            self._counts = Counts()
+            self._chain = Chain((), self._counts)
+            self._rebind()
+
+    @property
+    def is_shut_down(self) -> bool:
+        return self._is_shut_down
 
     def stats(self) -> dict[str, Any]:
         """Return the ledger: where every started span is now."""
@@ -188,6 +203,22 @@ class TracerProvider(trace_api.TracerProvider):
 
     def _inherited(self, span: ReadableSpan) -> None:
         self._counts.inherited_by_fork.add()
+
+
+class _Nothing:
+    """What decides about spans after shutdown."""
+
+    follows_local_parent = True
+    threshold = 1 << 56
+
+    def should_sample(self, *_arguments: Any) -> SamplingResult:
+        return SamplingResult(Decision.DROP)
+
+    def get_description(self) -> str:
+        return "shut down"
+
+
+_NOTHING: Sampler = _Nothing()
 
 
 def _renewed(resource: PlainResource) -> PlainResource:

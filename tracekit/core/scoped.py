@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
-from tracekit.core.binding import DEFAULT_OPTIONS, Binding, LocalTrace, SpanOptions
+from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Binding, LocalTrace, SpanOptions
 from tracekit.core.dropped import DroppedSpan
 from tracekit.core.otel_context import SPAN_KEY, attach, current_context, detach, with_span
 from tracekit.core.scope import leave_elsewhere
@@ -43,7 +43,7 @@ class ScopedSpan(Span):
         # The two usual cases of begin(), written out because they are on every path: a call
         # fewer, and no test twice. What they leave out is sent to begin().
         if not context:
-            if binding.keeps_root is None:
+            if not binding.root_threshold:
                 trace_id = binding.new_trace_id() or binding.new_trace_id()
             else:
                 trace_id = getattr(self, "_drawn_trace_id", 0)
@@ -248,13 +248,13 @@ def scoped(
     options: SpanOptions = DEFAULT_OPTIONS,
 ) -> ScopedSpan | DroppedScope:
     """Return a span that starts and is current in a ``with`` block, or its dropped stand-in."""
-    keeps = binding.keeps_root
-    if keeps is None or options is not DEFAULT_OPTIONS or current_context() or not binding.is_plain:
+    threshold = binding.root_threshold
+    if not threshold or options is not DEFAULT_OPTIONS or not binding.is_plain or current_context():
         span = ScopedSpan(binding, name, kind, attributes)
         span._options = options
         return span
     trace_id = binding.new_trace_id() or binding.new_trace_id()
-    if not keeps(trace_id):
+    if (trace_id & RANDOM_MASK) < threshold:
         return DroppedScope(binding, trace_id, name, kind, attributes)
     span = ScopedSpan(binding, name, kind, attributes)
     span._drawn_trace_id = trace_id

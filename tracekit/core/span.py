@@ -34,7 +34,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from tracekit.core.ambient import inherited_attributes
 from tracekit.core.attributes import EMPTY, MUTABLE, snapshot
-from tracekit.core.binding import DEFAULT_OPTIONS, Binding, LocalTrace
+from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Binding, LocalTrace
 from tracekit.core.dropped import DroppedSpan
 from tracekit.core.exception_event import describe, exception_attributes
 from tracekit.core.otel_context import SPAN_KEY
@@ -96,9 +96,9 @@ class Span(Reading, trace_api.Span):
             self._trace = parent._trace
             self._parent = parent._span_id
             self._start = binding.monotonic_ns()
-        elif parent is None and binding.knows_roots:
+        elif parent is None and binding.root_threshold is not None:
             trace_id = binding.new_trace_id() or binding.new_trace_id()
-            if binding.keeps_root is not None and not binding.keeps_root(trace_id):
+            if (trace_id & RANDOM_MASK) < binding.root_threshold:
                 return self._dropped((trace_id, binding.random_flag, EMPTY_TRACE_STATE, 0))
             self._start = start = binding.monotonic_ns()
             offset = binding.wall_ns() - start

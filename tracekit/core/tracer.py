@@ -89,7 +89,7 @@ class Tracer(trace_api.Tracer):
             and end_on_exit
         ):
             binding = self.binding
-            if binding.keeps_root is None:
+            if not binding.root_threshold:
                 return ScopedSpan(binding, name, kind, own)
             return scoped(binding, name, kind, own)
         options = SpanOptions(

@@ -11,8 +11,8 @@ follows a redirect, answers a challenge or retries. Each :class:`Attempt` is a C
 6. the span ends when the response's headers are read (or its body, on request)
 
 An instrumentation calls ``begin`` before its library's own code, from a step that it makes
-quiet, and ``succeed`` or ``fail`` after it, which never raise. Siblings, not children: the attempts of an exchange all have the
-parent that was current when it began.
+quiet, and ``succeed`` or ``fail`` after it, which never raise. Siblings, not children: the
+attempts of an exchange all have the parent that was current when it began.
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span
 """
 
@@ -72,7 +72,7 @@ class SentRequest(NamedTuple):
         url: Absolute, as it is, secrets included.
         carrier: Where trace headers are written; None when the library has no place for them.
         headers: Read only when request headers are captured.
-        timeouts: Configured limits in seconds by attribute name; None is no limit.
+        timeouts: Configured limits in seconds by attribute name.
         native: The library's own request, for hooks.
     """
 
@@ -81,7 +81,7 @@ class SentRequest(NamedTuple):
     origin: Origin
     carrier: Any
     headers: Callable[[], Headers]
-    timeouts: Mapping[str, float | None]
+    timeouts: Mapping[str, float]
     native: Any
 
 
@@ -426,7 +426,7 @@ def _request_attributes(
         attributes[semconv.SERVER_PORT] = origin.port
     if original is not None:
         attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
-    attributes.update({name: s for name, s in request.timeouts.items() if s is not None})
+    attributes.update(request.timeouts)
     if settings.request_headers is not None:
         attributes.update(settings.request_headers.attributes(request.headers()))
     if settings.writes_old_names:

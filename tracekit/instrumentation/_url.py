@@ -38,6 +38,9 @@ _SECRET_KEYS = {
     *("auth", "authorization", "bearer", "jwt"),
     *("password", "passwd", "pwd", "secret", "clientsecret"),
 }
+# Each of them has one of these; a query without any, as most are, is not taken apart. An escape
+# may hide a letter.
+_HINTS = ("%", "tok", "key", "sig", "auth", "pass", "pwd", "sec", "jwt", "bear", "cred")
 # `key` names a harmless thing far more often than an API key, so there the value decides: a key
 # of Google's, or a long hexadecimal number.
 _KEY_VALUE = re.compile(r"AIza[\w-]{20,}|[0-9A-Fa-f]{32,}")
@@ -102,8 +105,11 @@ def redact_url(url: str) -> str:
 def redact_query(query: str) -> str:
     """Return a query string, without its question mark, with secret values replaced."""
     cut = len(query) > LONGEST_URL
-    redacted = _redact_pairs(query[: LONGEST_URL - 1] if cut else query)
-    return redacted + _MARK if cut else redacted
+    if cut:
+        query = query[: LONGEST_URL - 1]
+    if _is_suspect(query.lower()):
+        query = _redact_pairs(query)
+    return query + _MARK if cut else query
 
 
 def redact_text(text: str) -> str:
@@ -193,6 +199,8 @@ def _has_broken_port(authority: str) -> bool:
 
 def _without_secrets(url: str) -> str:
     # A fragment is redacted like a query: implicit grants put the token there.
+    if not _is_suspect(url.lower()):
+        return url
     head, hash_, fragment = url.partition("#")
     head, mark, query = head.partition("?")
     if "=" in query:
@@ -200,6 +208,13 @@ def _without_secrets(url: str) -> str:
     if "=" in fragment:
         fragment = _redact_pairs(fragment)
     return f"{head}{mark}{query}{hash_}{fragment}"
+
+
+def _is_suspect(lowered: str) -> bool:
+    for hint in _HINTS:  # noqa: SIM110 - any() with a generator takes three times as long
+        if hint in lowered:
+            return True
+    return False
 
 
 def _redact_pairs(query: str) -> str:
@@ -218,23 +233,10 @@ def _redact_match(match: re.Match[str]) -> str:
 
 
 def _is_secret(key: str, value: str) -> bool:
-    plain = _plain_keys.get(key)
-    if plain is None:
-        plain = _plain_key(key)
+    if len(key) > 64:
+        return False
+    plain = unquote(key) if "%" in key else key
+    plain = plain.lower().replace("-", "").replace("_", "")
     if plain == "key":
         return _KEY_VALUE.fullmatch(value) is not None
     return plain in _SECRET_KEYS
-
-
-# A program's URLs have few keys; hostile ones cannot make this grow.
-_plain_keys: dict[str, str] = {}
-
-
-def _plain_key(key: str) -> str:
-    if len(key) > 64:
-        return ""
-    plain = unquote(key) if "%" in key else key
-    plain = plain.lower().replace("-", "").replace("_", "")
-    if len(_plain_keys) < 1024:
-        _plain_keys[key] = plain
-    return plain

@@ -9,6 +9,7 @@ every version supported. Patching ``HTTPTransport`` instead would miss all other
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import weakref
@@ -41,12 +42,13 @@ Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
 _VERSIONS = {b"HTTP/1.0": "1.0", b"HTTP/1.1": "1.1", b"HTTP/2": "2", b"HTTP/3": "3"}
-_TIMEOUTS = {
-    "connect": semconv.TIMEOUT_CONNECT,
-    "read": semconv.TIMEOUT_READ,
-    "write": semconv.TIMEOUT_WRITE,
-    "pool": semconv.TIMEOUT_POOL,
-}
+_PHASES = ("connect", "read", "write", "pool")
+_TIMEOUTS = (
+    semconv.TIMEOUT_CONNECT,
+    semconv.TIMEOUT_READ,
+    semconv.TIMEOUT_WRITE,
+    semconv.TIMEOUT_POOL,
+)
 
 
 class HttpxInstrumentor(LibraryInstrumentor):
@@ -172,11 +174,14 @@ def _is_watched_below(client: Client | AsyncClient, request: Request) -> bool:
     return isinstance(transport, (httpx.HTTPTransport, httpx.AsyncHTTPTransport))
 
 
-def _timeouts(request: Request) -> Mapping[str, float | None]:
+def _timeouts(request: Request) -> Mapping[str, float]:
     timeout = request.extensions.get("timeout")
-    if not timeout:
-        return {}
-    return {name: timeout.get(key) for key, name in _TIMEOUTS.items()}
+    return _timeout_attributes(*map(timeout.get, _PHASES)) if timeout else {}
+
+
+@functools.lru_cache(maxsize=64)
+def _timeout_attributes(*limits: float | None) -> Mapping[str, float]:
+    return {name: s for name, s in zip(_TIMEOUTS, limits, strict=True) if s is not None}
 
 
 def _complete(attempt: Attempt, response: Response) -> None:

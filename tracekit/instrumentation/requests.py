@@ -196,19 +196,21 @@ def _received(attempt: Attempt, response: Any) -> ReceivedResponse:
     return ReceivedResponse(response.status_code, version, peer, response.headers.items, response)
 
 
-def _timeouts(timeout: Any) -> Mapping[str, float | None]:
+def _timeouts(timeout: Any) -> Mapping[str, float]:
     """Return the limits of a number, a pair, or an object of urllib3."""
     if timeout is None:
         return {}
     if isinstance(timeout, (int, float)):
         return {semconv.TIMEOUT_CONNECT: timeout, semconv.TIMEOUT_READ: timeout}
+    limits: dict[str, Any]
     if isinstance(timeout, tuple):
-        return dict(zip((semconv.TIMEOUT_CONNECT, semconv.TIMEOUT_READ), timeout, strict=False))
-    limits = {
-        semconv.TIMEOUT_CONNECT: getattr(timeout, "_connect", None),
-        semconv.TIMEOUT_READ: getattr(timeout, "_read", None),
-        semconv.TIMEOUT_TOTAL: getattr(timeout, "total", None),
-    }
+        limits = dict(zip((semconv.TIMEOUT_CONNECT, semconv.TIMEOUT_READ), timeout, strict=False))
+    else:
+        limits = {
+            semconv.TIMEOUT_CONNECT: getattr(timeout, "_connect", None),
+            semconv.TIMEOUT_READ: getattr(timeout, "_read", None),
+            semconv.TIMEOUT_TOTAL: getattr(timeout, "total", None),
+        }
     return {name: limit for name, limit in limits.items() if isinstance(limit, (int, float))}
 
 

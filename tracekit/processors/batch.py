@@ -106,6 +106,9 @@ class BatchSpanProcessor(SpanProcessor):
         self._attention_at = 1
         self._wake = threading.Event()
         self._start_lock = threading.Lock()
+        # Held from the intake into the lanes, so that no span is in neither while flush() counts.
+        # Reentrant: a signal handler that flushes may interrupt a flush of the same thread.
+        self._handing = threading.RLock()
         self._worker: threading.Thread | None = None
         self._taken = 0
         self._unsampled = 0
@@ -180,13 +183,8 @@ class BatchSpanProcessor(SpanProcessor):
         intake, size = self._intake, self._batch_size
         self._attention_at = self._limit + 1
         while intake:
-            count = min(len(intake), size)
-            batch = [intake.popleft() for _ in range(count)]
-            sampled = [span for span in batch if _is_sampled(span)]
-            self._unsampled += count - len(sampled)
-            self._taken += count
-            for lane in self._lanes:
-                lane.put(self._taken, sampled)
+            with self._handing:
+                self._hand_out_batch(intake, min(len(intake), size))
         if self._flush_wanted:
             self._flush_wanted = False
             for lane in self._lanes:
@@ -196,17 +194,28 @@ class BatchSpanProcessor(SpanProcessor):
         for lane in self._lanes:
             lane.check_timeout()
 
+    def _hand_out_batch(self, intake: deque[ReadableSpan], count: int) -> None:
+        batch = [intake.popleft() for _ in range(count)]
+        sampled = [span for span in batch if _is_sampled(span)]
+        self._unsampled += count - len(sampled)
+        self._taken += count
+        for lane in self._lanes:
+            lane.put(self._taken, sampled)
+
     # Flushing ---------------------------------------------------------------------------
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Export what has ended so far; True only if all of it was exported within the time."""
         deadline = time.monotonic() + timeout_millis / 1000
         lost_before = self._lost()
-        target = self._taken + len(self._intake)
-        if not self._push(target, deadline):
+        if not self._push(self._arrived(), deadline):
             return False
         flushed = [lane.flush_exporter(deadline) for lane in self._lanes]
         return all(flushed) and self._lost() == lost_before
+
+    def _arrived(self) -> int:
+        with self._handing:
+            return self._taken + len(self._intake)
 
     def _push(self, target: int, deadline: float) -> bool:
         """Wait until every lane has settled the first ``target`` spans."""
@@ -234,7 +243,7 @@ class BatchSpanProcessor(SpanProcessor):
         if self._is_shut_down:
             return
         deadline = time.monotonic() + timeout_millis / 1000
-        self._push(self._taken + len(self._intake), deadline)
+        self._push(self._arrived(), deadline)
         self._is_shut_down = True
         self._attention_at = 0
         self._wake.set()

@@ -15,7 +15,7 @@ class AlwaysOffSampler(AlwaysOnSampler):
     """
 
     decision = Decision.DROP
-    keeps_all = False
+    threshold = 1 << 56
 
 
 plugin: type[AlwaysOffSampler] = AlwaysOffSampler

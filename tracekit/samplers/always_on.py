@@ -21,14 +21,11 @@ class AlwaysOnSampler:
     """
 
     decision = Decision.RECORD_AND_SAMPLE
-    keeps_all = True
+    threshold = 0
 
     @classmethod
     def from_argument(cls, _argument: str | None) -> Sampler:
         return cls()
-
-    def keeps(self, _trace_id: int) -> bool:
-        return self.keeps_all
 
     def should_sample(
         self,

@@ -38,7 +38,7 @@ class TraceIdRatioBased:
         if not 0.0 <= rate <= 1.0:
             raise InvalidValueError("sampling rate", rate, "a number from 0.0 to 1.0")
         self._rate = rate
-        self._threshold = round((1.0 - rate) * (1 << _RANDOM_BITS))
+        self.threshold = round((1.0 - rate) * (1 << _RANDOM_BITS))
 
     @property
     def rate(self) -> float:
@@ -54,9 +54,6 @@ class TraceIdRatioBased:
                 "OTEL_TRACES_SAMPLER_ARG", argument, "a number from 0.0 to 1.0"
             ) from None
 
-    def keeps(self, trace_id: int) -> bool:
-        return (trace_id & _RANDOM_MASK) >= self._threshold
-
     def should_sample(
         self,
         parent_context: Context | None,
@@ -66,7 +63,8 @@ class TraceIdRatioBased:
         attributes: Attributes | None = None,
         links: Sequence[Link] | None = None,
     ) -> SamplingResult:
-        decision = Decision.RECORD_AND_SAMPLE if self.keeps(trace_id) else Decision.DROP
+        keep = (trace_id & _RANDOM_MASK) >= self.threshold
+        decision = Decision.RECORD_AND_SAMPLE if keep else Decision.DROP
         return SamplingResult(decision, None, parent_trace_state(parent_context))
 
     def get_description(self) -> str:

@@ -14,7 +14,6 @@ from tracekit.store.known import MAX_KNOWN, KnownSpans, unpack_ids
 from tracekit.store.origins import storable
 from tracekit.store.rows import Row, clean_row
 from tracekit.store.segment import Batch, Segment, bounded_text, rank_of, seal_rows
-from tracekit.store.values import encode
 
 __all__ = ["insert_batch", "insert_started"]
 
@@ -55,6 +54,26 @@ class TraceRow:
             self.error_count,
         )
 
+    @classmethod
+    def of_segment(cls, number: int, segment: Segment) -> TraceRow:
+        root = segment.root_row()
+        return cls(
+            number,
+            segment.trace_id.to_bytes(16, "big"),
+            segment.start_ns,
+            segment.end_ns,
+            _storable_name(root[3]),
+            segment.service,
+            root[4],
+            root[7],
+            bytes.fromhex(root[0]),
+            rank_of(root),
+            root[5],
+            len(segment.rows),
+            segment.error_count,
+            True,
+        )
+
     def add_segment(self, segment: Segment) -> None:
         self.start_ns = min(self.start_ns, segment.start_ns)
         self.end_ns = segment.end_ns if self.end_ns is None else max(self.end_ns, segment.end_ns)
@@ -68,9 +87,13 @@ class TraceRow:
         better = (rank, -row[5]) > (self.root_rank, -self.root_start)
         if not better and span_id != self.root_id:
             return
-        self.name = row[3] if row[3].isascii() and len(row[3]) <= 1024 else storable(row[3][:1024])
+        self.name = _storable_name(row[3])
         self.service, self.kind, self.status = service, row[4], row[7]
         self.root_id, self.root_rank, self.root_start = span_id, rank, row[5]
+
+
+def _storable_name(name: str) -> str:
+    return name if len(name) <= 1024 and name.isascii() else storable(name[:1024])
 
 
 _COLUMNS = (
@@ -88,9 +111,7 @@ def insert_batch(db: sqlite3.Connection, batch: Batch, known: KnownSpans) -> Non
     traces = _find_traces(db, {segment.trace_id for segment in segments})
     old = [segment for segment in segments if segment.trace_id in traces]
     repeated = _remove_repeated(db, old, traces, known) if old else set()
-    _add_new_traces(db, segments, traces)
-    for segment in segments:
-        traces[segment.trace_id].add_segment(segment)
+    _update_traces(db, segments, traces)
     _insert_segments(db, segments, traces)
     _save_traces(db, traces.values())
     for trace in repeated:
@@ -116,15 +137,17 @@ def _find_traces(db: sqlite3.Connection, trace_ids: Iterable[int]) -> dict[int, 
     return found
 
 
-def _add_new_traces(
+def _update_traces(
     db: sqlite3.Connection, segments: Iterable[Segment], traces: dict[int, TraceRow]
 ) -> None:
     last = _last_id(db, "traces")
     for segment in segments:
-        if segment.trace_id not in traces:
+        trace = traces.get(segment.trace_id)
+        if trace is None:
             last += 1
-            trace_id = segment.trace_id.to_bytes(16, "big")
-            traces[segment.trace_id] = TraceRow(last, trace_id, segment.start_ns, is_new=True)
+            traces[segment.trace_id] = TraceRow.of_segment(last, segment)
+        else:
+            trace.add_segment(segment)
 
 
 def _last_id(db: sqlite3.Connection, table: str) -> int:
@@ -261,9 +284,7 @@ def _recount(db: sqlite3.Connection, trace: int) -> None:
 # --- spans under way --------------------------------------------------------------------------
 
 
-def insert_started(
-    db: sqlite3.Connection, batch: Batch, known: KnownSpans, process: str
-) -> None:
+def insert_started(db: sqlite3.Connection, batch: Batch, known: KnownSpans, process: str) -> None:
     """Note spans under way; one whose end was stored before the notice came is left out."""
     traces = _find_traces(db, {trace_id for trace_id, _, _ in batch.unfinished})
     last = _last_id(db, "traces")
@@ -279,9 +300,7 @@ def insert_started(
             continue
         trace.start_ns = min(trace.start_ns, row[5])
         trace.offer_root(row, batch.resources[resource][1])
-        notices.append(
-            (trace.id, bytes.fromhex(row[0]), resource, process, bounded_text(row))
-        )
+        notices.append((trace.id, bytes.fromhex(row[0]), resource, process, bounded_text(row)))
     _save_traces(db, traces.values())
     db.executemany(
         "INSERT OR REPLACE INTO started (trace, span_id, resource, process, span) "

@@ -69,9 +69,9 @@ def check_version(db: sqlite3.Connection, path: Path) -> bool:
     """Return whether the file holds our schema; False when it is empty."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     owner = db.execute("PRAGMA application_id").fetchone()[0]
-    if owner == 0 and version == 0:
-        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            return False
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if owner == version == tables == 0:
+        return False
     if owner != APPLICATION_ID:
         raise StoreError(
             f"{path} is another program's SQLite database and was not touched; "

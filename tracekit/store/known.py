@@ -34,11 +34,12 @@ class KnownSpans:
         """
         last, ids = self._traces.get(trace, (0, set()))
         before = len(ids)
-        for last, blob in db.execute(  # noqa: B007  (the last one is wanted)
+        found = db.execute(
             "SELECT segments.id, span_ids FROM segments JOIN payloads USING (id) "
             "WHERE trace = ? AND segments.id > ? ORDER BY segments.id",
             (trace, last),
-        ):
+        ).fetchall()
+        for last, blob in found:  # noqa: B007  (the last one is remembered)
             ids.update(unpack_ids(blob))
         self._count += len(ids) - before
         if self._count > MAX_KNOWN:

@@ -29,7 +29,9 @@ def collect_operations(
     for service, names, operations, packed in rows:
         keys = [(service or "", operation, kind) for operation, kind in json.loads(names)]
         numbers = struct.unpack(f"<{len(operations) // 2}H", operations)
-        for number, duration in zip(numbers, struct.unpack(f"<{len(numbers)}q", packed), strict=True):
+        for number, duration in zip(
+            numbers, struct.unpack(f"<{len(numbers)}q", packed), strict=True
+        ):
             key = keys[number >> 1]
             durations[key].append(duration)
             if number & 1:

@@ -33,11 +33,8 @@ def is_lost(process: str) -> bool:
 
 def _start_of(pid: int) -> str | None:
     """Return when a process started, in the system's own words; None when there is none."""
-    if sys.platform == "linux":
-        return _start_on_linux(pid)
-    if sys.platform == "win32":
-        return _start_on_windows(pid)
-    return _start_by_ps(pid)
+    ways = {"linux": _start_on_linux, "win32": _start_on_windows}
+    return ways.get(sys.platform, _start_by_ps)(pid)
 
 
 def _start_on_linux(pid: int) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tracekit.store.rows import Row
 from tracekit.store.terms import NAME, wanted_terms
-from tracekit.store.values import clean, restore_attributes
+from tracekit.store.values import clean
 
 __all__ = ["Clause", "SpanFilter", "TraceFilter"]
 

@@ -426,9 +426,7 @@ def _processes(db: sqlite3.Connection, trace: int) -> list[str]:
     return [row[0] for row in db.execute("SELECT process FROM started WHERE trace = ?", (trace,))]
 
 
-def _summary(
-    row: Sequence[Any], services: tuple[str, ...], processes: list[str]
-) -> TraceSummary:
+def _summary(row: Sequence[Any], services: tuple[str, ...], processes: list[str]) -> TraceSummary:
     return TraceSummary(
         trace_id=int.from_bytes(row[1], "big"),
         name=row[2],

@@ -153,6 +153,7 @@ class SpanDecoder:
     def __init__(self, trace_id: int, scopes: Mapping[int, InstrumentationScope]) -> None:
         self._trace_id = trace_id
         self._scopes = scopes
+        self._parents: dict[tuple[str, int, int, int], SpanContext] = {}
 
     def decode(self, row: Row, resource: Resource) -> SpanRecord:
         """Return the record. Cost: about 5 µs with five attributes."""
@@ -190,10 +191,17 @@ class SpanDecoder:
             return None
         if more and "parent" in more:
             return _read_context(more["parent"])
-        remote = row[2] & _PARENT_REMOTE != 0
-        return SpanContext(
-            self._trace_id, int(row[1], 16), remote, context.trace_flags, context.trace_state
-        )
+        key = row[1], row[2] & _PARENT_REMOTE, context.trace_flags, id(context.trace_state)
+        found = self._parents.get(key)
+        if found is None:
+            found = self._parents[key] = SpanContext(
+                self._trace_id,
+                int(row[1], 16),
+                key[1] != 0,
+                context.trace_flags,
+                context.trace_state,
+            )
+        return found
 
 
 def _more_fields(row: Row, more: dict[str, Any]) -> dict[str, Any]:

@@ -11,17 +11,44 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+import json.encoder
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["MAX_VALUE_CHARS", "clean", "clean_attributes", "encode", "restore", "restore_attributes"]
+__all__ = [
+    "MAX_VALUE_CHARS",
+    "clean",
+    "clean_attributes",
+    "encode",
+    "restore",
+    "restore_attributes",
+]
 
 MAX_VALUE_CHARS = 256 * 1024
 _MAX_DEPTH = 32
 _INT64 = 1 << 63
 
-encode = json.JSONEncoder(check_circular=False, allow_nan=False, separators=(",", ":")).encode
-"""JSON in ASCII; refuses what is not JSON (NaN, bytes), so that ``clean`` gets its turn."""
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _make_encode() -> Callable[[Any], str]:
+    """Return a function that writes JSON in ASCII, and refuses what is not JSON.
+
+    ``JSONEncoder.encode`` makes its C encoder anew for each call, which costs as much as one
+    span's attributes; it is made once here, where the interpreter has it.
+    """
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(check_circular=False, allow_nan=False, separators=(",", ":")).encode
+    quote = json.encoder.encode_basestring_ascii
+    parts = make(None, _refuse, quote, None, ":", ",", False, False, False)
+    return lambda value: "".join(parts(value, 0))
+
+
+encode = _make_encode()
+"""JSON in ASCII; NaN, bytes and their like raise, so that ``clean`` gets its turn."""
 
 
 def clean_attributes(

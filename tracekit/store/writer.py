@@ -18,6 +18,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,13 +103,13 @@ class StoreWriter:
         with self._own_lock():
             while part := list(islice(source, _SLICE)):
                 batch = gather(part, self._origins, self._terms, started)
-                self._transact(lambda db, batch=batch: self._insert(db, batch))
+                self._transact(partial(self._insert, batch))
                 refused += batch.refused
             if self._db is not None:
                 self._after_write(self._retention.enforce)
         return refused
 
-    def _insert(self, db: sqlite3.Connection, batch: Batch) -> int:
+    def _insert(self, batch: Batch, db: sqlite3.Connection) -> int:
         insert_batch(db, batch, self._known)
         if batch.unfinished:
             self._process = self._process or this_process()
