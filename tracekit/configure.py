@@ -9,7 +9,6 @@ from typing import Any
 
 from opentelemetry import propagate
 from opentelemetry import trace as trace_api
-from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 
 from tracekit import discovery, settings
@@ -23,6 +22,7 @@ from tracekit.core.tracer import Tracer
 from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameError
 from tracekit.interfaces import IdGenerator, Instrumentor, Sampler, SpanExporter
 from tracekit.model import Resource as PlainResource
+from tracekit.propagators._composite import CompositePropagator
 from tracekit.samplers.parentbased import ParentBased
 from tracekit.samplers.traceidratio import TraceIdRatioBased
 from tracekit.settings import Setting, Settings
@@ -248,11 +248,16 @@ def _id_generator(found: Settings) -> IdGenerator | None:
 def _propagator(found: Settings) -> TextMapPropagator:
     value, source = found["propagators"]
     parts = [
-        discovery.find("propagator", part, source)() if isinstance(part, str) else part
+        _made(discovery.find("propagator", part, source)) if isinstance(part, str) else part
         for part in dict.fromkeys(_names(value))
         if part != "none"
     ]
     return CompositePropagator(parts)
+
+
+def _made(part: Any) -> Any:
+    # OpenTelemetry's entry points for propagators name instances as well as classes.
+    return part() if isinstance(part, type) else part
 
 
 def _batch(found: Settings) -> list[Any]:

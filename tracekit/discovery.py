@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -71,6 +70,8 @@ def find(kind: str, name: str, source: str = "") -> Any:
 def _own_names(part: Kind) -> Iterator[str]:
     if not part.package:
         return
+    import pkgutil
+
     package = importlib.import_module(part.package)
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):

@@ -6,7 +6,6 @@ environment variable, on the command line); the traced program's own calls never
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = [
@@ -34,6 +33,8 @@ class UnknownNameError(ConfigurationError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], source: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
+        import difflib  # only an error needs it
+
         near = difflib.get_close_matches(name, self.known, n=1)
         where = f" (from {source})" if source else ""
         hint = f" Did you mean {near[0]!r}?" if near else ""

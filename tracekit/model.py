@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from enum import Enum
 from types import MappingProxyType
 from typing import Any
@@ -133,6 +131,8 @@ class Resource:
         return type(self)({**self._attributes, **other.attributes}, schema_url)
 
     def to_json(self, indent: int | None = 4) -> str:
+        import json
+
         return json.dumps(
             {"attributes": _jsonable(self._attributes), "schema_url": self._schema_url},
             indent=indent,
@@ -189,6 +189,8 @@ class SpanRecord:
 
 def span_to_json(span: Any, indent: int | None = 4) -> str:
     """Render any readable span in the JSON form that opentelemetry-sdk prints."""
+    import json  # here and below: most programs import this module and never call these
+
     status = {"status_code": span.status.status_code.name}
     if span.status.description:
         status["description"] = span.status.description
@@ -233,6 +235,8 @@ def _link_json(link: Link) -> dict[str, Any]:
 def _iso(time_ns: int | None) -> str | None:
     if not time_ns:
         return None
+    from datetime import datetime, timezone
+
     moment = datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tracekit.errors import ConfigurationError, UnknownNameError
@@ -44,7 +43,7 @@ DEFAULTS: Mapping[str, Any] = {
 def load(
     arguments: Mapping[str, Any],
     environ: Mapping[str, str] = os.environ,
-    folder: Path | None = None,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Settings:
     """Return every setting that has a value, from the strongest source that gives one.
 
@@ -55,7 +54,7 @@ def load(
     Raises:
         ConfigurationError: ``[tool.tracekit]`` is malformed or has an unknown key.
     """
-    project = _from_pyproject(folder or Path.cwd())
+    project = _from_pyproject(folder)
     found: Settings = {}
     for key in {*VARIABLES, *arguments, *project, *DEFAULTS}:
         setting = _first(key, arguments, environ, project)
@@ -80,7 +79,7 @@ def _first(
     return Setting(DEFAULTS[key], "default") if key in DEFAULTS else None
 
 
-def _from_pyproject(folder: Path) -> Settings:
+def _from_pyproject(folder: str | os.PathLike[str] | None) -> Settings:
     path = _pyproject(folder)
     if path is None:
         return {}
@@ -91,21 +90,26 @@ def _from_pyproject(folder: Path) -> Settings:
     return {key: Setting(value, f"[tool.tracekit] in {path}") for key, value in table.items()}
 
 
-def _pyproject(folder: Path) -> Path | None:
+def _pyproject(folder: str | os.PathLike[str] | None) -> str | None:
     """Find the project that the folder belongs to."""
     try:
-        for parent in (folder, *folder.parents):
-            path = parent / "pyproject.toml"
-            if path.is_file():
-                return path
-    except OSError:  # a folder that was removed, or that may not be read
+        place = os.path.abspath(os.getcwd() if folder is None else folder)
+    except OSError:  # the current folder was removed
         return None
-    return None
+    while True:
+        path = os.path.join(place, "pyproject.toml")
+        if os.path.isfile(path):
+            return path
+        parent = os.path.dirname(place)
+        if parent == place:
+            return None
+        place = parent
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: str) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
     except (OSError, ValueError):
         return {}
     # Most projects have a pyproject.toml and few say anything to us in it.

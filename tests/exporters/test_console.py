@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporters.made import HOSTILE_SPANS, UNREADABLE_SPANS, checkout, made
 
+from exporters.made import HOSTILE_SPANS, UNREADABLE_SPANS, checkout, made
 from tracekit.exporters import _held_traces
 from tracekit.exporters._held_traces import LATE, WAITING, HeldTraces
 from tracekit.exporters.console import ConsoleSpanExporter

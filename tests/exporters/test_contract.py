@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporters.made import HOSTILE_SPANS, UNREADABLE_SPANS, checkout, made
 
 import tracekit.exporters
+from exporters.made import HOSTILE_SPANS, UNREADABLE_SPANS, checkout, made
 from tracekit.interfaces import SpanExporter, SpanExportResult
 
 NAMES = sorted(

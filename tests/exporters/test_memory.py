@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from exporters.made import made
 
+from exporters.made import made
 from tracekit.exporters.memory import InMemorySpanExporter
 from tracekit.interfaces import SpanExportResult
 

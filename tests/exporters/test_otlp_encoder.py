@@ -6,17 +6,6 @@ import math
 from typing import Any
 
 import pytest
-from exporters.made import (
-    EPOCH,
-    HOSTILE_SPANS,
-    SCOPE,
-    TRACE_ID,
-    UNREADABLE_SPANS,
-    checkout,
-    context,
-    made,
-)
-from exporters.shapes import few_shapes, spans
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -36,6 +25,17 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from exporters.made import (
+    EPOCH,
+    HOSTILE_SPANS,
+    SCOPE,
+    TRACE_ID,
+    UNREADABLE_SPANS,
+    checkout,
+    context,
+    made,
+)
+from exporters.shapes import few_shapes, spans
 from tracekit.exporters import _otlp_encoder
 from tracekit.exporters._anyvalue import MAX_DEPTH, replaced
 from tracekit.exporters._otlp_encoder import encode, encode_batches, encode_span

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporters.made import UNREADABLE_SPANS, made
 
+from exporters.made import UNREADABLE_SPANS, made
 from tracekit.exporters import _append
 from tracekit.exporters._append import append
 from tracekit.exporters._otlp_json import decode

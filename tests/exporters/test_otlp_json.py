@@ -8,14 +8,14 @@ import math
 from typing import Any
 
 import pytest
-from exporters.made import HOSTILE_SPANS, TRACE_ID, UNREADABLE_SPANS, checkout, made
-from exporters.shapes import spans
 from google.protobuf.json_format import ParseDict
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.trace import SpanKind, StatusCode
 
+from exporters.made import HOSTILE_SPANS, TRACE_ID, UNREADABLE_SPANS, checkout, made
+from exporters.shapes import spans
 from tracekit.exporters import _otlp_encoder
 from tracekit.exporters._otlp_json import decode, encode, encode_line
 from tracekit.exporters._readable import identity_of

@@ -1,4 +1,5 @@
 """A trace as text, read as a person reads it."""
+# ruff: noqa: RUF001 - the signs of the output are what is tested
 
 from __future__ import annotations
 
@@ -6,6 +7,9 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from exporters.made import (
     EPOCH,
     HOSTILE_SPANS,
@@ -14,9 +18,6 @@ from exporters.made import (
     checkout,
     made,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tracekit.exporters._terminal import Terminal, columns
 from tracekit.exporters._tree import format_duration, render_tree
 from tracekit.model import Event

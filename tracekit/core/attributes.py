@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
-from datetime import date, time, timedelta
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -158,9 +158,11 @@ def _array(value: Any, tolist: Any, max_length: int | None, depth: int) -> Any:
 
 def _text(value: Any, max_length: int | None) -> str:
     """Say a value in words: UUID, Decimal, Path, exception, any object."""
-    if isinstance(value, timedelta):
+    # Not imported: a value can only be one of datetime's when the program imported it.
+    datetime: Any = sys.modules.get("datetime")
+    if datetime is not None and isinstance(value, datetime.timedelta):
         text = f"{value.total_seconds()}s"
-    elif isinstance(value, (date, time)):
+    elif datetime is not None and isinstance(value, (datetime.date, datetime.time)):
         text = value.isoformat()
     else:
         text = _str(value)

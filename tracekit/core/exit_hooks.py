@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
-
-import wrapt
 
 from tracekit import _fork
 
@@ -63,6 +60,9 @@ def add(hook: Callable[[], Any]) -> None:
         _registered = True
         _last_words = _LastWords()
         atexit.register(_run)
+        # Imported here: that takes longer than importing all of tracekit.
+        import wrapt
+
         wrapt.register_post_import_hook(_watch_children, "multiprocessing.util")
 
 
@@ -96,6 +96,8 @@ def on_sigterm() -> bool:
     Returns:
         Whether the handler was set: only in the main thread, over the default handler.
     """
+    import signal
+
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         return False
@@ -104,6 +106,8 @@ def on_sigterm() -> bool:
 
 
 def _terminate(number: int, _frame: object) -> None:
+    import signal
+
     if _last_words is not None and _last_words.depth:
         _last_words.signal = number
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 
 from tracekit import _fork as fork
 
@@ -21,6 +20,8 @@ class RandomIdGenerator:
     """
 
     def __init__(self) -> None:
+        import random  # with hashlib and math behind it: not on the way of `import tracekit`
+
         source = random.Random()
         # Instance attributes instead of methods: a bound C function saves a Python frame.
         self.generate_trace_id = functools.partial(source.getrandbits, 128)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from tracekit.exporters._readable import identity_of
+from tracekit.exporters._readable import UnreadableSpanError, readable
 from tracekit.interfaces import ReadableSpan
 
 __all__ = ["HeldTraces"]
@@ -37,11 +37,12 @@ class HeldTraces:
     def add(self, spans: Iterable[ReadableSpan], now_s: float) -> list[Tree]:
         """Take spans, and return the trees that they complete, late ones and too old ones."""
         touched: OrderedDict[int, None] = OrderedDict()
-        for span in spans:
+        for given in spans:
             try:
-                trace_id, span_id, parent_id, parent_is_remote, *_ = identity_of(span)
-            except Exception:
+                span, identity = readable(given)
+            except UnreadableSpanError:
                 continue
+            trace_id, span_id, parent_id, parent_is_remote, *_ = identity
             trace = self._traces.setdefault(trace_id, _HeldTrace(now_s))
             is_late = (trace_id, parent_id) in self._handed_out
             trace.add(span, span_id, 0 if parent_is_remote else parent_id, is_late=is_late)

@@ -18,6 +18,7 @@ __all__ = [
     "UnreadableSpanError",
     "identity_of",
     "plain_attributes",
+    "readable",
     "remote_flags",
     "salvage",
 ]
@@ -56,6 +57,19 @@ def identity_of(span: ReadableSpan) -> Identity:
     """
     reader = _readers.get(type(span))
     return reader(span) if reader else _choose_reader(type(span))(span)
+
+
+def readable(span: ReadableSpan) -> tuple[ReadableSpan, Identity]:
+    """Return a span with its identity; a copy of what can be read when it is broken.
+
+    Raises:
+        UnreadableSpanError: the span's ids cannot be read or do not fit.
+    """
+    try:
+        return span, identity_of(span)
+    except Exception:
+        copy = salvage(span)
+        return copy, identity_of(copy)
 
 
 def remote_flags(trace_flags: int, is_remote: bool) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from tracekit.errors import StoreError
+from tracekit.exporters._readable import UnreadableSpanError, salvage
 from tracekit.interfaces import ReadableSpan, SpanExporter, SpanExportResult
+from tracekit.model import SpanRecord
 from tracekit.store.writer import DEFAULT_MAX_AGE_S, DEFAULT_MAX_BYTES, StoreWriter
 
 __all__ = ["StoreExporter"]
@@ -36,35 +39,47 @@ class StoreExporter(SpanExporter):
         self._writer = StoreWriter(path, max_bytes, max_age_s)
         self._said: set[str] = set()
         self._failing = False
+        self._is_shut_down = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        return self._guarded(spans, started=False)
+        return self._guarded(spans, self._writer.write)
 
     def export_started(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Note spans that are under way; ``export`` replaces them when they have ended."""
-        return self._guarded(spans, started=True)
+        return self._guarded(spans, self._writer.write_started)
 
-    def _guarded(self, spans: Sequence[ReadableSpan], started: bool) -> SpanExportResult:
+    def _guarded(
+        self, spans: Sequence[ReadableSpan], write: Callable[[Iterable[Any]], list[Any]]
+    ) -> SpanExportResult:
+        if self._is_shut_down:
+            return SpanExportResult.FAILURE
         try:
-            write = self._writer.write_started if started else self._writer.write
             refused = write(spans)
+            if refused:
+                write(self._salvaged(refused))
         except StoreError as error:
+            self._failing = True
             self._say(str(error))
             return SpanExportResult.FAILURE
         if self._failing:
             self._failing = False
             _logger.warning("span store %s can be written again", self._writer.path)
-        if refused:
-            self._say(f"{refused} spans could not be read and were not stored")
-        return SpanExportResult.FAILURE if refused else SpanExportResult.SUCCESS
+        return SpanExportResult.SUCCESS
+
+    def _salvaged(self, refused: list[Any]) -> Iterator[SpanRecord]:
+        for span in refused:
+            try:
+                yield salvage(span)
+            except UnreadableSpanError as error:
+                self._say(f"a span was not stored: {error}")
 
     def _say(self, message: str) -> None:
-        self._failing = True
         if message not in self._said:
             self._said.add(message)
             _logger.warning("%s", message)
 
     def shutdown(self) -> None:
+        self._is_shut_down = True
         try:
             self._writer.close()
         except Exception:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from tracekit.store.values import MAX_VALUE_CHARS
+from tracekit.store.values import MAX_KEY_CHARS, MAX_VALUE_CHARS
 
 __all__ = ["NAME", "Pair", "TermCache", "pack_terms", "term", "wanted_terms"]
 
@@ -84,7 +84,7 @@ class TermCache(dict[Any, "KeyTerms"]):
     """
 
     def __missing__(self, key: Any) -> KeyTerms:
-        usable = type(key) is str and len(key) <= 1024
+        usable = type(key) is str and len(key) <= MAX_KEY_CHARS
         found = self[key] = KeyTerms(_seed(key)) if usable else UncleanTerms(0)
         return found
 

@@ -13,9 +13,11 @@ import binascii
 import json
 import json.encoder
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 __all__ = [
+    "MAX_KEY_CHARS",
     "MAX_VALUE_CHARS",
     "clean",
     "clean_attributes",
@@ -25,6 +27,8 @@ __all__ = [
 ]
 
 MAX_VALUE_CHARS = 256 * 1024
+MAX_KEY_CHARS = 1024
+MAX_ITEMS = 10_000
 _MAX_DEPTH = 32
 _INT64 = 1 << 63
 
@@ -54,68 +58,96 @@ encode = _make_encode()
 def clean_attributes(
     attributes: Mapping[str, Any] | None, max_chars: int = MAX_VALUE_CHARS
 ) -> dict[str, Any]:
-    """Return attributes whose values ``encode`` accepts."""
+    """Return attributes whose values ``encode`` accepts; at most 10,000 of them."""
     if not attributes:
         return {}
-    return {_key(key): clean(value, max_chars) for key, value in attributes.items()}
+    pairs = islice(attributes.items(), MAX_ITEMS)
+    return {_key(key): clean(value, max_chars) for key, value in pairs}
 
 
-def clean(value: Any, max_chars: int = MAX_VALUE_CHARS, depth: int = 0) -> Any:
+def clean(value: Any, max_chars: int = MAX_VALUE_CHARS) -> Any:
     """Return a value that ``encode`` accepts and that ``restore`` turns back.
 
-    Longer text than ``max_chars`` and deeper nesting than 32 are cut, with a mark that says so.
+    Text longer than ``max_chars``, nesting deeper than 32 and more than 10,000 items in all
+    are cut, with a mark that says so.
     """
-    if isinstance(value, str):
-        return _cut(value, max_chars)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value) if -_INT64 <= value < _INT64 else _big(value, max_chars)
-    if isinstance(value, float):
-        return float(value) if value - value == 0 else {"$float": repr(float(value))}
-    if isinstance(value, (bytes, bytearray)):
-        return _bytes(value, max_chars)
-    if depth >= _MAX_DEPTH:
-        return "…[nested too deep]"
-    return _clean_container(value, max_chars, depth)
+    return _Cleaning(max_chars).clean(value, 0)
 
 
-def _clean_container(value: Any, max_chars: int, depth: int) -> Any:
-    if isinstance(value, Mapping):
-        items = {_key(key): clean(item, max_chars, depth + 1) for key, item in value.items()}
+class _Cleaning:
+    """One value on its way: how much of it may still come."""
+
+    def __init__(self, max_chars: int) -> None:
+        self._max_chars = max_chars
+        self._room = MAX_ITEMS
+
+    def clean(self, value: Any, depth: int) -> Any:
+        self._room -= 1
+        try:
+            return self._clean(value, depth)
+        except Exception as error:  # the value's own methods
+            return f"<{type(error).__name__} while reading {type(value).__name__}>"
+
+    def _clean(self, value: Any, depth: int) -> Any:
+        if isinstance(value, str):
+            return _cut(str.__str__(value), self._max_chars)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            return _integer(int.__int__(value), self._max_chars)
+        if isinstance(value, float):
+            number = float.__float__(value)
+            return number if number - number == 0 else {"$float": repr(number)}
+        if isinstance(value, (bytes, bytearray)):
+            return _bytes(bytes(value), self._max_chars)
+        if depth >= _MAX_DEPTH or self._room <= 0:
+            return "…[cut]"
+        if isinstance(value, Mapping):
+            return self._mapping(value, depth)
+        if isinstance(value, Sequence):
+            return self._sequence(value, depth)
+        return _cut(str.__str__(str(value)), self._max_chars)
+
+    def _mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
+        items: dict[str, Any] = {}
+        for key, item in value.items():
+            if self._room <= 0:
+                items["…"] = "…[cut]"
+                break
+            items[_key(key)] = self.clean(item, depth + 1)
         return {"$map": items} if any(key.startswith("$") for key in items) else items
-    if isinstance(value, Sequence):
-        return [clean(item, max_chars, depth + 1) for item in value]
-    return _cut(_text(value), max_chars)
+
+    def _sequence(self, value: Sequence[Any], depth: int) -> list[Any]:
+        items: list[Any] = []
+        for item in value:
+            if self._room <= 0:
+                items.append("…[cut]")
+                break
+            items.append(self.clean(item, depth + 1))
+        return items
 
 
 def _key(key: Any) -> str:
-    return _cut(key if isinstance(key, str) else _text(key), 1024)
+    try:
+        return _cut(str.__str__(key if isinstance(key, str) else str(key)), MAX_KEY_CHARS)
+    except Exception:
+        return f"<{type(key).__name__}>"
 
 
 def _cut(text: str, max_chars: int) -> str:
-    if len(text) <= max_chars:
-        return str(text)
-    return f"{text[:max_chars]}…[cut, {len(text)} characters]"
+    return text if len(text) <= max_chars else f"{text[:max_chars]}…[cut, {len(text)} characters]"
 
 
-def _big(value: int, max_chars: int) -> str:
+def _integer(value: int, max_chars: int) -> int | str:
+    if -_INT64 <= value < _INT64:
+        return value
     # Decimal text is refused by Python above a few thousand digits, for its quadratic cost.
     return _cut(str(value) if value.bit_length() < 4096 else hex(value), max_chars)
 
 
-def _bytes(value: bytes | bytearray, max_chars: int) -> Any:
-    if len(value) > max_chars:
-        head = base64.b64encode(value[:max_chars]).decode("ascii")
-        return {"$bytes": head, "$cut": len(value)}
-    return {"$bytes": base64.b64encode(value).decode("ascii")}
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:
-        return f"<{type(value).__name__}>"
+def _bytes(value: bytes, max_chars: int) -> dict[str, Any]:
+    text = base64.b64encode(value[:max_chars]).decode("ascii")
+    return {"$bytes": text, "$cut": len(value)} if len(value) > max_chars else {"$bytes": text}
 
 
 def restore_attributes(attributes: dict[str, Any]) -> dict[str, Any]:

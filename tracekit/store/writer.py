@@ -76,29 +76,29 @@ class StoreWriter:
         self._retention = Retention(*self._limits)
         self._process = ""
 
-    def write(self, spans: Iterable[Any]) -> int:
+    def write(self, spans: Iterable[Any]) -> list[Any]:
         """Add ended spans; those without an end are kept as started ones.
 
         Args:
             spans: Anything that reads like ``tracekit.interfaces.ReadableSpan``.
 
         Returns:
-            How many could not be read at all, and were left out.
+            Those that could not be read, and were left out.
 
         Raises:
             StoreError: Nothing of the last transaction (at most 2048 spans) was stored.
         """
         return self._write(spans, started=False)
 
-    def write_started(self, spans: Iterable[Any]) -> int:
+    def write_started(self, spans: Iterable[Any]) -> list[Any]:
         """Note spans that are under way, so that what hangs, or dies, can be seen.
 
         Each is replaced when the ended span is written. Returns and raises as ``write``.
         """
         return self._write(spans, started=True)
 
-    def _write(self, spans: Iterable[Any], started: bool) -> int:
-        refused = 0
+    def _write(self, spans: Iterable[Any], started: bool) -> list[Any]:
+        refused: list[Any] = []
         source = iter(spans)
         with self._own_lock():
             while part := list(islice(source, _SLICE)):
