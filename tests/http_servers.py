@@ -185,7 +185,7 @@ def uvicorn_server(app: Any) -> Iterator[Client]:
     )
     server = _Uvicorn(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         assert server.is_ready.wait(PATIENCE_S)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -145,7 +146,8 @@ def configure(
     if _state.previous_propagator is None:
         _state.previous_propagator = propagate.get_global_textmap()
     propagate.set_global_textmap(propagator)
-    instrument(*(name for name in CARRY if name not in _disabled(found)))
+    for name in set(CARRY) - _disabled(found):
+        _quietly(_instrumentor(name).instrument)
     exit_hooks.on_sigterm()
     return provider
 
@@ -309,6 +311,7 @@ def instrument(*names: str, exclude: Iterable[str] = (), **options: Any) -> None
         for name in discovery.own_names("instrumentation"):
             if name not in disabled:
                 _quietly(_instrumentor(name).instrument)
+        _instrument_others(disabled)
         return
     for name in names:
         instrumentor = _instrumentor(name)
@@ -319,8 +322,24 @@ def instrument(*names: str, exclude: Iterable[str] = (), **options: Any) -> None
         instrumentor.instrument(**options)
 
 
+def _instrument_others(disabled: set[str]) -> None:
+    """Hand the libraries that we do not cover to OpenTelemetry's own instrumentations."""
+    from tracekit import contrib
+
+    covered = [
+        name
+        for instrumentor in _state.instrumentors.values()
+        if instrumentor.status.reason in ("active", "waiting for import")
+        for name in instrumentor.contrib
+    ]
+    off = {name.replace("_", "-") for name in disabled} | disabled
+    contrib.load(covered, off)
+
+
 def uninstrument(*names: str) -> None:
     """Stop watching libraries: those named, or all."""
+    if not names and "tracekit.contrib" in sys.modules:
+        sys.modules["tracekit.contrib"].unload()
     for name in names or tuple(_state.instrumentors):
         if name in _state.instrumentors:
             _state.instrumentors[name].uninstrument()

@@ -1,4 +1,4 @@
-"""What every exporter promises; new files in the folder are found, and asked, without being told."""
+"""What every exporter promises; a new file in the folder is asked without being told."""
 
 from __future__ import annotations
 

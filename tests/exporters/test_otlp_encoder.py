@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -214,7 +215,7 @@ class Live:
     trace_flags, trace_state_header = 3, "a=1"
     status_code, status_description = 2, "broke"
     name, kind, start_time, end_time = "live", SpanKind.CLIENT, 1, 2
-    attributes: dict[str, Any] = {}
+    attributes = MappingProxyType({"n": 1})
     events = links = ()
     resource, instrumentation_scope = Resource(), SCOPE
     dropped_attributes = dropped_events = dropped_links = 0

@@ -493,9 +493,7 @@ class HttpServerContract:
             "http.response.header.x-reply": ("yes",),
         }
 
-    def test_headers_are_captured_as_the_environment_says(
-        self, start: Start, spans: Spans
-    ) -> None:
+    def test_headers_are_captured_as_the_environment_says(self, start: Start, spans: Spans) -> None:
         # Put back by the `isolated` fixture.
         os.environ["OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST"] = "x-tenant"
         start().ask(headers=[("X-Tenant", "acme")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
@@ -57,6 +58,7 @@ def site_app(site: Site) -> FastAPI:
         try:
             for chunk in chunks:
                 yield chunk
+                await asyncio.sleep(0)
         finally:
             chunks.close()  # type: ignore[attr-defined]
 
@@ -335,9 +337,7 @@ def test_a_websocket_of_an_included_router_is_named_for_its_route(
     assert (life.status.status_code, life.events) == (StatusCode.UNSET, ())
 
 
-def test_an_application_made_before_is_traced(
-    plain_provider: TracerProvider, spans: Spans
-) -> None:
+def test_an_application_made_before_is_traced(plain_provider: TracerProvider, spans: Spans) -> None:
     app = FastAPI()
     app.add_api_route("/", lambda: trace.get_current_span().get_span_context().is_valid)
     with uvicorn_server(app) as client:

@@ -285,9 +285,7 @@ def test_a_file_is_sent_whole(app: flask.Flask, spans: Spans, tmp_path: Any) -> 
     assert "tracekit.abandoned" not in (span.attributes or {})
 
 
-def test_an_application_called_from_a_view_has_its_own_span(
-    app: flask.Flask, spans: Spans
-) -> None:
+def test_an_application_called_from_a_view_has_its_own_span(app: flask.Flask, spans: Spans) -> None:
     inner = flask.Flask("inner")
     inner.add_url_rule("/inner", view_func=lambda: "inner")
     app.add_url_rule("/", view_func=lambda: inner.test_client().get("/inner").data)

@@ -20,7 +20,7 @@ from tracekit.instrumentation._http import (
     suppressed_http,
     truncated,
 )
-from tracekit.instrumentation._http_client import HttpClientSettings
+from tracekit.instrumentation._http_client_attributes import HttpClientSettings
 
 CAPTURE = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST"
 SANITIZE = "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS"

@@ -20,6 +20,7 @@ from tracekit.core.clock import SYSTEM_CLOCK, Clock
 from tracekit.core.counts import Counts
 from tracekit.core.ids import RandomIdGenerator
 from tracekit.core.limits import SpanLimits
+from tracekit.core.lookalike import looks_like
 from tracekit.core.resource import Resource, new_instance_id
 from tracekit.core.tracer import Tracer
 from tracekit.interfaces import IdGenerator, ReadableSpan, Sampler
@@ -79,6 +80,8 @@ class TracerProvider(trace_api.TracerProvider):
             clock,
         )
         fork.on_fork_in_child(self)
+
+    __class__ = looks_like("TracerProvider")
 
     @property
     def resource(self) -> PlainResource:

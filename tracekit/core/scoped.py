@@ -56,7 +56,7 @@ class ScopedSpan(Span):
         else:
             parent: Any = context.get(SPAN_KEY)
             if (
-                parent.__class__ is not ScopedSpan
+                type(parent) is not ScopedSpan
                 or len(context) > 1
                 or not parent._trace[1] & SAMPLED
             ):

@@ -37,6 +37,7 @@ from tracekit.core.attributes import EMPTY, MUTABLE, snapshot
 from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Binding, LocalTrace
 from tracekit.core.dropped import DroppedSpan
 from tracekit.core.exception_event import describe, exception_attributes
+from tracekit.core.lookalike import looks_like
 from tracekit.core.otel_context import SPAN_KEY
 from tracekit.core.reading import RawEvent, Reading
 
@@ -81,6 +82,8 @@ class Span(Reading, trace_api.Span):
         self._options = DEFAULT_OPTIONS
         self._end = None
 
+    __class__ = looks_like("Span")
+
     # Starting ----------------------------------------------------------------------------
 
     def begin(self, context: Context) -> Span | DroppedSpan:
@@ -91,7 +94,7 @@ class Span(Reading, trace_api.Span):
         """
         binding = self._binding
         parent: Any = context.get(SPAN_KEY)
-        kind = parent.__class__
+        kind = type(parent)
         if kind in RECORDING and parent._trace[1] & SAMPLED and binding.follows_local_parent:
             self._trace = parent._trace
             self._parent = parent._span_id
@@ -123,7 +126,7 @@ class Span(Reading, trace_api.Span):
     def _begin_sampled(self, context: Context, parent: Any) -> DroppedSpan | None:
         """Ask the sampler; fill in trace and parent, or return what stands for the span."""
         binding = self._binding
-        if parent.__class__ is DroppedSpan and binding.follows_local_parent:
+        if type(parent) is DroppedSpan and binding.follows_local_parent:
             return self._dropped(parent._trace)
         outcome = binding.sample(self, context, parent)
         if not outcome.recorded:

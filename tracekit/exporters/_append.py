@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import select
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows: O_APPEND alone has to do there
-    _has_locks = False
-else:
-    _has_locks = True
 
 __all__ = ["append"]
 
@@ -64,15 +61,17 @@ def _is_pipe(path: str) -> bool:
 
 @contextmanager
 def _locked(descriptor: int, patience_s: float) -> Iterator[bool]:
-    is_locked = _has_locks and _lock(descriptor, monotonic() + patience_s)
+    is_locked = _lock(descriptor, monotonic() + patience_s)
     try:
         yield is_locked
     finally:
-        if is_locked:
+        if is_locked and sys.platform != "win32":
             fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _lock(descriptor: int, deadline: float) -> bool:
+    if sys.platform == "win32":
+        return False  # it has no such locks; O_APPEND alone has to do
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,7 +20,7 @@ from struct import Struct
 from typing import Any
 
 from tracekit.exporters._anyvalue import INT64, attribute_key, exact
-from tracekit.exporters._readable import identity_of, plain_attributes, remote_flags, salvage
+from tracekit.exporters._readable import Fields, fields_of, plain_attributes, remote_flags, salvage
 from tracekit.interfaces import ReadableSpan
 from tracekit.model import InstrumentationScope, Resource
 
@@ -74,6 +74,7 @@ _flags_field = Struct("<BBI").pack
 # Span {kind=6}: SpanKind counts from INTERNAL = 0, OTLP from UNSPECIFIED = 0.
 _KINDS = (b"\x30\x01", b"\x30\x02", b"\x30\x03", b"\x30\x04", b"\x30\x05")
 
+_Pieces = tuple[bytes, Resource, InstrumentationScope]
 _Values = dict[object, bytes]
 _keys: dict[str, tuple[bytes, int, _Values]] = {}
 _names: dict[str, bytes] = {}
@@ -177,41 +178,46 @@ def encode_span(span: ReadableSpan) -> bytes:
     return _pieces(span)[0]
 
 
-def _pieces(span: ReadableSpan) -> tuple[bytes, Resource, InstrumentationScope]:
+def _pieces(span: ReadableSpan) -> _Pieces:
     try:
-        return _encode_span(span), span.resource, span.instrumentation_scope
+        return _encode_fields(fields_of(span))
     except Exception:
-        readable = salvage(span)
-        return _encode_span(readable), readable.resource, readable.instrumentation_scope
+        return _encode_fields(fields_of(salvage(span)))
 
 
-def _encode_span(span: ReadableSpan) -> bytes:
-    trace, own, parent, parent_is_remote, flags, state, status, description = identity_of(span)
+def _encode_fields(fields: Fields) -> _Pieces:
+    # fmt: off
+    (
+        trace, own, parent, parent_is_remote, flags, state, code, description,
+        name, kind, start, end, attributes, events, links,
+        dropped_attributes, dropped_events, dropped_links, resource, scope,
+    ) = fields
+    # fmt: on
     trace_id, span_id = trace.to_bytes(16, "big"), own.to_bytes(8, "big")
-    start, end = span.start_time, span.end_time or 0
     if parent:
         above = parent.to_bytes(8, "big")
-        head = _child_head(10, 16, trace_id, 18, 8, span_id, 34, 8, above, 0x39, start, 0x41, end)
+        head = _child_head(
+            10, 16, trace_id, 18, 8, span_id, 34, 8, above, 0x39, start, 0x41, end or 0
+        )
     else:
-        head = _root_head(10, 16, trace_id, 18, 8, span_id, 0x39, start, 0x41, end)
-    name = span.name
-    out = [head, _names.get(name) or _encode_name(name), _KINDS[span.kind._value_]]
-    if attributes := span.attributes:
+        head = _root_head(10, 16, trace_id, 18, 8, span_id, 0x39, start, 0x41, end or 0)
+    out = [head, _names.get(name) or _encode_name(name), _KINDS[kind._value_]]
+    if attributes:
         _add_attributes(out, attributes, b"\x4a")
-    if events := span.events:
+    if events:
         out += [_delimited(b"\x5a", _encode_event(event)) for event in events]
-    if links := span.links:
+    if links:
         out += [_delimited(b"\x6a", _encode_link(link)) for link in links]
     if state:
         out.append(_delimited(b"\x1a", state.encode()))
-    if span.dropped_attributes or span.dropped_events or span.dropped_links:
-        _add_dropped_counts(out, span)
+    if dropped_attributes or dropped_events or dropped_links:
+        out += _encode_dropped_counts(dropped_attributes, dropped_events, dropped_links)
     if description:
-        out.append(_encode_status(status, description, remote_flags(flags, parent_is_remote)))
+        out.append(_encode_status(code, description, remote_flags(flags, parent_is_remote)))
     else:
-        outcome = flags << 3 | status << 1 | parent_is_remote
+        outcome = flags << 3 | code << 1 | parent_is_remote
         out.append(_tails.get(outcome) or _encode_tail(outcome))
-    return b"".join(out)
+    return b"".join(out), resource, scope
 
 
 def _encode_name(name: str) -> bytes:
@@ -242,13 +248,10 @@ def _encode_tail(outcome: int) -> bytes:
     return tail
 
 
-def _add_dropped_counts(out: list[bytes], span: ReadableSpan) -> None:
-    if dropped := span.dropped_attributes:
-        out += (b"\x50", _uint32(dropped))
-    if dropped := span.dropped_events:
-        out += (b"\x60", _uint32(dropped))
-    if dropped := span.dropped_links:
-        out += (b"\x70", _uint32(dropped))
+def _encode_dropped_counts(attributes: int, events: int, links: int) -> list[bytes]:
+    """Span {dropped_attributes_count=10, dropped_events_count=12, dropped_links_count=14}."""
+    counts = ((b"\x50", attributes), (b"\x60", events), (b"\x70", links))
+    return [tag + _uint32(count) for tag, count in counts if count]
 
 
 def _uint32(number: int) -> bytes:

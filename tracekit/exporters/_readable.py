@@ -14,8 +14,10 @@ from tracekit.interfaces import ReadableSpan
 from tracekit.model import Event, InstrumentationScope, Resource, SpanRecord
 
 __all__ = [
+    "Fields",
     "Identity",
     "UnreadableSpanError",
+    "fields_of",
     "identity_of",
     "plain_attributes",
     "readable",
@@ -41,8 +43,30 @@ _PLAIN_NAMES = (
 )
 _read_plain: Callable[[Any], Identity] = attrgetter(*_PLAIN_NAMES)
 
+Fields = tuple[Any, ...]
+"""An Identity, then name, kind, start, end, attributes, events, links, the numbers of dropped
+attributes, events and links, resource and instrumentation scope."""
+
+_COMMON_NAMES = (
+    "name",
+    "kind",
+    "start_time",
+    "end_time",
+    "attributes",
+    "events",
+    "links",
+    "dropped_attributes",
+    "dropped_events",
+    "dropped_links",
+    "resource",
+    "instrumentation_scope",
+)
+_read_common: Callable[[Any], Fields] = attrgetter(*_COMMON_NAMES)
+_read_plain_fields: Callable[[Any], Fields] = attrgetter(*_PLAIN_NAMES, *_COMMON_NAMES)
+
 _MAX_KINDS_OF_SPAN = 64
-_readers: dict[type, Callable[[Any], Identity]] = {}
+_Readers = tuple[Callable[[Any], Identity], Callable[[Any], Fields]]
+_readers: dict[type, _Readers] = {}
 
 
 class UnreadableSpanError(Exception):
@@ -55,8 +79,18 @@ def identity_of(span: ReadableSpan) -> Identity:
     A span that offers the plain names (ours, while live) is spared building SpanContext and
     Status objects, about a microsecond each; every other is read by the common protocol.
     """
-    reader = _readers.get(type(span))
-    return reader(span) if reader else _choose_reader(type(span))(span)
+    readers = _readers.get(type(span)) or _choose_readers(type(span))
+    return readers[0](span)
+
+
+def fields_of(span: ReadableSpan) -> Fields:
+    """Read all of a span that an encoder writes, in one call.
+
+    A span may offer ``wire_fields()`` that returns them: for one that keeps its fields in
+    private places, that spares a property call for each of twenty fields, two microseconds.
+    """
+    readers = _readers.get(type(span)) or _choose_readers(type(span))
+    return readers[1](span)
 
 
 def readable(span: ReadableSpan) -> tuple[ReadableSpan, Identity]:
@@ -80,12 +114,18 @@ def remote_flags(trace_flags: int, is_remote: bool) -> int:
     return (trace_flags & 0xFF) | (0x300 if is_remote else 0x100)
 
 
-def _choose_reader(span_type: type) -> Callable[[Any], Identity]:
-    plain = all(hasattr(span_type, name) for name in _PLAIN_NAMES)
+def _choose_readers(span_type: type) -> _Readers:
+    is_plain = all(hasattr(span_type, name) for name in _PLAIN_NAMES)
+    read_fields = _read_plain_fields if is_plain else _read_protocol_fields
+    own = getattr(span_type, "wire_fields", read_fields)
     if len(_readers) >= _MAX_KINDS_OF_SPAN:
         _readers.clear()
-    reader = _readers[span_type] = _read_plain if plain else _read_protocol
-    return reader
+    readers = _readers[span_type] = (_read_plain if is_plain else _read_protocol, own)
+    return readers
+
+
+def _read_protocol_fields(span: ReadableSpan) -> Fields:
+    return (*_read_protocol(span), *_read_common(span))
 
 
 def _read_protocol(span: ReadableSpan) -> Identity:

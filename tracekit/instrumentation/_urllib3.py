@@ -8,19 +8,19 @@ library that sits on urllib3, or of urllib3 itself, opens the exchange and adds 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tracekit.instrumentation._http_client import (
     Attempt,
     Exchange,
-    ReceivedResponse,
     current_exchange,
-    watch_pool_wait,
 )
+from tracekit.instrumentation._http_client_attributes import ReceivedResponse
 from tracekit.instrumentation._patch import Patch, quiet
 
-__all__ = ["attempt_patches", "await_body", "body_patches", "version_of"]
+__all__ = ["attempt_patches", "await_body", "body_patches", "hand_over", "version_of"]
 
 _VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
 # The attempt whose span ends with the body, in the instance dictionary of a response.
@@ -30,10 +30,7 @@ _BODY = "_tracekit_attempt"
 def attempt_patches() -> Sequence[Patch]:
     """Return what makes every retry an attempt; without, an exchange is a single one."""
     pool = "urllib3.connectionpool"
-    return (
-        Patch(pool, "HTTPConnectionPool._make_request", _make_request, optional=True),
-        Patch(pool, "HTTPConnectionPool._get_conn", watch_pool_wait, optional=True),
-    )
+    return (Patch(pool, "HTTPConnectionPool._make_request", _make_request, optional=True),)
 
 
 def body_patches() -> Sequence[Patch]:
@@ -43,6 +40,14 @@ def body_patches() -> Sequence[Patch]:
         Patch(response, "HTTPResponse.release_conn", _release_conn, optional=True),
         Patch(response, "HTTPResponse.close", _close, optional=True),
     )
+
+
+def hand_over(attempt: Attempt) -> None:
+    """Tell that `attempt` is about to be served by urllib3."""
+    attempt.handed_over_ns = time.perf_counter_ns()
+    # OpenTelemetry's instrumentation of urllib3 asks whether it may; ours knows the exchange.
+    if "opentelemetry.instrumentation.urllib3" in sys.modules:
+        attempt.silence()
 
 
 def version_of(raw: Any) -> str:
@@ -62,7 +67,7 @@ def await_body(attempt: Attempt, raw: Any) -> None:
 
 
 def _make_request(
-    wrapped: Callable[..., Any], _pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     exchange = current_exchange.get()
     attempt = None if exchange is None else exchange.attempt
@@ -70,6 +75,10 @@ def _make_request(
         return wrapped(*args, **kwargs)
     if attempt.noted is not None:
         attempt = _retry(exchange, attempt, kwargs) or attempt
+    elif pool.block and pool.proxy is None:
+        # Between the two lies the wait for a connection of a pool that is used up, and nothing
+        # else that takes long; other pools open as many connections as they are asked for.
+        attempt.pool_wait_ns = time.perf_counter_ns() - attempt.handed_over_ns
     try:
         response = wrapped(*args, **kwargs)
     except BaseException as error:
@@ -82,6 +91,7 @@ def _make_request(
 @quiet
 def _retry(exchange: Exchange, attempt: Attempt, kwargs: dict[str, Any]) -> Attempt | None:
     """End the attempt that urllib3 gave up and start the next, with trace headers of its own."""
+    silenced = attempt.silenced
     attempt.supersede()
     headers = kwargs.get("headers")
     carrier = None
@@ -89,15 +99,13 @@ def _retry(exchange: Exchange, attempt: Attempt, kwargs: dict[str, Any]) -> Atte
         # urlopen hands the same mapping to every retry, and the caller may hold it.
         carrier = kwargs["headers"] = headers.copy()
     following = attempt.steps.begin(exchange, attempt.request._replace(carrier=carrier))
-    if following is not None:
+    if following is not None and silenced:
         following.silence()
     return following
 
 
 @quiet
-def _received(
-    response: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> ReceivedResponse | None:
+def _received(response: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ReceivedResponse:
     connection = args[0] if args else kwargs.get("conn")
     return ReceivedResponse(
         response.status, version_of(response), _peer(connection), response.headers.items, response

@@ -22,13 +22,15 @@ from tracekit import semconv
 from tracekit.instrumentation._http_client import (
     Attempt,
     Exchange,
-    HttpClientSettings,
     HttpClientSteps,
-    ReceivedResponse,
-    SentRequest,
     current_exchange,
     watch_pool_wait,
     watch_pool_wait_async,
+)
+from tracekit.instrumentation._http_client_attributes import (
+    HttpClientSettings,
+    ReceivedResponse,
+    SentRequest,
 )
 from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
 from tracekit.instrumentation._url import Origin, default_port

@@ -21,11 +21,13 @@ from tracekit import semconv
 from tracekit.instrumentation._http_client import (
     Attempt,
     Exchange,
-    HttpClientSettings,
     HttpClientSteps,
+    current_exchange,
+)
+from tracekit.instrumentation._http_client_attributes import (
+    HttpClientSettings,
     ReceivedResponse,
     SentRequest,
-    current_exchange,
 )
 from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
 from tracekit.instrumentation._url import origin_of
@@ -33,6 +35,7 @@ from tracekit.instrumentation._urllib3 import (
     attempt_patches,
     await_body,
     body_patches,
+    hand_over,
     version_of,
 )
 
@@ -88,7 +91,7 @@ class RequestsInstrumentor(LibraryInstrumentor):
         if exchange.in_hooks:
             return self._attempt(exchange, wrapped, args, kwargs)
         if exchange.attempt is not None and exchange.attempt.under_way:
-            exchange.attempt.silence()
+            hand_over(exchange.attempt)
         return wrapped(*args, **kwargs)
 
     def _exchange_of_adapter(

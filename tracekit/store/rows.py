@@ -29,6 +29,7 @@ __all__ = ["MAX_SPAN_CHARS", "Row", "SpanDecoder", "clean_row", "more_of", "shri
 Row = list[Any]
 
 MAX_SPAN_CHARS = 1024 * 1024
+_MAX_TIME = (1 << 63) - 1
 _REMOTE, _PARENT_REMOTE = 0x100, 0x200
 
 # --- writing ---------------------------------------------------------------------------------
@@ -86,12 +87,15 @@ def _link(link: Link) -> list[Any]:
 def clean_row(row: Row) -> None:
     """Make every field of a row such that ``encode`` accepts it."""
     row[3] = clean(row[3])
-    row[5], row[6] = _time(row[5]), None if row[6] is None else _time(row[6])
+    start, duration = row[5], row[6]
+    row[5] = _time(start)
+    if duration is not None:
+        row[6] = _time(start + duration) - row[5]
     row[9] = clean_attributes(row[9])
 
 
 def _time(value: Any) -> int:
-    return max(-(1 << 63), min(int(value or 0), (1 << 63) - 1))
+    return max(-_MAX_TIME, min(int(value or 0), _MAX_TIME))
 
 
 def shrink_row(row: Row) -> None:

@@ -117,7 +117,7 @@ class Segment:
         columns = list(zip(*self.rows))  # noqa: B905  (rows with more than ten fields are cut)
         starts, durations = columns[5], columns[6]
         self.start_ns, self.end_ns = min(starts), max(map(add, starts, durations))
-        if self.start_ns < -_INT64 or max(starts) >= _INT64 or abs(self.end_ns) >= _INT64:
+        if not -_INT64 < self.start_ns <= max(starts) < _INT64 > self.end_ns > -_INT64:
             raise OverflowError
         self.max_duration_ns = max(durations)
         self.error_count = columns[7].count(2)
@@ -137,7 +137,7 @@ class Segment:
         """Do the same for a single span: traces of one span are common, and none is cheaper."""
         _, _, _, name, kind, start, duration, status = self.rows[0][:8]
         self.start_ns, self.end_ns, self.max_duration_ns = start, start + duration, duration
-        if not -_INT64 <= start < _INT64 or abs(self.end_ns) >= _INT64:
+        if not -_INT64 < start < _INT64 > self.end_ns > -_INT64:
             raise OverflowError
         self.error_count = failed = int(status == 2)
         self.measures = (

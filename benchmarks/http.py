@@ -1,0 +1,111 @@
+"""What tracing adds to one request, served or sent.
+
+Three worker processes do the same requests: bare, with OpenTelemetry's contrib instrumentation
+on opentelemetry-sdk, and with ``tracekit.instrument()`` on tracekit. They take turns, and what
+tracing adds is the difference of the medians.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from benchmarks.fresh import ROOT
+from benchmarks.harness import Effort, Figures, row
+
+SIDES = ("bare", "opentelemetry", "tracekit")
+REQUESTS = 300
+
+
+class _Worker:
+    """A process that does requests when it is told to."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, count: int) -> Any:
+        """Do so many requests; return what was measured of one."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        return self.read()
+
+    def read(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args} ended; its error is above")
+        return json.loads(line)
+
+    def stop(self) -> None:
+        self._process.communicate(timeout=30)
+
+
+@contextmanager
+def _workers(subject: str, port: int) -> Iterator[list[_Worker]]:
+    with ExitStack() as stack:
+        workers = []
+        for side in SIDES:
+            worker = _Worker("benchmarks.http_worker", subject, side, str(port))
+            stack.callback(worker.stop)
+            workers.append(worker)
+        yield workers
+
+
+def _added(subject: str, effort: Effort, port: int = 0) -> Figures:
+    count = effort.items(REQUESTS)
+    with _workers(subject, port) as workers:
+        spans = [worker.ask(count)["spans"] for worker in workers]
+        rounds = [[worker.ask(count)["cpu_us"] for worker in workers] for _ in range(effort.rounds)]
+    return _figures(rounds, spans)
+
+
+def _figures(rounds: Sequence[Sequence[float]], spans: Sequence[float]) -> Figures:
+    bare, theirs, ours = (statistics.median(found) for found in zip(*rounds, strict=True))
+    ratios = [(mine - alone) / (other - alone) for alone, other, mine in rounds if other > alone]
+    return Figures(
+        theirs - bare,
+        ours - bare,
+        (ours - bare) / (theirs - bare),
+        min(ratios, default=None),
+        f"bare {bare:.0f} µs; spans: theirs {spans[1]:g}, ours {spans[2]:g}",
+    )
+
+
+def _added_on_loopback(subject: str, effort: Effort) -> Figures:
+    server = _Worker("benchmarks.loopback")
+    try:
+        return _added(subject, effort, server.read())
+    finally:
+        server.stop()
+
+
+@row("http.flask", "added to a request: Flask, WSGI in process", must=0.25, aim=0.12)
+def flask_request(effort: Effort) -> Figures:
+    return _added("flask", effort)
+
+
+@row("http.fastapi", "added to a request: FastAPI, ASGI in process", must=0.25, aim=0.12)
+def fastapi_request(effort: Effort) -> Figures:
+    return _added("fastapi", effort)
+
+
+@row("http.requests", "added to a call: requests.get, loopback", must=0.25, aim=0.12)
+def requests_call(effort: Effort) -> Figures:
+    return _added_on_loopback("requests", effort)
+
+
+@row("http.httpx", "added to a call: httpx.Client.get, loopback", must=0.25, aim=0.12)
+def httpx_call(effort: Effort) -> Figures:
+    return _added_on_loopback("httpx", effort)

@@ -1,0 +1,177 @@
+"""One process that serves or sends requests when told to on its input.
+
+``python -m benchmarks.http_worker flask|fastapi|requests|httpx bare|opentelemetry|tracekit PORT``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+__all__ = ["main"]
+
+_Requests = Callable[[int], None]
+
+
+def _flask(_port: int) -> _Requests:
+    import flask
+    from werkzeug.test import EnvironBuilder
+
+    app = flask.Flask("shop")
+
+    @app.get("/items/<int:item>")
+    def show(item: int) -> str:
+        return "ok"
+
+    environ = EnvironBuilder("/items/7", base_url="http://shop.example/").get_environ()
+
+    def serve(count: int) -> None:
+        for _ in range(count):
+            answer: Any = app({**environ, "wsgi.input": io.BytesIO()}, _start_response)
+            b"".join(answer)
+            answer.close()
+
+    return serve
+
+
+def _start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
+    return bytes
+
+
+def _fastapi(_port: int) -> _Requests:
+    import fastapi
+
+    app = fastapi.FastAPI()
+
+    @app.get("/items/{item}")
+    async def show(item: int) -> str:
+        return "ok"
+
+    def serve(count: int) -> None:
+        loop.run_until_complete(_call(app, count))
+
+    loop = asyncio.new_event_loop()
+    return serve
+
+
+async def _call(app: Any, count: int) -> None:
+    for _ in range(count):
+        await app(_asgi_scope(), _receive, _send)
+
+
+def _asgi_scope() -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/items/7",
+        "raw_path": b"/items/7",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"host", b"shop.example"), (b"user-agent", b"benchmark"), (b"accept", b"*/*")],
+        "client": ("127.0.0.1", 50_000),
+        "server": ("127.0.0.1", 80),
+        "state": {},
+    }
+
+
+async def _receive() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _send(_message: Any) -> None:
+    return
+
+
+def _requests(port: int) -> _Requests:
+    import requests
+
+    url = f"http://127.0.0.1:{port}/items/7"
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            requests.get(url, timeout=10)
+
+    return send
+
+
+def _httpx(port: int) -> _Requests:
+    import httpx
+
+    url, client = f"http://127.0.0.1:{port}/items/7", httpx.Client(trust_env=False)
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            client.get(url)
+
+    return send
+
+
+SUBJECTS = {"flask": _flask, "fastapi": _fastapi, "requests": _requests, "httpx": _httpx}
+CONTRIB = {
+    "flask": "FlaskInstrumentor",
+    "fastapi": "FastAPIInstrumentor",
+    "requests": "RequestsInstrumentor",
+    "httpx": "HTTPXClientInstrumentor",
+}
+
+
+def _bare(_subject: str) -> tuple[Callable[[], object], Callable[[], int]]:
+    return lambda: None, lambda: 0
+
+
+def _opentelemetry(subject: str) -> tuple[Callable[[], object], Callable[[], int]]:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from benchmarks.sides import Discard
+
+    exporter, provider = Discard(), TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    module = importlib.import_module(f"opentelemetry.instrumentation.{subject}")
+    getattr(module, CONTRIB[subject])().instrument()
+    return provider.force_flush, lambda: exporter.received
+
+
+def _tracekit(subject: str) -> tuple[Callable[[], object], Callable[[], int]]:
+    import tracekit
+    from benchmarks.sides import Discard
+
+    exporter = Discard()
+    provider = tracekit.configure("shop", exporters=[exporter])
+    tracekit.instrument(subject)
+    return provider.force_flush, lambda: exporter.received
+
+
+TRACING = {"bare": _bare, "opentelemetry": _opentelemetry, "tracekit": _tracekit}
+
+
+def main(subject: str, side: str, port: int) -> None:
+    """Answer each number on the input with what that many requests cost."""
+    settle, received = TRACING[side](subject)
+    do = SUBJECTS[subject](port)
+    for line in sys.stdin:
+        count, before = int(line), received()
+        began = time.process_time()
+        do(count)
+        settle()
+        took = time.process_time() - began
+        spans = (received() - before) / count
+        if side != "bare" and not spans:
+            raise SystemExit(f"{subject} with {side} made no span")
+        print(json.dumps({"cpu_us": took / count * 1e6, "spans": spans}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
