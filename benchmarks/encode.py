@@ -36,27 +36,27 @@ Encoder = Callable[[Sequence[Any]], object]
 Maker = Callable[[], Sequence[Any]]
 
 
-def spans_of_sdk() -> list[Any]:
+def sdk_spans(number: int = SPANS) -> list[Any]:
     """Make spans of five attributes with opentelemetry-sdk, seven below each root."""
     ended = SdkExporter()
     provider = sdk.TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SdkProcessor(ended))
-    _make_spans(provider.get_tracer("benchmarks.encode", "1.0"))
-    return list(ended.get_finished_spans())
+    _make_spans(provider.get_tracer("benchmarks.encode", "1.0"), number)
+    return list(ended.get_finished_spans()[:number])
 
 
-def spans_of_tracekit() -> list[Any]:
+def tracekit_spans(number: int = SPANS) -> list[Any]:
     """Make the same with tracekit."""
     ended = InMemorySpanExporter()
     provider = TracerProvider(always_on.plugin(), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(ended))
-    _make_spans(provider.get_tracer("benchmarks.encode", "1.0"))
-    return list(ended.get_finished_spans())
+    _make_spans(provider.get_tracer("benchmarks.encode", "1.0"), number)
+    return list(ended.get_finished_spans()[:number])
 
 
-def _make_spans(tracer: Any) -> None:
+def _make_spans(tracer: Any, number: int) -> None:
     ids = Random(7)
-    for _ in range(SPANS // 8):
+    for _ in range(-(-number // 8)):
         with tracer.start_as_current_span("request", attributes=_attributes(ids)):
             for _ in range(7):
                 with tracer.start_as_current_span("checkout", attributes=_attributes(ids)):
@@ -114,21 +114,22 @@ def measure(works: Sequence[tuple[Maker, Encoder]]) -> list[float]:
 
 def rows() -> list[tuple[str, float, float]]:
     """Return (work, microseconds a span, ratio to OpenTelemetry's) of every encoder."""
-    foreign = spans_of_sdk()
+    foreign = sdk_spans()
     stored = records(foreign)
     works: dict[str, tuple[Maker, Encoder]] = {
         "opentelemetry, OTLP": (lambda: foreign, _encode_officially),
-        "tracekit, OTLP, its own spans": (spans_of_tracekit, _otlp_encoder.encode),
+        "tracekit, OTLP, its own spans": (tracekit_spans, _otlp_encoder.encode),
         "tracekit, OTLP, stored spans": (lambda: stored, _otlp_encoder.encode),
         "tracekit, OTLP, spans of the SDK": (lambda: foreign, _otlp_encoder.encode),
-        "tracekit, OTLP JSON, its own spans": (spans_of_tracekit, _otlp_json.encode_line),
+        "tracekit, OTLP JSON, its own spans": (tracekit_spans, _otlp_json.encode_line),
     }
     times = measure(list(works.values()))
     return [(name, time, time / times[0]) for name, time in zip(works, times, strict=True)]
 
 
 def _encode_officially(spans: Sequence[Any]) -> bytes:
-    return encode_spans(spans).SerializeToString()
+    encoded: bytes = encode_spans(spans).SerializeToString()
+    return encoded
 
 
 def main() -> None:

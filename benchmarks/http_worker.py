@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-
 __all__ = ["main"]
 
 _Requests = Callable[[int], None]
@@ -28,7 +27,7 @@ def _flask(_port: int) -> _Requests:
 
     @app.get("/items/<int:item>")
     def show(item: int) -> str:
-        return "ok"
+        return str(item)
 
     environ = EnvironBuilder("/items/7", base_url="http://shop.example/").get_environ()
 
@@ -41,7 +40,7 @@ def _flask(_port: int) -> _Requests:
     return serve
 
 
-def _start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
+def _start_response(*_answer: Any) -> Any:
     return bytes
 
 
@@ -52,7 +51,7 @@ def _fastapi(_port: int) -> _Requests:
 
     @app.get("/items/{item}")
     async def show(item: int) -> str:
-        return "ok"
+        return str(item)
 
     def serve(count: int) -> None:
         loop.run_until_complete(_call(app, count))

@@ -56,7 +56,7 @@ class _Hold(SpanExporter):
 def held_span(effort: Effort) -> Figures:
     with both_sides(exporters=(_Hold(), _Hold())) as sides:
         theirs, ours = (_bytes_per_span(side, effort.items(HELD)) for side in sides)
-    return Figures(theirs, ours, ours / theirs, ours / theirs)
+    return Figures(theirs, ours, ours / theirs)
 
 
 def _bytes_per_span(side: Side, count: int) -> float:
@@ -86,4 +86,4 @@ def set_up(effort: Effort) -> Figures:
     ]
     bare, theirs, ours = (statistics.median(found) for found in zip(*rounds, strict=True))
     ratio = (ours - bare) / (theirs - bare)
-    return Figures(theirs - bare, ours - bare, ratio, ratio, f"bare Python {bare:.1f} MiB")
+    return Figures(theirs - bare, ours - bare, ratio, note=f"bare Python {bare:.1f} MiB")

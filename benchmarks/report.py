@@ -24,7 +24,7 @@ PACKAGES = (
     "requests",
     "httpx",
 )
-_WIDTHS = (50, 14, 12, 7, 7, 6, 6)
+_WIDTHS = (78, 14, 12, 7, 7, 6, 6)
 _HEADINGS = ("", "opentelemetry", "tracekit", "ratio", "best", "must", "aim")
 
 
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        return self.problem or self.row.verdict(self.figures) if self.figures else self.problem
+        return self.problem if self.figures is None else self.row.verdict(self.figures)
 
 
 def machine(effort: Effort) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def header(facts: dict[str, Any]) -> str:
 
 def table_line(outcome: Outcome) -> str:
     row, figures = outcome.row, outcome.figures
-    title = f"{row.name:<20}{row.title}"
+    title = f"{row.name:<31}{row.title}"
     if figures is None:
-        return f"{title[:70]:<72}{outcome.problem}"
+        return f"{title:<{_WIDTHS[0]}}  {outcome.problem}"
     must, aim = (_limit(row, value) for value in (row.must, row.aim))
     cells = (
         title,
@@ -100,14 +100,16 @@ def table_line(outcome: Outcome) -> str:
 
 def _line(cells: Sequence[str], end: str) -> str:
     first, *others = cells
-    columns = zip(others, _WIDTHS[1:], strict=True)
-    return f"{first:<{_WIDTHS[0] + 20}}" + "".join(f"{t:>{w}}" for t, w in columns) + f"  {end}"
+    columns = "".join(f"{cell:>{width}}" for cell, width in zip(others, _WIDTHS[1:], strict=True))
+    return f"{first:<{_WIDTHS[0]}}{columns}  {end}"
 
 
 def _amount(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
-    return f"{value:,.0f} {unit}" if value >= 1000 or value == int(value) else f"{value:.2f} {unit}"
+    if unit == "spans":
+        return f"{value:,.0f} lost"
+    return f"{value:,.0f} {unit}" if value >= 1000 else f"{value:.2f} {unit}"
 
 
 def _ratio(value: float | None) -> str:
@@ -117,7 +119,7 @@ def _ratio(value: float | None) -> str:
 def _limit(row: Row, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:g}" if row.limit == "ratio" else f"{value:g}{row.unit[:2]}"
+    return f"{value:g}" if row.limit == "ratio" or not value else f"{value:g} {row.unit}"
 
 
 def write_json(path: Path, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> None:

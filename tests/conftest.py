@@ -24,6 +24,10 @@ settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
+# A failed assertion in a contract that several test files share explains itself like one in a test.
+_shared = {path.stem for path in Path(__file__).parent.iterdir() if path.name[0] not in "._"}
+pytest.register_assert_rewrite(*sorted(_shared - set(sys.modules)))
+
 _numbers = itertools.count()
 
 

@@ -231,6 +231,42 @@ def test_plain_names_are_read_where_a_span_has_them() -> None:
     assert (found.status.code, found.status.message) == (2, "broke")
 
 
+class Wired(Live):
+    """A span that hands over all of its fields in one call."""
+
+    def wire_fields(self) -> tuple[Any, ...]:
+        identity = (TRACE_ID, 8, 0, False, 1, "", 0, None)
+        return (
+            *identity,
+            "wired",
+            SpanKind.SERVER,
+            3,
+            4,
+            {"n": 2},
+            (),
+            (),
+            1,
+            2,
+            3,
+            Resource(),
+            SCOPE,
+        )
+
+
+def test_all_fields_are_taken_at_once_where_a_span_offers_them() -> None:
+    found = only_span(encode([Wired()]))
+
+    assert (found.name, found.kind) == ("wired", 2)
+    assert found.span_id == (8).to_bytes(8, "big")
+    assert (found.start_time_unix_nano, found.end_time_unix_nano) == (3, 4)
+    assert python_attributes(found.attributes) == {"n": 2}
+    assert (
+        found.dropped_attributes_count,
+        found.dropped_events_count,
+        found.dropped_links_count,
+    ) == (1, 2, 3)
+
+
 # --- grouping
 
 

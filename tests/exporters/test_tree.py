@@ -1,5 +1,4 @@
 """A trace as text, read as a person reads it."""
-# ruff: noqa: RUF001 - the signs of the output are what is tested
 
 from __future__ import annotations
 

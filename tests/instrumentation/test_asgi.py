@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from http_servers import Spans, uvicorn_server
-from instrumentation.http_server_contract import HttpServerContract, Oops, Site
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -19,6 +17,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from http_servers import Spans, uvicorn_server
+from instrumentation.http_server_contract import HttpServerContract, Oops, Site
 from tracekit.instrumentation.asgi import ASGIMiddleware, plugin
 
 HEADERS = [(b"content-type", b"text/plain"), (b"x-reply", b"yes")]

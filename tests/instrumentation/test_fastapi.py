@@ -11,8 +11,6 @@ import fastapi
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, HTTPException
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
-from http_servers import Spans, uvicorn_server
-from instrumentation.http_server_contract import FrameworkContract, Handled, Oops, Site
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -21,6 +19,8 @@ from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from websockets.sync.client import connect
 
+from http_servers import Spans, uvicorn_server
+from instrumentation.http_server_contract import FrameworkContract, Handled, Oops, Site
 from tracekit.instrumentation.fastapi import plugin
 from tracekit.instrumentation.starlette import plugin as starlette_plugin
 
@@ -30,8 +30,8 @@ REPLY = {"X-Reply": "yes"}
 def site_app(site: Site) -> FastAPI:
     app = FastAPI()
 
-    @app.api_route("/items/{id}", methods=["GET", "HEAD", "POST", "DELETE"])
-    async def item(id: int) -> Response:
+    @app.api_route("/items/{number}", methods=["GET", "HEAD", "POST", "DELETE"])
+    async def item(number: int) -> Response:
         return Response(site.item(), headers=REPLY)
 
     @app.get("/handled")
@@ -73,8 +73,8 @@ def site_app(site: Site) -> FastAPI:
 class TestFastApi(FrameworkContract):
     plugin = plugin
     is_async = True
-    item_route = "/items/{id}"
-    route_of = staticmethod(lambda path: "/items/{id}" if path.startswith("/items") else path)
+    item_route = "/items/{number}"
+    route_of = staticmethod(lambda path: "/items/{number}" if path.startswith("/items") else path)
 
     def make_app(self, site: Site) -> Any:
         return site_app(site)
@@ -125,19 +125,19 @@ def test_with_starlette_watched_too_it_is_one_span(
     plain_provider: TracerProvider, spans: Spans, plugins: tuple[Any, ...]
 ) -> None:
     app = FastAPI()
-    app.add_api_route("/{id}", lambda id: id)
+    app.add_api_route("/{number}", lambda number: number)
     with instrumented(plain_provider, *plugins), uvicorn_server(app) as client:
         client.ask("/3")
         client.ask("/4")
-        assert [span.name for span in spans.server(2)] == ["GET /{id}"] * 2
+        assert [span.name for span in spans.server(2)] == ["GET /{number}"] * 2
 
 
 def test_its_own_tracing_gives_way(plain_provider: TracerProvider, spans: Spans) -> None:
     app = FastAPI(**_telemetry(tracer_provider=plain_provider))
-    app.add_api_route("/{id}", lambda id: id)
+    app.add_api_route("/{number}", lambda number: number)
     with instrumented(plain_provider, plugin), uvicorn_server(app) as client:
         client.ask("/3")
-        assert [span.name for span in spans.server()] == ["GET /{id}"]
+        assert [span.name for span in spans.server()] == ["GET /{number}"]
     assert len(spans.all()) == 1
 
 
@@ -145,7 +145,7 @@ def test_below_its_own_tracing_starlette_adds_no_span(
     plain_provider: TracerProvider, spans: Spans
 ) -> None:
     app = FastAPI(**_telemetry(tracer_provider=plain_provider, operation_spans=False))
-    app.add_api_route("/{id}", lambda id: id)
+    app.add_api_route("/{number}", lambda number: number)
     with instrumented(plain_provider, starlette_plugin), uvicorn_server(app) as client:
         client.ask("/3")
         (span,) = spans.server()
@@ -160,7 +160,7 @@ def test_its_own_metrics_stay(plain_provider: TracerProvider, spans: Spans) -> N
     reader = InMemoryMetricReader()
     meters = MeterProvider([reader], shutdown_on_exit=False)
     app = FastAPI(**_telemetry(tracer_provider=plain_provider, meter_provider=meters))
-    app.add_api_route("/{id}", lambda id: id)
+    app.add_api_route("/{number}", lambda number: number)
     with instrumented(plain_provider, plugin), uvicorn_server(app) as client:
         client.ask("/3")
         spans.server()
@@ -183,7 +183,7 @@ def test_included_routers_and_mounted_applications_have_the_whole_template(
     app: FastAPI, spans: Spans
 ) -> None:
     inner, outer = APIRouter(prefix="/inner"), APIRouter(prefix="/outer/{tenant}")
-    inner.add_api_route("/{id}", lambda id: id)
+    inner.add_api_route("/{number}", lambda number: number)
     outer.include_router(inner)
     app.include_router(outer, prefix="/api")
     mounted = FastAPI()
@@ -194,8 +194,8 @@ def test_included_routers_and_mounted_applications_have_the_whole_template(
             client.ask(target)
         names = [span.name for span in spans.server(3)]
     assert names == [
-        "GET /api/outer/{tenant}/inner/{id}",
-        "GET /sub/inner/{id}",
+        "GET /api/outer/{tenant}/inner/{number}",
+        "GET /sub/inner/{number}",
         "GET /sub/{path}",
     ]
 
@@ -204,24 +204,24 @@ def test_a_mounted_starlette_or_the_other_way_round_is_one_span(
     app: FastAPI, spans: Spans, provider: TracerProvider
 ) -> None:
     inner = Starlette()
-    inner.add_route("/{id}", lambda request: PlainTextResponse("ok"))
+    inner.add_route("/{number}", lambda request: PlainTextResponse("ok"))
     app.mount("/sub", inner)
     outer = Starlette()
     outer.mount("/outer", app)
     with instrumented(provider, starlette_plugin), uvicorn_server(outer) as client:
         client.ask("/outer/sub/3")
-        assert [span.name for span in spans.server()] == ["GET /outer/sub/{id}"]
+        assert [span.name for span in spans.server()] == ["GET /outer/sub/{number}"]
 
 
 def test_a_request_that_does_not_validate_is_no_failure(app: FastAPI, spans: Spans) -> None:
-    @app.get("/items/{id}")
-    def item(id: int) -> int:
-        return id
+    @app.get("/items/{number}")
+    def item(number: int) -> int:
+        return number
 
     with uvicorn_server(app) as client:
         assert client.ask("/items/x").status == 422
     (span,) = spans.server()
-    assert span.name == "GET /items/{id}"
+    assert span.name == "GET /items/{number}"
     assert (span.status.status_code, span.events) == (StatusCode.UNSET, ())
 
 
@@ -282,8 +282,8 @@ def test_middleware_between_keeps_name_exception_and_parent(
         with tracer.start_as_current_span("middleware"):
             return await call_next(request)
 
-    @app.get("/items/{id}")
-    async def item(id: int) -> int:
+    @app.get("/items/{number}")
+    async def item(number: int) -> int:
         tracer.start_span("work").end()
         raise Oops("item")
 
@@ -291,7 +291,7 @@ def test_middleware_between_keeps_name_exception_and_parent(
     with uvicorn_server(app) as client:
         assert client.ask("/items/3").status == 500
     (server,), (middleware,) = spans.server(), spans.named("middleware")
-    assert server.name == "GET /items/{id}"
+    assert server.name == "GET /items/{number}"
     assert middleware.parent == server.context
     assert spans.named("work")[0].parent == middleware.context
     assert len(server.events) == 1

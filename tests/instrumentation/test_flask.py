@@ -8,15 +8,17 @@ from typing import Any
 
 import flask
 import pytest
-from http_servers import Spans, werkzeug_server
-from instrumentation.http_server_contract import FrameworkContract, Handled, Oops, Site
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import StatusCode
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from http_servers import Spans, werkzeug_server
+from instrumentation.http_server_contract import FrameworkContract, Handled, Oops, Site
 from tracekit.instrumentation.flask import plugin
+
+ITEM = "/items/<int:number>"
 
 
 def reply(body: Any) -> flask.Response:
@@ -26,8 +28,8 @@ def reply(body: Any) -> flask.Response:
 def flask_app(site: Site) -> flask.Flask:
     app = flask.Flask("site")
 
-    @app.route("/items/<int:id>", methods=["GET", "POST", "DELETE"])
-    def item(id: int) -> flask.Response:
+    @app.route("/items/<int:number>", methods=["GET", "POST", "DELETE"])
+    def item(number: int) -> flask.Response:
         return reply(site.item())
 
     @app.get("/handled")
@@ -50,8 +52,10 @@ def flask_app(site: Site) -> flask.Flask:
 
 class TestFlask(FrameworkContract):
     plugin = plugin
-    item_route = "/items/<int:id>"
-    route_of = staticmethod(lambda path: "/items/<int:id>" if path.startswith("/items") else path)
+    item_route = ITEM
+    route_of = staticmethod(
+        lambda path: "/items/<int:number>" if path.startswith("/items") else path
+    )
 
     def make_app(self, site: Site) -> Any:
         return flask_app(site)
@@ -107,11 +111,11 @@ def test_a_test_client_below_a_span_is_in_its_trace(
 
 def test_a_view_of_a_blueprint_has_its_whole_rule(app: flask.Flask, spans: Spans) -> None:
     inner, outer = flask.Blueprint("inner", "app"), flask.Blueprint("outer", "app")
-    inner.add_url_rule("/items/<id>", view_func=lambda id: id)
+    inner.add_url_rule("/items/<number>", view_func=lambda number: number)
     outer.register_blueprint(inner, url_prefix="/v1")
     app.register_blueprint(outer, url_prefix="/api")
     app.test_client().get("/api/v1/items/3")
-    assert spans.server()[0].name == "GET /api/v1/items/<id>"
+    assert spans.server()[0].name == "GET /api/v1/items/<number>"
 
 
 def test_the_name_is_known_before_the_first_line_of_the_program(
@@ -119,21 +123,21 @@ def test_the_name_is_known_before_the_first_line_of_the_program(
 ) -> None:
     names: list[Any] = []
     app.before_request(lambda: names.append(trace.get_current_span().name))  # type: ignore[attr-defined]
-    app.add_url_rule("/items/<id>", view_func=lambda id: id)
+    app.add_url_rule("/items/<number>", view_func=lambda number: number)
     app.test_client().get("/items/3")
-    assert names == ["GET /items/<id>"]
+    assert names == ["GET /items/<number>"]
 
 
 def test_a_mounted_application_is_one_span_with_the_mount_in_its_route(
     app: flask.Flask, spans: Spans
 ) -> None:
     other = flask.Flask("other")
-    other.add_url_rule("/items/<id>", view_func=lambda id: id)
+    other.add_url_rule("/items/<number>", view_func=lambda number: number)
     app.wsgi_app = DispatcherMiddleware(app.wsgi_app, {"/api": other})  # type: ignore[method-assign]
     with werkzeug_server(app) as client:
         assert client.ask("/api/items/3").body == b"3"
     (span,) = spans.server()
-    assert span.name == "GET /api/items/<id>"
+    assert span.name == "GET /api/items/<number>"
     assert (span.attributes or {})["url.path"] == "/api/items/3"
 
 

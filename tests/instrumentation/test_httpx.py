@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import httpx
 import pytest
+from httpcore._async import connection_pool
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
@@ -174,10 +175,13 @@ class TestAsyncClient(_HttpxContract):
                 await asyncio.sleep(0)
                 raise AssertionError
 
-        client = httpx.AsyncClient(transport=Never())
-        call = client.get("http://shop/")
-        contextvars.copy_context().run(call.send, None)
-        call.close()
+        async def main() -> None:
+            client = httpx.AsyncClient(transport=Never())
+            call = client.get("http://shop/")
+            contextvars.copy_context().run(call.send, None)
+            call.close()
+
+        asyncio.run(main())
         assert spans.one().status.status_code is StatusCode.UNSET
         assert caplog.records == []
 
@@ -381,6 +385,9 @@ def test_configured_timeouts_are_recorded(
     assert found == expected
 
 
+@pytest.mark.skipif(
+    not hasattr(connection_pool, "AsyncPoolRequest"), reason="httpcore before 1.0 waits elsewhere"
+)
 @pytest.mark.usefixtures("watched")
 def test_wait_for_a_free_connection_is_recorded(spans: Spans, server: LoopbackServer) -> None:
     async def call(client: httpx.AsyncClient) -> None:

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import starlette.background
 import starlette.routing
-from http_servers import Spans, uvicorn_server
-from instrumentation.http_server_contract import FrameworkContract, Handled, Oops, Site
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
@@ -23,6 +21,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Host, Mount, Route, Router, WebSocketRoute
 from websockets.sync.client import connect
 
+from http_servers import Spans, uvicorn_server
+from instrumentation.http_server_contract import FrameworkContract, Handled, Oops, Site
 from tracekit.instrumentation.asgi import ASGIMiddleware
 from tracekit.instrumentation.starlette import plugin
 
@@ -47,7 +47,7 @@ def routes(site: Site) -> list[Any]:
         raise HTTPException(503)
 
     return [
-        Route("/items/{id:int}", item, methods=["GET", "POST", "DELETE"]),
+        Route("/items/{number:int}", item, methods=["GET", "POST", "DELETE"]),
         Route("/handled", handled),
         Route("/unavailable", unavailable),
         *map(plain, ("boom", "context", "baggage", "meet")),
@@ -72,8 +72,8 @@ async def answer(request: Any, error: Exception) -> Response:
 class TestStarlette(FrameworkContract):
     plugin = plugin
     is_async = True
-    item_route = "/items/{id}"
-    route_of = staticmethod(lambda path: "/items/{id}" if path.startswith("/items") else path)
+    item_route = "/items/{number}"
+    route_of = staticmethod(lambda path: "/items/{number}" if path.startswith("/items") else path)
 
     def make_app(self, site: Site) -> Any:
         return Starlette(routes=routes(site), exception_handlers={Handled: answer})
@@ -118,18 +118,20 @@ def failure(span: ReadableSpan) -> tuple[Any, Any, list[Any]]:
     ("app", "target", "name"),
     [
         (
-            Starlette(routes=[Mount("/api", routes=[Route("/items/{id}", hello)])]),
+            Starlette(routes=[Mount("/api", routes=[Route("/items/{number}", hello)])]),
             "/api/items/3",
-            "GET /api/items/{id}",
+            "GET /api/items/{number}",
         ),
         (
             Starlette(
                 routes=[
-                    Mount("/a/{tenant}", Router([Mount("/b", routes=[Route("/{id:int}", hello)])]))
+                    Mount(
+                        "/a/{tenant}", Router([Mount("/b", routes=[Route("/{number:int}", hello)])])
+                    )
                 ]
             ),
             "/a/acme/b/3",
-            "GET /a/{tenant}/b/{id}",
+            "GET /a/{tenant}/b/{n}",
         ),
         (
             Starlette(
@@ -139,9 +141,9 @@ def failure(span: ReadableSpan) -> tuple[Any, Any, list[Any]]:
             "GET /v1/x",
         ),
         (
-            Starlette(routes=[Mount("/sub", Starlette(routes=[Route("/{id}", hello)]))]),
+            Starlette(routes=[Mount("/sub", Starlette(routes=[Route("/{number}", hello)]))]),
             "/sub/3",
-            "GET /sub/{id}",
+            "GET /sub/{number}",
         ),
         (Starlette(routes=[Mount("/raw", PlainTextResponse("raw"))]), "/raw/x", "GET /raw/{path}"),
         (Starlette(routes=[Mount("/sub", Router([]))]), "/nowhere", "GET"),

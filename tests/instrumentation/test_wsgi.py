@@ -11,12 +11,12 @@ from typing import Any
 from wsgiref.util import FileWrapper
 
 import pytest
-from http_servers import Spans, werkzeug_server, wsgiref_server
-from instrumentation.http_server_contract import Handled, HttpServerContract, Oops, Site
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import StatusCode
 
+from http_servers import Spans, werkzeug_server, wsgiref_server
+from instrumentation.http_server_contract import Handled, HttpServerContract, Oops, Site
 from tracekit.instrumentation.wsgi import WSGIMiddleware, plugin
 
 PLAIN = [("Content-Type", "text/plain"), ("X-Reply", "yes")]

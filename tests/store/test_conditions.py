@@ -327,7 +327,7 @@ def test_a_file_size_limit_is_an_error_and_no_more(path: Path) -> None:
     resource = pytest.importorskip("resource")
     program = (
         "import resource\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))\n"
         "from store.records import span\n"
         "from tracekit.errors import StoreError\n"
         "from tracekit.store.writer import StoreWriter\n"

@@ -77,16 +77,14 @@ def test_spans_of_eight_processes_arrive_exactly_once(path: Path, reader: StoreR
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_writer_leaves_whole_batches(path: Path, reader: StoreReader) -> None:
-    process = _start(path, 1, batches=100_000)
-    _release(process)
-    assert process.stdout
-    for line in process.stdout:
-        if int(line) >= 20:
-            process.kill()
-            break
-    told = 21 + sum(1 for _ in process.stdout)
-    process.wait()
-    process.stdout.close()
+    with _start(path, 1, batches=100_000) as process:
+        _release(process)
+        assert process.stdout
+        for line in process.stdout:
+            if int(line) >= 20:
+                process.kill()
+                break
+        told = 21 + sum(line.endswith("\n") for line in process.stdout)
     stored = reader.stats().spans
     assert stored % _BATCH == 0
     # What was said to be stored is stored; one batch more may be, that was not said any more.

@@ -14,7 +14,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["EMPTY", "MUTABLE", "clean", "snapshot"]
+__all__ = ["EMPTY", "MUTABLE", "all_plain", "clean", "snapshot"]
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -48,7 +48,7 @@ def clean(
     if not attributes:
         return EMPTY, 0
     items = _items(attributes)
-    if max_length is None and _all_plain(items) and (max_count is None or len(items) <= max_count):
+    if max_length is None and all_plain(items) and (max_count is None or len(items) <= max_count):
         return MappingProxyType(dict(items)), len(attributes) - len(items)
     kept: dict[str, Any] = {}
     for key, value in items:
@@ -59,7 +59,8 @@ def clean(
     return MappingProxyType(kept), len(items) - len(kept)
 
 
-def _all_plain(items: list[tuple[Any, Any]]) -> bool:
+def all_plain(items: Iterable[tuple[Any, Any]]) -> bool:
+    """Whether every attribute can be exported as it is."""
     for key, value in items:
         if value.__class__ not in _PLAIN or key.__class__ is not str or not key:
             return False

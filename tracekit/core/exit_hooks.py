@@ -15,6 +15,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -22,6 +23,8 @@ from typing import Any
 from tracekit import _fork
 
 __all__ = ["add", "on_sigterm", "remove"]
+
+AGAIN_S = 0.1
 
 _hooks: list[Callable[[], Any]] = []
 _registered = False
@@ -36,6 +39,7 @@ class _LastWords:
 
     def after_fork_in_child(self) -> None:
         self.depth, self.signal = 0, 0
+        _forget_wakeup()
 
     def __enter__(self) -> None:
         self.depth += 1
@@ -86,6 +90,7 @@ def _watch_children(util: Any) -> None:
 
     def in_child(_key: object) -> None:
         util.Finalize(None, _run, exitpriority=-100)
+        _insist_on_sigterm()
 
     util.register_after_fork(_run, in_child)
 
@@ -115,3 +120,52 @@ def _terminate(number: int, _frame: object) -> None:
     sys.stdout.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+_wakeup: tuple[int, int] | None = None
+"""Both ends of the pipe that tells of signals, in a child of multiprocessing."""
+
+
+def _insist_on_sigterm() -> None:
+    """Make SIGTERM end this child although its main thread is waiting for a lock.
+
+    Python calls handlers between bytecodes. A signal that comes right before the main thread
+    begins to wait is noted and does not end the wait, where the default handler would have
+    ended the process. `with Pool()` hits that moment about once in a hundred times, and its
+    parent would wait for the worker for ever. So a thread sends the signal again.
+    Source: https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
+    """
+    global _wakeup
+    if signal.getsignal(signal.SIGTERM) is not _terminate:
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    other = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    if other != -1:
+        signal.set_wakeup_fd(other)
+        os.close(reading)
+        os.close(writing)
+        return
+    _wakeup = reading, writing
+    main = threading.main_thread().ident or 0
+    name = "tracekit-sigterm"
+    threading.Thread(target=_send_again, args=(reading, main), name=name, daemon=True).start()
+
+
+def _send_again(reading: int, main: int) -> None:
+    while number := os.read(reading, 1):
+        if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is _terminate:
+            # Ordinarily the process is gone by then, or flushes and takes no notice.
+            time.sleep(AGAIN_S)
+            signal.pthread_kill(main, signal.SIGTERM)
+
+
+def _forget_wakeup() -> None:
+    """Leave the pipe to the parent: what this process writes would be taken for its signals."""
+    global _wakeup
+    if _wakeup is not None:
+        if signal.set_wakeup_fd(-1) != _wakeup[1]:
+            return
+        os.close(_wakeup[0])
+        os.close(_wakeup[1])
+        _wakeup = None

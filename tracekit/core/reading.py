@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, format_span_id
 
-from tracekit.core.attributes import clean
+from tracekit.core.attributes import EMPTY, all_plain, clean
 from tracekit.core.binding import Binding, LocalTrace, SpanOptions
 from tracekit.core.otel_context import span_context
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
@@ -166,6 +166,51 @@ class Reading:
         return f"<Span {self._name!r} {format_span_id(self._span_id)}>"
 
     # What encoders read instead of building a SpanContext for each span.
+
+    def wire_fields(self) -> tuple[Any, ...]:
+        """Return at once what an encoder writes; twenty property calls would cost 2 µs.
+
+        Trace id, span id, parent's span id (0: none), whether the parent is remote, flags,
+        tracestate header, status code, description, name, kind, start, end, attributes,
+        events, links, the three dropped counts, resource, scope.
+        """
+        trace_id, flags, state, offset = self._trace
+        binding, end = self._binding, self._end
+        code, description = self._status
+        attributes, dropped = self._wire_attributes()
+        return (
+            trace_id,
+            self._span_id,
+            self.parent_span_id if self._parent else 0,
+            self.parent_is_remote if type(self._parent) is SpanContext else False,
+            flags,
+            state.to_header() if state else "",
+            code._value_,
+            description,
+            self._name,
+            self._kind,
+            self._start + offset,
+            None if end is None else end + offset,
+            attributes,
+            self.events if self._events else (),
+            self.links if self._links else (),
+            dropped,
+            self._dropped_events,
+            self._dropped_links,
+            binding.resource,
+            binding.scope,
+        )
+
+    def _wire_attributes(self) -> tuple[Attributes, int]:
+        """Return the attributes without a copy where they can be exported as they are."""
+        raw = self._attributes
+        if not raw:
+            return EMPTY, self._dropped_attributes
+        unlimited = self._binding.limits.max_span_attribute_length is None
+        if unlimited and self._end is not None and all_plain(raw.items()):
+            return raw, self._dropped_attributes
+        kept, dropped = self._cleaned()
+        return kept, dropped + self._dropped_attributes
 
     @property
     def trace_id(self) -> int:

@@ -246,20 +246,19 @@ class HttpClientSteps:
         sends = exchange.sends
         exchange.sends = sends + 1
         exchange.attempt = None
-        if self._is_left_out(exchange.parent, request.url):
+        parent, settings = exchange.parent, self.settings
+        if is_suppressed(parent) or (
+            settings.excluded_urls is not None and settings.is_excluded(request.url)
+        ):
             self._withdraw_headers(exchange, request)
             return None
-        span = self._start_span(exchange.parent, request, sends)
-        context = set_span_in_context(span, exchange.parent)
-        if self.settings.request_hook is not None:
+        span = self._start_span(parent, request, sends)
+        context = set_span_in_context(span, parent)
+        if settings.request_hook is not None:
             self._call_hook(span, request)
         self._inject(exchange, request, context)
         exchange.attempt = attempt = Attempt(self, span, request, context)
         return attempt
-
-    def _is_left_out(self, context: Context, url: str) -> bool:
-        excluded = self.settings.excluded_urls
-        return (excluded is not None and self.settings.is_excluded(url)) or is_suppressed(context)
 
     def _start_span(self, parent: Context, request: SentRequest, sends: int) -> Span:
         settings = self.settings

@@ -41,8 +41,8 @@ class _PatchedMethod(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
     """A patched method as looked up on an instance or a class; copies and pickles like one."""
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        owner = self._self_instance if self._self_instance is not None else self._self_owner
-        return getattr, (owner, self.__name__)
+        holder, name, _ = self._self_parent._self_place
+        return getattr, (holder if self._self_instance is None else self._self_instance, name)
 
     def __copy__(self) -> Any:
         return self

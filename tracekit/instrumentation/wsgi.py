@@ -260,7 +260,7 @@ class _Body:
 
     def __next__(self) -> bytes:
         request = self._request
-        tokens = request.attach(self._context)
+        token = otel_context.attach(self._context)
         try:
             if self._iterator is None:
                 self._iterator = iter(self._body)
@@ -276,7 +276,7 @@ class _Body:
             request.end(self._measures())
             raise
         finally:
-            request.detach(tokens)
+            otel_context.detach(token)
         if not self._chunks:
             self._first_ns = request.elapsed_ns()
         self._chunks += 1
@@ -290,7 +290,7 @@ class _Body:
     def close(self) -> None:
         """Close the program's body; what it has not sent by then, nobody waits for."""
         request = self._request
-        tokens = request.attach(self._context)
+        token = otel_context.attach(self._context)
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
@@ -299,7 +299,7 @@ class _Body:
             request.fail(exception)
             raise
         finally:
-            request.detach(tokens)
+            otel_context.detach(token)
             self._abandon()
 
     def __getattr__(self, name: str) -> Any:

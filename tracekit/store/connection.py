@@ -62,6 +62,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         _create_schema(db, path)
     db.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost the last batches
     db.execute("PRAGMA journal_size_limit = 16777216")
+    db.execute("PRAGMA wal_autocheckpoint = 512")  # 4 MiB, as SQLite's default is
     db.execute("PRAGMA temp_store = MEMORY")
 
 

@@ -136,6 +136,7 @@ class StoreWriter:
             self._transact(_clear)
             if self._db is not None:
                 self._db.execute("PRAGMA incremental_vacuum").fetchall()
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Close the connection; the next write opens it again."""
