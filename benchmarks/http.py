@@ -19,15 +19,16 @@ from benchmarks.fresh import ROOT
 from benchmarks.harness import Effort, Figures, row
 
 SIDES = ("bare", "opentelemetry", "tracekit")
-REQUESTS = 120
-ROUNDS = 3
-"""Times the rounds of other rows: many short turns, because the kernel's share varies most."""
+REQUESTS = 150
+GENERATIONS = 3
+"""Times the workers are started: one process differs from the next by as much as tracing adds."""
 
 
 class _Worker:
     """A process that does requests when it is told to."""
 
     def __init__(self, *arguments: str) -> None:
+        self._arguments = " ".join(arguments)
         self._process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
             cwd=ROOT,
@@ -47,7 +48,7 @@ class _Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args} ended; its error is above")
+            raise RuntimeError(f"{self._arguments} ended; its error is above")
         return json.loads(line)
 
     def stop(self) -> None:
@@ -66,14 +67,22 @@ def _workers(subject: str, port: int) -> Iterator[list[_Worker]]:
 
 
 def _added(subject: str, effort: Effort, port: int = 0) -> Figures:
-    count = effort.items(REQUESTS)
-    with _workers(subject, port) as workers:
-        spans = [worker.ask(count)["spans"] for worker in workers]
-        rounds = [
-            [worker.ask(count)["cpu_us"] for worker in workers]
-            for _ in range(effort.rounds * ROUNDS)
-        ]
+    rounds: list[list[float]] = []
+    spans: list[float] = []
+    for _ in range(GENERATIONS):
+        with _workers(subject, port) as workers:
+            spans = [worker.ask(effort.items(REQUESTS))["spans"] for worker in workers]
+            rounds += _rounds(workers, effort)
     return _figures(rounds, spans)
+
+
+def _rounds(workers: Sequence[_Worker], effort: Effort) -> Iterator[list[float]]:
+    count = effort.items(REQUESTS)
+    for number in range(effort.rounds):
+        # Whoever begins differs from round to round.
+        turn = [(number + place) % len(workers) for place in range(len(workers))]
+        costs = {place: workers[place].ask(count)["cpu_us"] for place in turn}
+        yield [costs[place] for place in range(len(workers))]
 
 
 def _figures(rounds: Sequence[Sequence[float]], spans: Sequence[float]) -> Figures:

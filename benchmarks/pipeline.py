@@ -17,7 +17,8 @@ from benchmarks.spans import SPANS, trees
 
 
 def _encode_theirs(spans: Sequence[Any]) -> bytes:
-    return encode_spans(spans).SerializeToString()
+    encoded: bytes = encode_spans(spans).SerializeToString()
+    return encoded
 
 
 def _encoding(make: Callable[[], Sequence[Any]], encode: Callable[[Any], object]) -> Contestant:

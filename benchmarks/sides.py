@@ -59,7 +59,8 @@ def both_sides(
     """Make opentelemetry's side and ours, and shut both down at the end."""
     theirs = sdk_trace.TracerProvider(sampler=samplers[0], shutdown_on_exit=False)
     ours = TracerProvider(sampler=samplers[1], shutdown_on_exit=False)
-    others, mine = exporters or (Discard(), Discard())
+    pair: tuple[Any, Any] = exporters or (Discard(), Discard())
+    others, mine = pair
     theirs.add_span_processor(SdkBatchSpanProcessor(others))
     ours.add_span_processor(BatchSpanProcessor(mine))
     try:

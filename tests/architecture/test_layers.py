@@ -26,6 +26,8 @@ ROWS: dict[str, int] = {
     "propagators": 3,
     "instrumentation": 3,
     "findings": 3,
+    "contrib": 3,
+    "ledger_file": 3,
     "interfaces": 2,
     "store": 2,
     "model": 1,

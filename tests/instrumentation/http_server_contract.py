@@ -440,7 +440,8 @@ class HttpServerContract:
             read_until(connection, b"one")
             assert [s for s in spans.all() if s.kind is SpanKind.SERVER] == []
             site.gate.set()
-            read_until(connection, b"three")
+            while connection.recv(65536):
+                pass
         (span,) = spans.server()
         (chunk,) = spans.named("chunk")
         assert (span.end_time or 0) >= (chunk.end_time or 0)

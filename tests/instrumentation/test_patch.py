@@ -78,7 +78,8 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name in ("patched_library", "patched_plugin"):
         sys.modules.pop(name, None)
-    _patch._waiting.clear()
+        _patch._waiting.pop(name, None)
+        wrapt.importer._post_import_hooks.pop(name, None)  # type: ignore[attr-defined]
 
 
 def load(name: str = "patched_library") -> Any:

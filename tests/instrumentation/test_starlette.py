@@ -131,7 +131,7 @@ def failure(span: ReadableSpan) -> tuple[Any, Any, list[Any]]:
                 ]
             ),
             "/a/acme/b/3",
-            "GET /a/{tenant}/b/{n}",
+            "GET /a/{tenant}/b/{number}",
         ),
         (
             Starlette(

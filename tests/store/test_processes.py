@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from store.records import span
 
+from store.records import span
 from tracekit.store.query import SpanFilter
 from tracekit.store.reader import StoreReader
 from tracekit.store.writer import StoreWriter
@@ -42,7 +42,13 @@ writer.close()
 
 def _start(path: Path, process: int, batches: int = _BATCHES) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", _WRITE.format(batches=batches, size=_BATCH), str(path), str(process)],
+        [
+            sys.executable,
+            "-c",
+            _WRITE.format(batches=batches, size=_BATCH),
+            str(path),
+            str(process),
+        ],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.trace import SpanKind
-from store.records import EPOCH, MS, ids, service, span
 
+from store.records import EPOCH, MS, ids, service, span
 from tracekit.errors import StoreError
 from tracekit.store.query import SpanFilter, TraceFilter
 from tracekit.store.reader import StoreReader
@@ -195,7 +195,9 @@ def test_a_store_of_orphans_has_a_last_trace_too(writer: StoreWriter, reader: St
     assert reader.resolve() == 3
 
 
-@pytest.mark.parametrize("text", ["a1", "A1B", "0xa1b2", "a1b2" + "0" * 27 + "1", 0xA1B2 << 112 | 1])
+@pytest.mark.parametrize(
+    "text", ["a1", "A1B", "0xa1b2", "a1b2" + "0" * 27 + "1", 0xA1B2 << 112 | 1]
+)
 def test_the_beginning_of_an_id_is_enough(
     writer: StoreWriter, reader: StoreReader, text: str | int
 ) -> None:
@@ -205,7 +207,7 @@ def test_the_beginning_of_an_id_is_enough(
 
 def test_an_ambiguous_beginning_lists_the_traces(writer: StoreWriter, reader: StoreReader) -> None:
     writer.write([span(1, 0xA1 << 120 | 1), span(1, 0xA2 << 120 | 1)])
-    with pytest.raises(StoreError, match="several traces begin with 'a': a10.*a20.*give more"):
+    with pytest.raises(StoreError, match=r"several traces begin with 'a': a10.*a20.*give more"):
         reader.trace("a")
 
 
@@ -218,7 +220,7 @@ def test_what_is_no_id_is_refused(writer: StoreWriter, reader: StoreReader, text
 
 def test_an_unknown_trace_says_where_to_look(writer: StoreWriter, reader: StoreReader) -> None:
     writer.write([span(1)])
-    with pytest.raises(StoreError, match="no trace 'beef'.*tracekit ls"):
+    with pytest.raises(StoreError, match=r"no trace 'beef'.*tracekit ls"):
         reader.trace("beef")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store.records import span
 
+from store.records import span
 from tracekit.store import retention as retention_module
 from tracekit.store.reader import StoreReader
 from tracekit.store.writer import StoreWriter
@@ -26,7 +26,10 @@ def small(path: Path) -> Iterator[StoreWriter]:
 
 def _write_trace(writer: StoreWriter, trace: int, spans: int = 10) -> None:
     writer.write(
-        [span(number, trace, 1 if number > 1 else None, attributes=_TEXT) for number in range(1, spans + 1)]
+        [
+            span(number, trace, 1 if number > 1 else None, attributes=_TEXT)
+            for number in range(1, spans + 1)
+        ]
     )
 
 
@@ -111,9 +114,7 @@ def test_a_quiet_trace_goes_before_one_that_is_still_growing(
     assert 2 not in kept
 
 
-def test_old_traces_go_by_the_time_they_were_stored(
-    path: Path, reader: StoreReader
-) -> None:
+def test_old_traces_go_by_the_time_they_were_stored(path: Path, reader: StoreReader) -> None:
     writer = StoreWriter(path, max_age_s=3600)
     _write_trace(writer, 1)  # its own times lie years back
     _write_trace(writer, 2)
@@ -133,6 +134,22 @@ def test_a_pinned_trace_stays(small: StoreWriter, reader: StoreReader) -> None:
     assert reader.summary(1).pinned
     assert reader.summary(1).note == "the slow one"
     assert len(reader.trace(1)) == 10
+
+
+def test_room_that_is_long_free_goes_back_to_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = StoreWriter(path)
+    for trace in range(1, 200):
+        _write_trace(large, trace)
+    large.close()
+    before = path.stat().st_size
+    monkeypatch.setattr(retention_module, "_SPARE_PAGES", 50)
+    small = StoreWriter(path, max_bytes=_CAP)
+    for trace in range(200, 210):
+        _write_trace(small, trace)
+    small.close()
+    assert path.stat().st_size < before / 2
 
 
 def test_an_unknown_trace_cannot_be_pinned(small: StoreWriter) -> None:
@@ -174,7 +191,9 @@ def test_resources_that_nothing_refers_to_are_removed(
 
     monkeypatch.setattr(retention_module, "_MANY_RESOURCES", 10)
     for trace in range(1, 300):
-        small.write([span(1, trace, attributes={"text": "x" * 20_000}, resource=service(f"s{trace}"))])
+        small.write(
+            [span(1, trace, attributes={"text": "x" * 20_000}, resource=service(f"s{trace}"))]
+        )
     db = sqlite3.connect(path)
     (left,) = db.execute("SELECT count(*) FROM resources").fetchone()
     db.close()

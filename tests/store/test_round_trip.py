@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporters import shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, SpanContext, TraceFlags, TraceState
-from store.records import span, told
 
+from exporters import shapes
+from store.records import span, told
 from tracekit.model import Event, InstrumentationScope, Resource, SpanRecord
 from tracekit.store import rows, values
 from tracekit.store.reader import StoreReader
@@ -179,9 +179,12 @@ def test_spans_of_another_sdk_are_stored_whole(writer: StoreWriter, reader: Stor
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(memory))
     tracer = provider.get_tracer("lib", "1", "https://schema", {"scope": True})
-    with tracer.start_as_current_span("outer", attributes={"list": ["a", "b"], "n": 1}):
-        with pytest.raises(ZeroDivisionError), tracer.start_as_current_span("inner"):
-            raise ZeroDivisionError("by design")
+    with (
+        tracer.start_as_current_span("outer", attributes={"list": ["a", "b"], "n": 1}),
+        pytest.raises(ZeroDivisionError),
+        tracer.start_as_current_span("inner"),
+    ):
+        raise ZeroDivisionError("by design")
     inner, outer = memory.get_finished_spans()
     assert writer.write([inner, outer]) == []
     read = {found.name: found for found in reader.trace("last")}

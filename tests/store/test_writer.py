@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store.records import SHOP, ids, service, span, told
 
+from store.records import SHOP, ids, service, span, told
 from tracekit.store.process import is_lost, this_process
 from tracekit.store.reader import StoreReader
 from tracekit.store.writer import StoreWriter
@@ -193,9 +193,7 @@ def test_the_file_is_its_owners_only(tmp_path: Path) -> None:
     path = tmp_path / "state" / "tracekit" / "traces.db"
     writer = StoreWriter(path)
     writer.write([span(1)])
-    modes = {
-        name: stat.S_IMODE(os.stat(f"{path}{name}").st_mode) for name in ("", "-wal", "-shm")
-    }
+    modes = {name: stat.S_IMODE(os.stat(f"{path}{name}").st_mode) for name in ("", "-wal", "-shm")}
     writer.close()
     assert modes == {"": 0o600, "-wal": 0o600, "-shm": 0o600}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

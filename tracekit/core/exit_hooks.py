@@ -136,6 +136,8 @@ def _insist_on_sigterm() -> None:
     Source: https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd
     """
     global _wakeup
+    import signal
+
     if signal.getsignal(signal.SIGTERM) is not _terminate:
         return
     reading, writing = os.pipe()
@@ -153,6 +155,8 @@ def _insist_on_sigterm() -> None:
 
 
 def _send_again(reading: int, main: int) -> None:
+    import signal
+
     while number := os.read(reading, 1):
         if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is _terminate:
             # Ordinarily the process is gone by then, or flushes and takes no notice.
@@ -164,6 +168,8 @@ def _forget_wakeup() -> None:
     """Leave the pipe to the parent: what this process writes would be taken for its signals."""
     global _wakeup
     if _wakeup is not None:
+        import signal
+
         if signal.set_wakeup_fd(-1) != _wakeup[1]:
             return
         os.close(_wakeup[0])

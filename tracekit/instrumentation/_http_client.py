@@ -65,6 +65,7 @@ class Attempt:
         "_context",
         "_ended",
         "_token",
+        "connection",
         "handed_over_ns",
         "noted",
         "noted_at",
@@ -73,10 +74,17 @@ class Attempt:
         "silenced",
         "span",
         "steps",
+        "under_way",
     )
 
-    noted: ReceivedResponse | BaseException | None
+    under_way: bool
+    """Whether the answer is still out; False from the moment headers are read."""
+    noted: Callable[[], ReceivedResponse] | BaseException | None
     """What a lower layer saw; if it makes another request after that, it retries."""
+    noted_at: int
+    """When it saw that, in Unix nanoseconds."""
+    connection: Any
+    """What the lower layer sent the request over."""
 
     def __init__(
         self, steps: HttpClientSteps, span: Span, request: SentRequest, context: Context
@@ -89,14 +97,11 @@ class Attempt:
         self.silenced = False
         self.noted = None
         self.noted_at = 0
+        self.connection = None
         self._ended = False
         self._context = context
         self._token: Any = otel_context.attach(context)
-
-    @property
-    def under_way(self) -> bool:
-        """Whether the answer is still out; False from the moment headers are read."""
-        return self._token is not None
+        self.under_way = True
 
     @quiet
     def silence(self) -> None:
@@ -109,19 +114,21 @@ class Attempt:
         self.silenced = True
         self._context = suppressed_http(self._context)
         self._token = otel_context.attach(self._context)
+        self.under_way = True
 
     def leave(self) -> None:
         """Make current what was before; safe to call twice."""
-        token, self._token = self._token, None
-        if token is not None:
-            _detach(token)
+        if self.under_way:
+            self.under_way = False
+            _detach(self._token)
 
     def succeed(self, response: ReceivedResponse) -> None:
         """Record a response and end the span, or leave the end to the response's body."""
         self.leave()
         if self._ended:
             return
-        self.noted = None  # holds the response: a cycle once the response holds this attempt
+        # Both lead to the response: a cycle once the response holds this attempt.
+        self.noted = self.connection = None
         self._record(response)
         settings = self.steps.settings
         if settings.response_hook is not None:
@@ -137,21 +144,16 @@ class Attempt:
         if self._ended:
             return
         noted, self.noted = self.noted, None
-        if isinstance(noted, ReceivedResponse):
+        if callable(noted):
             self._record(noted)
         record_exception(self.span, self.request, exception)
         self.end()
-
-    def note(self, outcome: ReceivedResponse | BaseException | None) -> None:
-        """Keep what a lower layer saw: either the result, or the reason for a retry."""
-        self.noted = outcome
-        self.noted_at = time.time_ns()
 
     def supersede(self) -> None:
         """End with what was noted, at its time, because the library tries again."""
         self.leave()
         noted, self.noted = self.noted, None
-        if isinstance(noted, ReceivedResponse):
+        if callable(noted):
             self._record(noted)
         elif noted is not None:
             record_exception(self.span, self.request, noted)
@@ -186,10 +188,12 @@ class Attempt:
     def _begin_body(self) -> None:
         self.span.add_event(semconv.BODY_STARTED_EVENT)
 
-    def _record(self, response: ReceivedResponse) -> None:
+    def _record(self, response: ReceivedResponse | Callable[[], ReceivedResponse]) -> None:
         # try and not `quiet`: one frame less for each request of the program.
         try:
             span = self.span
+            if callable(response):
+                response = response()
             if span.is_recording():
                 span.set_attributes(response_attributes(response, self.steps.settings))
                 if response.status >= 400:
@@ -223,7 +227,10 @@ class Exchange:
     def close(self) -> None:
         # A thread that was started meanwhile may have copied the variable: it reads `closed`.
         self.closed = True
-        _detach(self._token)
+        try:
+            current_exchange.reset(self._token)
+        except ValueError:  # as in _detach
+            pass
 
 
 current_exchange: ContextVar[Exchange | None] = ContextVar("tracekit-http-exchange", default=None)

@@ -7,9 +7,10 @@ library that sits on urllib3, or of urllib3 itself, opens the exchange and adds 
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracekit.instrumentation._http_client import (
@@ -20,7 +21,7 @@ from tracekit.instrumentation._http_client import (
 from tracekit.instrumentation._http_client_attributes import ReceivedResponse
 from tracekit.instrumentation._patch import Patch, quiet
 
-__all__ = ["attempt_patches", "await_body", "body_patches", "hand_over", "version_of"]
+__all__ = ["attempt_patches", "await_body", "body_patches", "hand_over", "peer_of", "version_of"]
 
 _VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
 # The attempt whose span ends with the body, in the instance dictionary of a response.
@@ -82,9 +83,11 @@ def _make_request(
     try:
         response = wrapped(*args, **kwargs)
     except BaseException as error:
-        attempt.note(error)
+        attempt.noted, attempt.noted_at = error, time.time_ns()
         raise
-    attempt.note(_received(response, args, kwargs))
+    attempt.connection = args[0] if args else kwargs.get("conn")
+    attempt.noted = functools.partial(_received, response, attempt.connection)
+    attempt.noted_at = time.time_ns()
     return response
 
 
@@ -104,15 +107,14 @@ def _retry(exchange: Exchange, attempt: Attempt, kwargs: dict[str, Any]) -> Atte
     return following
 
 
-@quiet
-def _received(response: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ReceivedResponse:
-    connection = args[0] if args else kwargs.get("conn")
+def _received(response: Any, connection: Any) -> ReceivedResponse:
     return ReceivedResponse(
-        response.status, version_of(response), _peer(connection), response.headers.items, response
+        response.status, version_of(response), peer_of(connection), response.headers.items, response
     )
 
 
-def _peer(connection: Any) -> Sequence[Any]:
+def peer_of(connection: Any) -> Sequence[Any]:
+    """Return address and port at the other end of a connection, empty when there is none."""
     # The socket is gone when the server closes after each response: then it is with the response.
     sock = getattr(connection, "sock", None)
     try:

@@ -36,6 +36,7 @@ from tracekit.instrumentation._urllib3 import (
     await_body,
     body_patches,
     hand_over,
+    peer_of,
     version_of,
 )
 
@@ -116,8 +117,9 @@ class RequestsInstrumentor(LibraryInstrumentor):
             _current(exchange, attempt).fail(error)
             raise
         attempt = _current(exchange, attempt)
-        _complete(attempt, response)
-        if getattr(response, "_content_consumed", False):
+        if attempt.under_way:
+            _complete(attempt, response)
+        if self._steps.settings.ends_at_body and getattr(response, "_content_consumed", False):
             attempt.end()
         return response
 
@@ -176,9 +178,7 @@ def _dispatch_hook(wrapped: Callable[..., Any], _: None, args: Args, kwargs: Kwa
 
 
 def _complete(attempt: Attempt, response: Any) -> None:
-    """Record the response unless that was done when its headers were read."""
-    if not attempt.under_way:
-        return
+    """Record the response of an attempt whose headers are read."""
     received = _received(attempt, response)
     if received is None:  # an adapter's own idea of a response
         attempt.leave()
@@ -191,12 +191,13 @@ def _complete(attempt: Attempt, response: Any) -> None:
 
 @quiet
 def _received(attempt: Attempt, response: Any) -> ReceivedResponse:
-    below = attempt.noted
-    if isinstance(below, ReceivedResponse):
-        version, peer = below.version, below.peer
-    else:
-        version, peer = version_of(response.raw), ()
-    return ReceivedResponse(response.status_code, version, peer, response.headers.items, response)
+    return ReceivedResponse(
+        response.status_code,
+        version_of(response.raw),
+        peer_of(attempt.connection),
+        response.headers.items,
+        response,
+    )
 
 
 def _timeouts(timeout: Any) -> Mapping[str, float]:

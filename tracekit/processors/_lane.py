@@ -48,6 +48,13 @@ def call_export(exporter: SpanExporter, spans: Sequence[ReadableSpan]) -> str:
     return "" if getattr(result, "name", None) == "SUCCESS" else "refused"
 
 
+def _size(spans: Sequence[ReadableSpan]) -> int:
+    try:
+        return sum([getattr(span, "size_hint", 1024) for span in spans])
+    except Exception:  # somebody else's span
+        return 1024 * len(spans)
+
+
 class _Request:
     """A call of an exporter's method, waiting for its turn in the lane's thread."""
 
@@ -96,6 +103,7 @@ class Lane:
         self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._left_behind: list[threading.Thread] = []
+        self._cannot_start = False
         self._under_way: tuple[float, _Batch] | None = None
         self._accepted = self._accepted_bytes = 0
         self._finished = self._finished_bytes = 0
@@ -113,75 +121,95 @@ class Lane:
 
     def put(self, last: int, spans: Sequence[ReadableSpan]) -> None:
         """Take a batch, or drop it when the lane is full."""
-        size = sum([getattr(span, "size_hint", 1024) for span in spans])
-        full = (
-            self._accepted - self._finished + len(spans) > self._limit
-            or self._accepted_bytes - self._finished_bytes + size > MAX_LANE_BYTES
-        )
-        if spans and (full or len(self._left_behind) >= MAX_LEFT_BEHIND):
-            self._dropped["queue_full" if full else "exporter_hangs"] += len(spans)
+        size = _size(spans)
+        reason = self._refusal(len(spans), size) if spans else ""
+        if reason:
+            self._dropped[reason] += len(spans)
             spans, size = (), 0
         self._accepted += len(spans)
         self._accepted_bytes += size
         self._queue.put((last, spans, size))
-        if self._thread is None:
-            self._start_thread()
+        self.start()
+
+    def _refusal(self, count: int, size: int) -> str:
+        if self._is_stuck():
+            return "exporter_hangs"
+        full = (
+            self._accepted - self._finished + count > self._limit
+            or self._accepted_bytes - self._finished_bytes + size > MAX_LANE_BYTES
+        )
+        return "queue_full" if full else ""
+
+    def _is_stuck(self) -> bool:
+        if len(self._left_behind) >= MAX_LEFT_BEHIND:
+            self._left_behind = [part for part in self._left_behind if part.is_alive()]
+        return len(self._left_behind) >= MAX_LEFT_BEHIND
+
+    def start(self) -> None:
+        """Start the lane's thread, unless it runs or too many hang already."""
+        if self._thread is not None:
+            return
+        with self._progress:
+            if self._thread is None and not self._is_stuck():
+                self._start_thread()
 
     def _start_thread(self) -> None:
-        thread = threading.Thread(
+        self._thread = thread = threading.Thread(
             target=self._run, args=(self._queue,), name=f"tracekit-{self.name}", daemon=True
         )
         try:
             thread.start()
-        except RuntimeError:  # the interpreter exits; drain_here() does the work
-            return
-        self._thread = thread
+        except RuntimeError:  # the interpreter exits; step_in() does the work
+            self._thread = None
+            self._cannot_start = True
 
     def check_timeout(self) -> None:
         """Leave an export behind that takes longer than it may, and go on without it."""
-        under_way = self._under_way
-        if under_way is None or time.monotonic() - under_way[0] < self._timeout_s:
-            return
+        # The worker and whoever flushes come here at the same time; one of them acts.
+        with self._progress:
+            under_way = self._under_way
+            if under_way is None or time.monotonic() - under_way[0] < self._timeout_s:
+                return
+            self._leave_behind(under_way[1], "timeout")
+            if not self._is_stuck():
+                self._start_thread()
+
+    def _leave_behind(self, batch: _Batch, reason: str) -> None:
+        """Give up a batch; its thread finds that it is not the lane's any more and ends."""
         if self._thread is not None:
-            self._left_behind = [part for part in self._left_behind if part.is_alive()]
             self._left_behind.append(self._thread)
-        # The thread that is left behind finds that it is not the lane's any more and ends.
         self._thread = None
-        self._settle(under_way[1], "timeout")
-        if len(self._left_behind) < MAX_LEFT_BEHIND:
-            self._start_thread()
+        self._settle(batch, reason)
 
     # The lane's thread ------------------------------------------------------------------
 
     def _run(self, batches: queue.SimpleQueue[_Batch]) -> None:
         context_api.attach(suppressed_context())
         me = threading.current_thread()
-        while batches is self._queue:
+        while self._thread is me and batches is self._queue:
             self._export(batches.get())
-            if self._thread is not me and self._thread is not None:
-                return
 
     def _export(self, batch: _Batch) -> None:
         reason = ""
+        under_way = self._under_way = (time.monotonic(), batch)
         if isinstance(batch[1], _Request):
             batch[1].answer()
-            return
-        if batch[1]:
-            under_way = self._under_way = (time.monotonic(), batch)
+        elif batch[1]:
             reason = call_export(self.exporter, batch[1])
-            if self._under_way is not under_way:
-                return  # it was given up meanwhile, and counted
-        self._settle(batch, reason)
+        with self._progress:
+            if self._under_way is under_way:  # else it was given up meanwhile, and counted
+                self._settle(batch, reason)
 
     def _settle(self, batch: _Batch, reason: str) -> None:
         last, spans, size = batch
+        count = 0 if isinstance(spans, _Request) else len(spans)
         self._under_way = None
         if reason:
-            self._failed[reason] += len(spans)
+            self._failed[reason] += count
             self._say_failure(reason)
         else:
-            self._exported += len(spans)
-        self._finished += len(spans)
+            self._exported += count
+        self._finished += count
         self._finished_bytes += size
         self.settled = max(self.settled, last)
         with self._progress:
@@ -194,17 +222,16 @@ class Lane:
 
     # Flushing ---------------------------------------------------------------------------
 
-    def drain_here(self, deadline: float) -> bool:
-        """Export what waits on the calling thread, when there is no thread to do it."""
+    def step_in(self, deadline: float) -> None:
+        """Export what waits on the calling thread, when no thread can be started for it."""
+        if not self._cannot_start or self._left_behind:
+            return
         token = context_api.attach(suppressed_context())
         try:
             while time.monotonic() < deadline:
-                try:
-                    batch = self._queue.get_nowait()
-                except queue.Empty:
-                    return True
-                self._export(batch)
-            return False
+                self._export(self._queue.get_nowait())
+        except queue.Empty:
+            return
         finally:
             context_api.detach(token)
 
@@ -217,21 +244,22 @@ class Lane:
         with self._progress:
             while self._accepted > self._finished and time.monotonic() < deadline:
                 self._progress.wait(min(IDLE_S, max(0.0, deadline - time.monotonic())))
-        under_way = self._under_way
-        if under_way is not None:
-            self._thread = None
-            self._settle(under_way[1], "exit")
+            if self._under_way is not None:
+                self._leave_behind(self._under_way[1], "exit")
         self._drop_queued()
         self._ask("shutdown", max(0.2, deadline - time.monotonic()))
+        self._thread = None
+        self._queue.put((0, (), 0))  # wakes the thread, which finds that it may go
 
     def _drop_queued(self) -> None:
         while True:
             try:
-                _last, spans, size = self._queue.get_nowait()
+                last, spans, size = self._queue.get_nowait()
             except queue.Empty:
                 return
             if isinstance(spans, _Request):
                 continue
+            self.settled = max(self.settled, last)
             self._dropped["exit"] += len(spans)
             self._finished += len(spans)
             self._finished_bytes += size
@@ -249,6 +277,9 @@ class Lane:
             try:
                 threading.Thread(target=request.answer_suppressed, daemon=True).start()
             except RuntimeError:
+                # An exporter that hangs would hang here too, and with it the exit.
+                if self._left_behind:
+                    return False
                 request.answer_suppressed()
         return request.wait(timeout_s)
 

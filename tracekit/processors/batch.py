@@ -24,6 +24,7 @@ was queued is the parent's) and starts its own worker at its first span.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -43,6 +44,9 @@ _logger = logging.getLogger("tracekit")
 DEFAULT_DELAY_MILLIS = 5_000
 DEFAULT_TIMEOUT_MILLIS = 30_000
 DEFAULT_BATCH_SIZE = 512
+MIN_DELAY_S = 0.01
+"""A delay of 0 asks for as soon as possible, not for a worker that never rests."""
+MAX_DIGITS = 18
 UNBOUNDED_QUEUE_SIZE = 1_000_000
 """Spans that may wait when no queue size is set: a backstop behind the bound in bytes."""
 
@@ -56,10 +60,12 @@ class BatchSpanProcessor(SpanProcessor):
             fit into the bound on memory.
         schedule_delay_millis: OTEL_BSP_SCHEDULE_DELAY; 5000.
         max_export_batch_size: OTEL_BSP_MAX_EXPORT_BATCH_SIZE; 512.
-        export_timeout_millis: For one call of ``export``; OTEL_BSP_EXPORT_TIMEOUT; 30000.
+        export_timeout_millis: For one call of ``export``; OTEL_BSP_EXPORT_TIMEOUT; 30000. With 0
+            there is no limit.
 
     Raises:
-        InvalidValueError: An argument is not positive, or the batch exceeds the queue.
+        InvalidValueError: A size is not positive, a time is negative, or the batch exceeds the
+            queue.
 
     Concurrency: all methods may be called from any thread.
     Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#batching-processor
@@ -75,28 +81,24 @@ class BatchSpanProcessor(SpanProcessor):
     ) -> None:
         several = isinstance(span_exporter, (list, tuple))
         exporters: list[Any] = list(span_exporter) if several else [span_exporter]  # type: ignore[arg-type]
-        self._queue_size = _setting("OTEL_BSP_MAX_QUEUE_SIZE", max_queue_size, None)
-        self._batch_size = int(
-            _setting("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", max_export_batch_size, DEFAULT_BATCH_SIZE)
-            or DEFAULT_BATCH_SIZE
+        self._limit = limit = _count("MAX_QUEUE_SIZE", max_queue_size, UNBOUNDED_QUEUE_SIZE)
+        self._batch_size = _count(
+            "MAX_EXPORT_BATCH_SIZE", max_export_batch_size, DEFAULT_BATCH_SIZE
         )
-        delay = _setting("OTEL_BSP_SCHEDULE_DELAY", schedule_delay_millis, DEFAULT_DELAY_MILLIS)
-        timeout = _setting("OTEL_BSP_EXPORT_TIMEOUT", export_timeout_millis, DEFAULT_TIMEOUT_MILLIS)
-        self._delay_s = (delay or DEFAULT_DELAY_MILLIS) / 1000
-        if self._queue_size is not None and self._batch_size > self._queue_size:
+        if self._batch_size > limit:
             if max_export_batch_size is not None and max_queue_size is not None:
                 raise InvalidValueError(
                     "max_export_batch_size", max_export_batch_size, "at most max_queue_size"
                 )
-            self._batch_size = int(self._queue_size)
-        limit = int(self._queue_size or UNBOUNDED_QUEUE_SIZE)
+            self._batch_size = limit
+        delay_s = _seconds("SCHEDULE_DELAY", schedule_delay_millis, DEFAULT_DELAY_MILLIS)
+        self._delay_s = min(max(delay_s, MIN_DELAY_S), threading.TIMEOUT_MAX)
+        # https://opentelemetry.io/docs/specs/otel/configuration/common/#timeout
+        timeout_s = _seconds("EXPORT_TIMEOUT", export_timeout_millis, DEFAULT_TIMEOUT_MILLIS)
+        timeout_s = timeout_s or math.inf
         self._progress = threading.Condition()
-        self._lanes = [
-            Lane(part, limit, (timeout or DEFAULT_TIMEOUT_MILLIS) / 1000, self._progress)
-            for part in exporters
-        ]
-        self._limit = limit
-        self._is_shut_down = False
+        self._lanes = [Lane(part, limit, timeout_s, self._progress) for part in exporters]
+        self._is_closing = self._is_shut_down = False
         self._begin()
         _fork.on_fork_in_child(self)
 
@@ -113,6 +115,7 @@ class BatchSpanProcessor(SpanProcessor):
         self._taken = 0
         self._unsampled = 0
         self._dropped = {"queue_full": 0, "after_shutdown": 0}
+        self._lost_and_told = 0
         self._flush_wanted = False
 
     def after_fork_in_child(self) -> None:
@@ -173,6 +176,9 @@ class BatchSpanProcessor(SpanProcessor):
 
     def _run(self) -> None:
         wake, intake = self._wake, self._intake
+        # Before the first batch: while the interpreter exits, no thread may start (Python 3.12).
+        for lane in self._lanes:
+            lane.start()
         while intake is self._intake and not self._is_shut_down:
             wake.wait(self._delay_s)
             wake.clear()
@@ -207,11 +213,13 @@ class BatchSpanProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Export what has ended so far; True only if all of it was exported within the time."""
         deadline = time.monotonic() + timeout_millis / 1000
-        lost_before = self._lost()
-        if not self._push(self._arrived(), deadline):
-            return False
-        flushed = [lane.flush_exporter(deadline) for lane in self._lanes]
-        return all(flushed) and self._lost() == lost_before
+        flushed = self._is_shut_down or (
+            self._push(self._arrived(), deadline)
+            and all([lane.flush_exporter(deadline) for lane in self._lanes])
+        )
+        # What was lost since the last flush has not arrived either, though nothing waits for it.
+        told, self._lost_and_told = self._lost_and_told, self._lost()
+        return flushed and self._lost_and_told == told
 
     def _arrived(self) -> int:
         with self._handing:
@@ -221,27 +229,31 @@ class BatchSpanProcessor(SpanProcessor):
         """Wait until every lane has settled the first ``target`` spans."""
         if self._worker is None and not self._intake:
             return True
-        if self._worker is None or not self._worker.is_alive():
-            self._hand_out()
-            drained = [lane.drain_here(deadline) for lane in self._lanes]
-            return all(drained)
         self._flush_wanted = True
         self._wake.set()
-        with self._progress:
-            while any(lane.settled < target for lane in self._lanes):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
+        if self._worker is None or not self._worker.is_alive():
+            self._hand_out()
+        while not self._is_settled(target):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with self._progress:
                 # The wait is short because a hanging export must be noticed meanwhile.
-                self._progress.wait(min(left, 0.1))
-                for lane in self._lanes:
-                    lane.check_timeout()
+                self._progress.wait_for(lambda: self._is_settled(target), min(left, 0.1))
+            for lane in self._lanes:
+                lane.check_timeout()
+                lane.step_in(deadline)
         return True
+
+    def _is_settled(self, target: int) -> bool:
+        return all(lane.settled >= target for lane in self._lanes)
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:
         """Export what is queued, within the time, and stop; the rest is counted as dropped."""
-        if self._is_shut_down:
-            return
+        with self._handing:
+            if self._is_closing:
+                return
+            self._is_closing = True
         deadline = time.monotonic() + timeout_millis / 1000
         self._push(self._arrived(), deadline)
         self._is_shut_down = True
@@ -255,44 +267,65 @@ class BatchSpanProcessor(SpanProcessor):
 
     def received(self) -> int:
         """Return how many ended spans came here since the process began."""
-        return self._taken + len(self._intake) + sum(self._dropped.values())
+        with self._handing:
+            return self._taken + len(self._intake) + sum(self._dropped.values())
 
     def _lost(self) -> int:
         return sum(self._dropped.values()) + sum(lane.lost() for lane in self._lanes)
 
     def stats(self) -> dict[str, Any]:
-        return {
-            "processor": "batch",
-            "received": self.received(),
-            "not_sampled": self._unsampled,
-            "queued": len(self._intake),
-            "queue_capacity": self._limit,
-            "dropped": dict(self._dropped),
-            "exporters": [lane.stats() for lane in self._lanes],
-        }
+        with self._handing:
+            return {
+                "processor": "batch",
+                "received": self.received(),
+                "not_sampled": self._unsampled,
+                "queued": len(self._intake),
+                "queue_capacity": self._limit,
+                "dropped": dict(self._dropped),
+                "exporters": [lane.stats() for lane in self._lanes],
+            }
 
 
 def _is_sampled(span: Any) -> bool:
-    flags = getattr(span, "trace_flags", None)
-    return bool((span.context.trace_flags if flags is None else flags) & 1)
+    try:
+        flags = getattr(span, "trace_flags", None)
+        return bool((span.context.trace_flags if flags is None else flags) & 1)
+    except Exception:  # not a span; the worker goes on with the others
+        return False
 
 
-def _setting(variable: str, argument: float | None, default: float | None) -> float | None:
+def _count(name: str, argument: int | None, default: int) -> int:
     """Return an argument, else its environment variable, else the default.
 
     A variable that cannot be used is reported and ignored, as the specification asks; an
-    argument is refused. https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    argument is refused. https://opentelemetry.io/docs/specs/otel/configuration/common/#numeric
     """
-    if argument is not None:
-        if isinstance(argument, bool) or argument <= 0:
-            raise InvalidValueError(variable.lower().removeprefix("otel_bsp_"), argument, "above 0")
-        return argument
-    text = os.environ.get(variable, "").strip()
+    if argument is None:
+        return _variable(name, default, 1)
+    if isinstance(argument, bool) or not isinstance(argument, int) or argument <= 0:
+        raise InvalidValueError(name.lower(), argument, "a whole number above 0")
+    return argument
+
+
+def _seconds(name: str, millis: float | None, default: int) -> float:
+    if millis is None:
+        return _variable(name, default, 0) / 1000
+    # Written so that NaN is refused too.
+    if isinstance(millis, bool) or not isinstance(millis, (int, float)) or not millis >= 0:
+        raise InvalidValueError(f"{name.lower()}_millis", millis, "a number that is not negative")
+    return millis / 1000
+
+
+def _variable(name: str, default: int, least: int) -> int:
+    text = os.environ.get(f"OTEL_BSP_{name}", "").strip()
     if not text:
         return default
-    if text.isdecimal() and int(text) > 0:
+    # More digits than these are no number of spans or milliseconds, and int() may refuse them.
+    if text.isdecimal() and len(text) <= MAX_DIGITS and int(text) >= least:
         return int(text)
-    _logger.warning("%s=%r is ignored: expected a whole number above 0", variable, text)
+    _logger.warning(
+        "OTEL_BSP_%s=%r is ignored: expected a whole number, at least %d", name, text[:80], least
+    )
     return default
 
 

@@ -68,9 +68,11 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
 
 def check_version(db: sqlite3.Connection, path: Path) -> bool:
     """Return whether the file holds our schema; False when it is empty."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    owner = db.execute("PRAGMA application_id").fetchone()[0]
-    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    # One statement is one snapshot: another process may be making the tables right now.
+    version, owner, tables = db.execute(
+        "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+        "FROM pragma_user_version, pragma_application_id"
+    ).fetchone()
     if owner == version == tables == 0:
         return False
     if owner != APPLICATION_ID:

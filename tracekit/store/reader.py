@@ -28,6 +28,7 @@ from tracekit.store.origins import read_resource, read_scope
 from tracekit.store.process import is_lost
 from tracekit.store.query import Clause, SpanFilter, TraceFilter
 from tracekit.store.rows import Row, SpanDecoder
+from tracekit.store.summaries import COLUMNS, ORDERS, resolve, summarise
 
 __all__ = ["Order", "StoreReader"]
 
@@ -35,14 +36,6 @@ Order = Literal["newest", "slowest"]
 
 _WAIT_S = 2.0
 _COMMON = 2000
-_SUMMARY = (
-    "id, trace_id, name, service, kind, start_ns, end_ns, span_count, error_count, status, "
-    "root_rank, removed, pinned, note"
-)
-_ORDERS = {
-    "newest": "start_ns DESC, id DESC",
-    "slowest": "end_ns - start_ns DESC, start_ns DESC, id DESC",
-}
 
 
 class StoreReader:
@@ -89,12 +82,12 @@ class StoreReader:
         """
         with self._snapshot() as db:
             found = islice(self._matching_traces(db, where, spans, order, limit), limit)
-            return self._summaries(db, list(found))
+            return [summarise(db, row) for row in list(found)]
 
     def summary(self, trace: str | int = "last") -> TraceSummary:
         """Return the summary of one trace, named as for ``trace``."""
         with self._snapshot() as db:
-            return self._summaries(db, [self._resolve(db, trace)])[0]
+            return summarise(db, resolve(db, trace, self.path))
 
     def spans(
         self,
@@ -115,7 +108,7 @@ class StoreReader:
     def resolve(self, trace: str | int = "last") -> int:
         """Return the id of a trace, named as for ``trace``."""
         with self._snapshot() as db:
-            return int.from_bytes(self._resolve(db, trace)[1], "big")
+            return int.from_bytes(resolve(db, trace, self.path)[1], "big")
 
     def trace(self, trace: str | int = "last") -> list[SpanRecord]:
         """Return the spans of one trace by start; those under way have no ``end_time``.
@@ -125,7 +118,7 @@ class StoreReader:
                 when no other begins so; or ``last``, the one whose local root started last.
         """
         with self._snapshot() as db:
-            number, packed = self._resolve(db, trace)[:2]
+            number, packed = resolve(db, trace, self.path)[:2]
             spans = [span for span, _ in self._spans_of(db, number, packed)]
             ended = {span.context.span_id for span in spans}
             started = [item.span for item in self._started(db, Clause("trace = ?", (number,)))]
@@ -237,7 +230,7 @@ class StoreReader:
             clause = Clause.all_of([clause, self._with_segments(db, spans)])
         top = f"LIMIT {max(limit, 0)}" if spans.is_empty() else ""
         yield from db.execute(
-            f"SELECT {_SUMMARY} FROM traces WHERE {clause.sql} ORDER BY {_ORDERS[order]} {top}",
+            f"SELECT {COLUMNS} FROM traces WHERE {clause.sql} ORDER BY {ORDERS[order]} {top}",
             clause.parameters,
         )
 
@@ -306,27 +299,6 @@ class StoreReader:
         span = decoder.decode(json.loads(text), self._resource(db, resource))
         return UnfinishedSpan(span, int(process.partition(":")[0]), lost)
 
-    def _resolve(self, db: sqlite3.Connection, trace: str | int) -> Sequence[Any]:
-        if trace == "last":
-            return _last_trace(db, self.path)
-        text = f"{trace:032x}" if isinstance(trace, int) else trace.strip().lower()
-        text = text.removeprefix("0x")
-        low, high = _id_range(text)
-        found = db.execute(
-            f"SELECT {_SUMMARY} FROM traces WHERE trace_id BETWEEN ? AND ? LIMIT 6", (low, high)
-        ).fetchall()
-        if not found:
-            raise StoreError(f"no trace {text!r} in {self.path}; `tracekit ls` lists what is there")
-        if len(found) > 1:
-            several = ", ".join(row[1].hex() for row in found[:5])
-            raise StoreError(f"several traces begin with {text!r}: {several}; give more digits")
-        return tuple(found[0])
-
-    def _summaries(
-        self, db: sqlite3.Connection, rows: Sequence[Sequence[Any]]
-    ) -> list[TraceSummary]:
-        return [_summary(row, _services(db, row[0]), _processes(db, row[0])) for row in rows]
-
     def _resource(self, db: sqlite3.Connection, number: int) -> Resource:
         found = self._resources.get(number)
         if found is None:
@@ -392,59 +364,6 @@ class _Scopes(Mapping[int, InstrumentationScope]):
 
 def _span_order(span: SpanRecord) -> tuple[int, int]:
     return span.start_time, span.context.span_id
-
-
-def _last_trace(db: sqlite3.Connection, path: Path) -> Sequence[Any]:
-    for condition in ("root_rank >= 2", "1"):
-        found = db.execute(
-            f"SELECT {_SUMMARY} FROM traces WHERE {condition} ORDER BY {_ORDERS['newest']} LIMIT 1"
-        ).fetchone()
-        if found:
-            return tuple(found)
-    raise StoreError(f"no traces in {path} yet: run your program under `tracekit run`")
-
-
-def _id_range(text: str) -> tuple[bytes, bytes]:
-    try:
-        return bytes.fromhex(text.ljust(32, "0")), bytes.fromhex(text.ljust(32, "f"))
-    except ValueError:
-        raise StoreError(
-            f"{text!r} is not a trace id: expected up to 32 hexadecimal digits, or last"
-        ) from None
-
-
-def _services(db: sqlite3.Connection, trace: int) -> tuple[str, ...]:
-    rows = db.execute(
-        "SELECT service FROM resources WHERE id IN (SELECT resource FROM segments WHERE trace = ? "
-        "UNION SELECT resource FROM started WHERE trace = ?) GROUP BY service ORDER BY service",
-        (trace, trace),
-    )
-    return tuple([row[0] for row in rows])
-
-
-def _processes(db: sqlite3.Connection, trace: int) -> list[str]:
-    return [row[0] for row in db.execute("SELECT process FROM started WHERE trace = ?", (trace,))]
-
-
-def _summary(row: Sequence[Any], services: tuple[str, ...], processes: list[str]) -> TraceSummary:
-    return TraceSummary(
-        trace_id=int.from_bytes(row[1], "big"),
-        name=row[2],
-        service=row[3],
-        kind=row[4],
-        start_ns=row[5],
-        end_ns=row[6],
-        span_count=row[7],
-        error_count=row[8],
-        failed=row[9] == 2,
-        has_root=row[10] == 3,
-        services=services,
-        unfinished=len(processes),
-        lost=sum(map(is_lost, processes)),
-        removed=row[11],
-        pinned=bool(row[12]),
-        note=row[13],
-    )
 
 
 def _cursor(db: sqlite3.Connection) -> str:

@@ -165,4 +165,5 @@ def _return_pages(db: sqlite3.Connection) -> None:
     """Give a few free pages back to the disk, when so many are free that it matters."""
     (free,) = db.execute("PRAGMA freelist_count").fetchone()
     if free > _SPARE_PAGES:
-        db.execute("PRAGMA incremental_vacuum(512)").fetchall()
+        # A step of this pragma returns one page and a row of no columns, at which execute stops.
+        db.executescript("PRAGMA incremental_vacuum(512)")

@@ -26,7 +26,7 @@ UNCLEAN = -1
 """In place of a term: the pair must be cleaned before it can be stored."""
 
 _CACHED = 4096
-_NO_TERM = frozenset({float("inf"), float("-inf")})
+_NO_TERM = frozenset({"nan", "inf", "-inf"})
 _INT64 = 1 << 63
 _NUMBERS = frozenset({bool, float, int})
 
@@ -60,7 +60,7 @@ def wanted_terms(key: str, value: Any) -> list[bytes]:
     Text stands for a number as well (``status=200``), as it comes from a command line, and a
     number for its text, which is how one beyond 64 bits is stored.
     """
-    if not isinstance(value, (str, int, float)) or value in _NO_TERM or value != value:
+    if not isinstance(value, (str, int, float)) or repr(value) in _NO_TERM:
         return []
     candidates = {value, str(value), _number(value)} - {None}
     return [pack_terms([term((key, candidate))]) for candidate in candidates]

@@ -135,8 +135,7 @@ class StoreWriter:
         with self._own_lock():
             self._transact(_clear)
             if self._db is not None:
-                self._db.execute("PRAGMA incremental_vacuum").fetchall()
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._db.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the connection; the next write opens it again."""
