@@ -11,12 +11,18 @@ that setting once and one trace would otherwise mix ``http.method`` and
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, entry_points
+from importlib.metadata import (
+    Distribution,
+    EntryPoint,
+    PackageNotFoundError,
+    distribution,
+    entry_points,
+)
 from typing import Any
 
 __all__ = ["ContribStatus", "active", "load", "unload"]
@@ -81,11 +87,11 @@ def _load_one(
     point: EntryPoint, covered: frozenset[str], disabled: frozenset[str]
 ) -> ContribStatus:
     reason = _hindrance(point, covered, disabled) or _instrument(point)
-    distribution = point.dist
+    package = point.dist
     return ContribStatus(
         point.name,
-        distribution.name if distribution else "",
-        distribution.version if distribution else "",
+        package.name if package else "",
+        package.version if package else "",
         not reason,
         reason or "active",
     )
@@ -96,17 +102,33 @@ def _hindrance(point: EntryPoint, covered: frozenset[str], disabled: frozenset[s
         return "disabled"
     if point.name in covered:
         return "covered by tracekit"
-    return _conflict(point.dist)
+    return _missing(point.dist)
 
 
-def _conflict(distribution: Distribution | None) -> str:
-    """Say why the library at hand does not fit the instrumentation, if it does not."""
-    try:
-        dependencies = importlib.import_module("opentelemetry.instrumentation.dependencies")
-        conflict = dependencies.get_dist_dependency_conflicts(distribution)
-    except Exception:  # an older package, or one that is broken: instrument() checks again
+_INSTRUMENTS = re.compile(r"([A-Za-z0-9._-]+).*extra == .instruments")
+
+
+def _missing(package: Distribution | None) -> str:
+    """Say which library is missing, as far as the package's metadata tell.
+
+    Loading an instrumentor only to hear that its library is not there would import much for
+    nothing; whether the version fits is what ``instrument()`` itself checks.
+    """
+    wanted = [
+        match[1]
+        for line in (package and package.requires) or ()
+        if (match := _INSTRUMENTS.match(line))
+    ]
+    if not wanted or any(_is_installed(name) for name in wanted):
         return ""
-    return str(conflict) if conflict else ""
+    return f"{' or '.join(wanted)} is not installed"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return bool(distribution(name))
+    except PackageNotFoundError:
+        return False
 
 
 def _instrument(point: EntryPoint) -> str:

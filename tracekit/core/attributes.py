@@ -14,15 +14,19 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["EMPTY", "MUTABLE", "all_plain", "clean", "snapshot"]
+__all__ = ["EMPTY", "MUTABLE", "all_plain", "clean", "nanoseconds", "snapshot", "snapshots", "text"]
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 MAX_DEPTH = 16
 MAX_ITEMS = 4096
+MAX_MEMBERS = 16_384
 MAX_TEXT = 4 * 1024 * 1024
-"""Bounds for what no limit of the user's covers: nesting, members of a container, and the
-length of a text that we make ourselves by ``str()``."""
+"""Bounds for what no limit of the user's covers: nesting, members of one container, members of
+all containers inside a value (a list that holds itself ten times has 10**16 at depth 16), and
+the length of a text that we make ourselves by ``str()``."""
+
+MAX_NANOSECONDS = 2**63 - 1
 
 _PLAIN: frozenset[Any] = frozenset({str, bool, int, float, bytes, type(None)})
 MUTABLE: frozenset[Any] = frozenset({list, dict, set, bytearray})
@@ -33,7 +37,28 @@ def snapshot(value: Any) -> Any:
 
     Shallow: this runs on the caller's path.
     """
-    return value.copy() if value.__class__ in MUTABLE else value
+    try:
+        return value.copy() if type(value) in MUTABLE else value
+    except TypeError:  # an object whose class cannot be hashed
+        return value
+
+
+def snapshots(attributes: Any) -> dict[str, Any] | None:
+    """Copy attributes; None when they are not a mapping, or one that raises."""
+    try:
+        return {key: snapshot(value) for key, value in attributes.items()}
+    except Exception:
+        return None
+
+
+class _Bounds:
+    """What reading one value may still cost, and how long its texts may be."""
+
+    __slots__ = ("left", "max_length")
+
+    def __init__(self, max_length: int | None) -> None:
+        self.max_length = max_length
+        self.left = MAX_MEMBERS
 
 
 def clean(
@@ -54,16 +79,24 @@ def clean(
     for key, value in items:
         if max_count is not None and len(kept) >= max_count:
             break
-        if key and isinstance(key, str):
-            kept[key] = _clean_member(value, max_length, 0)
+        if _is_fit(key):
+            kept[str.__str__(key)] = _clean_member(value, _Bounds(max_length), 0)
     return MappingProxyType(kept), len(items) - len(kept)
+
+
+def _is_fit(key: Any) -> bool:
+    # Not isinstance(), which asks for __class__, nor bool(): both may be the object's own code.
+    return issubclass(type(key), str) and str.__len__(key) > 0
 
 
 def all_plain(items: Iterable[tuple[Any, Any]]) -> bool:
     """Whether every attribute can be exported as it is."""
-    for key, value in items:
-        if value.__class__ not in _PLAIN or key.__class__ is not str or not key:
-            return False
+    try:
+        for key, value in items:
+            if type(value) not in _PLAIN or type(key) is not str or not key:
+                return False
+    except TypeError:  # an object whose class cannot be hashed
+        return False
     return True
 
 
@@ -75,33 +108,33 @@ def _items(attributes: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
         return []
 
 
-def _clean_value(value: Any, max_length: int | None, depth: int) -> Any:
-    kind = value.__class__
+def _clean_value(value: Any, bounds: _Bounds, depth: int) -> Any:
+    kind = type(value)
     if kind is str:
-        return value if max_length is None else value[:max_length]
+        return value if bounds.max_length is None else value[: bounds.max_length]
     if kind in _PLAIN:
         return value
     if depth >= MAX_DEPTH:
         return "..."
-    return _clean_rich(value, max_length, depth)
+    return _clean_rich(value, bounds, depth)
 
 
-def _clean_rich(value: Any, max_length: int | None, depth: int) -> Any:
+def _clean_rich(value: Any, bounds: _Bounds, depth: int) -> Any:
     if isinstance(value, enum.Enum):
-        return _clean_value(value.value, max_length, depth + 1)
+        return _clean_value(value.value, bounds, depth + 1)
     if isinstance(value, (str, bool, int, float, bytes)):
-        return _base_value(value, max_length)
+        return _base_value(value, bounds.max_length)
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, Mapping):
-        return _clean_mapping(value, max_length, depth)
+        return _clean_mapping(value, bounds, depth)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
-        return _clean_mapping(fields, max_length, depth)
+        return _clean_mapping(fields, bounds, depth)
     if isinstance(value, (Sequence, Set)):
         items = islice(_sized(value), MAX_ITEMS)
-        return tuple(_clean_member(item, max_length, depth + 1) for item in items)
-    return _clean_other(value, max_length, depth)
+        return tuple(_clean_member(item, bounds, depth + 1) for item in items)
+    return _clean_other(value, bounds, depth)
 
 
 def _base_value(value: Any, max_length: int | None) -> Any:
@@ -114,16 +147,19 @@ def _base_value(value: Any, max_length: int | None) -> Any:
     return float.__float__(value) if isinstance(value, float) else int.__int__(value)
 
 
-def _clean_mapping(value: Mapping[Any, Any], max_length: int | None, depth: int) -> dict[str, Any]:
+def _clean_mapping(value: Mapping[Any, Any], bounds: _Bounds, depth: int) -> dict[str, Any]:
     return {
-        _text(key, max_length): _clean_member(item, max_length, depth + 1)
+        _text(key, bounds.max_length): _clean_member(item, bounds, depth + 1)
         for key, item in islice(value.items(), MAX_ITEMS)
     }
 
 
-def _clean_member(value: Any, max_length: int | None, depth: int) -> Any:
+def _clean_member(value: Any, bounds: _Bounds, depth: int) -> Any:
+    bounds.left -= 1
+    if bounds.left < 0:
+        return "..."
     try:
-        return _clean_value(value, max_length, depth)
+        return _clean_value(value, bounds, depth)
     except Exception as error:
         return f"<{type(error).__name__} while reading {type(value).__name__}>"
 
@@ -138,23 +174,23 @@ def _sized(value: Iterable[Any]) -> Iterable[Any]:
         return value
 
 
-def _clean_other(value: Any, max_length: int | None, depth: int) -> Any:
+def _clean_other(value: Any, bounds: _Bounds, depth: int) -> Any:
     item = getattr(value, "item", None)
     if callable(item) and getattr(value, "ndim", None) == 0:  # a numpy scalar
-        return _clean_value(item(), max_length, depth + 1)
+        return _clean_value(item(), bounds, depth + 1)
     tolist = getattr(value, "tolist", None)
     if callable(tolist) and hasattr(value, "dtype"):  # a numpy array
-        return _array(value, tolist, max_length, depth)
+        return _array(value, tolist, bounds, depth)
     dump = getattr(value, "model_dump", None)
     if callable(dump) and not isinstance(value, type):  # a pydantic model
-        return _clean_value(dump(), max_length, depth + 1)
-    return _text(value, max_length)
+        return _clean_value(dump(), bounds, depth + 1)
+    return _text(value, bounds.max_length)
 
 
-def _array(value: Any, tolist: Any, max_length: int | None, depth: int) -> Any:
+def _array(value: Any, tolist: Any, bounds: _Bounds, depth: int) -> Any:
     if getattr(value, "size", MAX_ITEMS + 1) > MAX_ITEMS:
         return f"<array of shape {getattr(value, 'shape', '?')}>"
-    return _clean_value(tolist(), max_length, depth + 1)
+    return _clean_value(tolist(), bounds, depth + 1)
 
 
 def _text(value: Any, max_length: int | None) -> str:
@@ -168,6 +204,19 @@ def _text(value: Any, max_length: int | None) -> str:
     else:
         text = _str(value)
     return text[: MAX_TEXT if max_length is None else max_length]
+
+
+def nanoseconds(value: Any) -> int | None:
+    """Return what should be Unix nanoseconds as such; None when it is no number."""
+    try:
+        return min(max(int(value), 0), MAX_NANOSECONDS) if isinstance(value, (int, float)) else None
+    except (ValueError, OverflowError):  # NaN and infinity
+        return None
+
+
+def text(value: Any) -> str:
+    """Return what should be a text as one."""
+    return value if type(value) is str else _text(value, None)
 
 
 def _str(value: Any) -> str:

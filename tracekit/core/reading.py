@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, format_span_id
 
-from tracekit.core.attributes import EMPTY, all_plain, clean
+from tracekit.core.attributes import EMPTY, all_plain, clean, text
 from tracekit.core.binding import Binding, LocalTrace, SpanOptions
 from tracekit.core.otel_context import span_context
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
@@ -23,6 +23,17 @@ class RawEvent(NamedTuple):
     name: str
     attributes: Mapping[str, Any] | None
     timestamp: int
+
+
+def _bytes_of(attributes: Mapping[str, Any] | None) -> int:
+    """Estimate without calling any code of the values: their own would run in the worker."""
+    size = 0
+    for value in tuple(attributes.values()) if attributes else ():
+        try:
+            size += 64 + (len(value) if type(value) in SIZED else 0)
+        except TypeError:  # an object whose class cannot be hashed
+            size += 64
+    return size
 
 
 class _ReadLink(Link):
@@ -77,11 +88,12 @@ class Reading:
 
     @property
     def name(self) -> str:
-        return self._name
+        return text(self._name)
 
     @property
     def kind(self) -> SpanKind:
-        return self._kind
+        kind: object = self._kind
+        return kind if isinstance(kind, SpanKind) else SpanKind.INTERNAL
 
     @property
     def parent(self) -> SpanContext | None:
@@ -111,9 +123,11 @@ class Reading:
     def _cleaned(self) -> tuple[Attributes, int]:
         if self._clean is not None:
             return self._clean
+        # Asked before reading: what is written between reading and the end would be missing.
+        is_final = self._end is not None
         limits = self._binding.limits
         cleaned = clean(self._attributes, limits.max_span_attribute_length)
-        if self._end is not None:
+        if is_final:
             self._clean = cleaned  # type: ignore[misc]
         return cleaned
 
@@ -126,7 +140,7 @@ class Reading:
         kept, dropped = clean(
             raw.attributes, limits.max_attribute_length, limits.max_event_attributes
         )
-        return Event(raw.name, kept, raw.timestamp, dropped)
+        return Event(text(raw.name), kept, raw.timestamp, dropped)
 
     @property
     def links(self) -> Sequence[Link]:
@@ -187,8 +201,8 @@ class Reading:
             state.to_header() if state else "",
             code._value_,
             description,
-            self._name,
-            self._kind,
+            self._name if type(self._name) is str else self.name,
+            self._kind if type(self._kind) is SpanKind else self.kind,
             self._start + offset,
             None if end is None else end + offset,
             attributes,
@@ -237,10 +251,9 @@ class Reading:
         """Roughly how many bytes of memory the span holds, for bounds on queues."""
         size = 600
         if self._attributes:
-            for value in self._attributes.values():
-                size += 64 + (len(value) if value.__class__ in SIZED else 0)
+            size += _bytes_of(self._attributes)
         if self._events:
-            size += sum([500 + len(str(event.attributes)) for event in self._events])
+            size += sum([500 + _bytes_of(event.attributes) for event in tuple(self._events)])
         return size
 
     @property

@@ -24,7 +24,7 @@ no other thread can interrupt under the GIL; none takes a lock. A write that rac
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -33,7 +33,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
 
 from tracekit.core.ambient import inherited_attributes
-from tracekit.core.attributes import EMPTY, MUTABLE, snapshot
+from tracekit.core.attributes import EMPTY, MUTABLE, nanoseconds, snapshots, text
 from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Binding, LocalTrace
 from tracekit.core.dropped import DroppedSpan
 from tracekit.core.exception_event import describe, exception_attributes
@@ -142,10 +142,13 @@ class Span(Reading, trace_api.Span):
         return DroppedSpan(self._binding, trace, self._name)
 
     def _check_attributes(self, attributes: dict[str, Any]) -> None:
-        for value in attributes.values():
-            if value.__class__ in MUTABLE:
-                self._attributes = {key: snapshot(item) for key, item in attributes.items()}
-                break
+        try:
+            for value in attributes.values():
+                if type(value) in MUTABLE:
+                    self._attributes = snapshots(attributes)
+                    break
+        except TypeError:  # an object whose class cannot be hashed
+            self._attributes = snapshots(attributes)
         limit = self._binding.max_attributes
         if limit is not None and len(attributes) > limit:
             self._dropped_attributes = len(attributes) - limit
@@ -154,15 +157,26 @@ class Span(Reading, trace_api.Span):
     def _inherit(self, context: Context) -> None:
         """Add what ``tracekit.attributes(...)`` put into the context; own values win."""
         inherited = inherited_attributes(context)
-        if inherited:
-            self._attributes = {**inherited, **(self._attributes or EMPTY)}
+        if not inherited:
+            return
+        own = self._attributes or EMPTY
+        merged = {**inherited, **own}
+        limit = self._binding.max_attributes
+        if limit is not None and len(merged) > limit:
+            self._dropped_attributes += len(merged) - limit
+            merged = dict(list({**own, **merged, **own}.items())[:limit])
+        self._attributes = merged
 
     def _apply_options(self) -> None:
         options = self._options
-        if options.start_time is not None:
-            self._start = options.start_time - self._trace[3]
-        for link in options.links:
-            self._append_link(link)
+        start_time = nanoseconds(options.start_time)
+        if start_time is not None:
+            self._start = start_time - self._trace[3]
+        try:
+            for link in options.links:
+                self._append_link(link)
+        except TypeError:  # not a sequence: the program goes on
+            self._dropped_links += 1
 
     # Writing -----------------------------------------------------------------------------
 
@@ -173,17 +187,15 @@ class Span(Reading, trace_api.Span):
         attributes = self._attributes
         if attributes is None:
             self._attributes = attributes = {}
-        if value.__class__ in MUTABLE:
-            value = value.copy()
         limit = self._binding.max_attributes
-        if limit is None or len(attributes) < limit:
-            try:
+        try:
+            if type(value) in MUTABLE:
+                value = value.copy()
+            if limit is None or len(attributes) < limit or key in attributes:
                 attributes[key] = value
-            except TypeError:  # a key that cannot be hashed
+            else:
                 self._dropped_attributes += 1
-        elif key in attributes:
-            attributes[key] = value
-        else:
+        except Exception:  # a key, or an object's class, that cannot be hashed
             self._dropped_attributes += 1
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
@@ -204,13 +216,17 @@ class Span(Reading, trace_api.Span):
         if self._end is not None:
             self._binding.count_late_write()
             return
+        if timestamp is not None:
+            timestamp = nanoseconds(timestamp)
         if timestamp is None:
             timestamp = self._binding.monotonic_ns() + self._trace[3]
         if attributes:
-            attributes = {key: snapshot(value) for key, value in attributes.items()}
+            attributes = snapshots(attributes)
         events = self._events
         if events is None:
-            self._events = events = deque(maxlen=self._binding.limits.max_events)
+            # One call, so that of two threads which add the first event neither loses it.
+            made: deque[RawEvent] = deque(maxlen=self._binding.limits.max_events)
+            events = self.__dict__.setdefault("_events", made)
         if len(events) == events.maxlen:
             self._dropped_events += 1
         events.append(RawEvent(name, attributes, timestamp))
@@ -223,8 +239,10 @@ class Span(Reading, trace_api.Span):
 
     def _append_link(self, link: Link) -> None:
         """Keep a link, unless it says nothing: no valid context, attributes or trace state."""
-        context: Any = link.context
-        if context is None or not (context.is_valid or link.attributes or context.trace_state):
+        context: Any = getattr(link, "context", None)
+        if not isinstance(context, SpanContext):
+            return
+        if not (context.is_valid or link.attributes or context.trace_state):
             return
         if self._links is None:
             self._links = []
@@ -232,8 +250,7 @@ class Span(Reading, trace_api.Span):
         if limit is not None and len(self._links) >= limit:
             self._dropped_links += 1
             return
-        attributes = {key: snapshot(value) for key, value in (link.attributes or {}).items()}
-        self._links.append(Link(context, attributes))
+        self._links.append(Link(context, snapshots(link.attributes or EMPTY)))
 
     def update_name(self, name: str) -> None:
         if self._end is None:
@@ -249,6 +266,8 @@ class Span(Reading, trace_api.Span):
         code: Any = status
         if isinstance(status, Status):
             code, description = status.status_code, status.description
+        if description is not None:
+            description = text(description)
         if self._end is not None:
             self._binding.count_late_write()
         elif (code is OK or code is ERROR) and self._status[0] is not OK:
@@ -265,7 +284,9 @@ class Span(Reading, trace_api.Span):
             self._binding.count_late_write()
             return
         recorded = exception_attributes(exception, escaped)
-        self.add_event("exception", {**recorded, **(attributes or EMPTY)}, timestamp)
+        if attributes:
+            recorded.update(snapshots(attributes) or EMPTY)
+        self.add_event("exception", recorded, timestamp)
 
     def is_recording(self) -> bool:
         return self._end is None
@@ -279,14 +300,26 @@ class Span(Reading, trace_api.Span):
         binding = self._binding
         # The clock is read before the test: between the test and the assignment no other
         # thread can run, so of two threads that end a span one wins.
-        end = binding.monotonic_ns() if end_time is None else end_time - self._trace[3]
+        end = binding.monotonic_ns()
+        if end_time is not None:
+            given = nanoseconds(end_time)
+            end = end if given is None else given - self._trace[3]
+        if binding.on_ending is not None and not self._tell_ending(binding.on_ending):
+            return
         if self._end is None:
-            if binding.on_ending is not None:
-                binding.on_ending(self)
             self._end = end
             binding.on_end(self)
         else:
             binding.count_late_write()
+
+    def _tell_ending(self, on_ending: Callable[[trace_api.Span], None]) -> bool:
+        """Call the processors that may still write; only for the first who ends the span."""
+        first = object()
+        if self._end is not None or self.__dict__.setdefault("_ending", first) is not first:
+            self._binding.count_late_write()
+            return False
+        on_ending(self)
+        return True
 
     def __enter__(self) -> Span:
         return self
@@ -310,10 +343,13 @@ class Span(Reading, trace_api.Span):
         """
         if self._end is not None or not isinstance(exception, Exception):
             return
-        if self._options.record_exception:
-            self.record_exception(exception, escaped=escaped)
-        if self._options.set_status_on_exception:
-            self.set_status(ERROR, describe(exception))
+        try:
+            if self._options.record_exception:
+                self.record_exception(exception, escaped=escaped)
+            if self._options.set_status_on_exception:
+                self.set_status(ERROR, describe(exception))
+        except Exception:  # no stack is left where a recursion failed; the span must still end
+            self._status = (ERROR, None)
 
 
 RECORDING.add(Span)
