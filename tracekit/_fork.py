@@ -39,7 +39,8 @@ def check_pid() -> None:
     if pid == _pid:
         return
     _pid = pid
-    for reference in _aware:
+    # A copy: a listener that dies meanwhile takes itself off the list.
+    for reference in tuple(_aware):
         listener = reference()
         if listener is not None:
             listener.after_fork_in_child()

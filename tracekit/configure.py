@@ -18,7 +18,7 @@ from tracekit.core import exit_hooks, face
 from tracekit.core import provider as core_provider
 from tracekit.core.ids import RandomIdGenerator
 from tracekit.core.limits import SpanLimits
-from tracekit.core.resource import Resource
+from tracekit.core.resource import UNKNOWN_SERVICE, Resource
 from tracekit.core.tracer import Tracer
 from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameError
 from tracekit.interfaces import IdGenerator, Instrumentor, Sampler, SpanExporter
@@ -132,7 +132,11 @@ def configure(
             "schedule_delay_millis": schedule_delay_millis,
         }
     )
-    # Everything that can be wrong is made before anything is changed.
+    # Everything that can be wrong is made before anything is changed; exporters, which may hold
+    # something open, come last.
+    for processor in processors:
+        _checked("processors", processor, "on_end")
+    propagator = _propagator(found)
     parts = {
         "sampler": _sampler(found),
         "resource": _resource(found, resource),
@@ -140,7 +144,6 @@ def configure(
         "id_generator": id_generator or _id_generator(found) or RandomIdGenerator(),
     }
     chain = [*processors, *_batch(found)]
-    propagator = _propagator(found)
     provider = _install(parts, chain)
     _state.settings = found
     if _state.previous_propagator is None:
@@ -158,13 +161,13 @@ def _install(parts: dict[str, Any], chain: list[Any]) -> TracerProvider:
     if provider is None:
         provider = TracerProvider(parts["sampler"], parts["resource"], span_limits=parts["limits"])
         trace_api.set_tracer_provider(provider)
-        if trace_api.get_tracer_provider() is not provider:
-            _logger.warning(
-                "another TracerProvider (%s) was set before tracekit.configure(): spans made "
-                "through opentelemetry.trace go there, only tracekit.span() and "
-                "tracekit.traced come here",
-                type(trace_api.get_tracer_provider()).__name__,
-            )
+    if trace_api.get_tracer_provider() is not provider:
+        _logger.warning(
+            "another TracerProvider (%s) was set before tracekit.configure(): spans made "
+            "through opentelemetry.trace go there, only tracekit.span() and "
+            "tracekit.traced come here",
+            type(trace_api.get_tracer_provider()).__name__,
+        )
     provider.reconfigure(chain, **parts)
     _state.provider = provider
     tracer = provider.get_tracer(face.SCOPE_NAME, __version__)
@@ -184,17 +187,45 @@ def _disabled(found: Settings) -> set[str]:
 
 
 def _names(value: Any) -> list[Any]:
-    """Return the parts of a list, or of a text with commas; surrounding space is dropped."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value) if isinstance(value, (list, tuple, set)) else [value]
+    """Return the parts of a list, or of a text with commas, each once and without "none"."""
+    listed = value.split(",") if isinstance(value, str) else value
+    parts: list[Any] = []
+    for part in listed if isinstance(listed, (list, tuple, set)) else [listed]:
+        name = part.strip() if isinstance(part, str) else part
+        is_none = isinstance(name, str) and name.lower() in ("", "none")
+        # Compared by identity: what an object thinks of equality is its own affair.
+        if not is_none and not any(name is known or _same_name(name, known) for known in parts):
+            parts.append(name)
+    return parts
+
+
+def _same_name(one: Any, other: Any) -> bool:
+    return isinstance(one, str) and isinstance(other, str) and one.lower() == other.lower()
+
+
+def _checked(setting: str, part: Any, method: str) -> Any:
+    """Return a part that was passed as an object, if it is one that can work."""
+    if isinstance(part, type) or not callable(getattr(part, method, None)):
+        raise ConfigurationError(
+            f"{setting}: {part!r} is neither a name nor an object with a method {method}()"
+        )
+    return part
 
 
 def _resource(found: Settings, given: PlainResource | Mapping[str, Any] | None) -> PlainResource:
+    if given is not None and not isinstance(given, Mapping):
+        # A resource: ours, or opentelemetry-sdk's, which has the same names.
+        given = PlainResource(
+            dict(_checked("resource", given, "merge").attributes), given.schema_url or ""
+        )
     attributes = dict(given) if isinstance(given, Mapping) else {}
-    if "service_name" in found:
-        attributes.setdefault("service.name", str(found["service_name"].value))
+    name, source = found.get("service_name", Setting("", ""))
     resource: PlainResource = Resource.create(attributes)
+    if name and "service.name" not in attributes:
+        named = resource.attributes["service.name"] != UNKNOWN_SERVICE
+        # OTEL_RESOURCE_ATTRIBUTES is weaker than OTEL_SERVICE_NAME and stronger than a file.
+        if not (named and source.startswith("[tool")):
+            resource = resource.merge(PlainResource({"service.name": str(name)}))
     for name in _names(found.get("resource_detectors", Setting("", "")).value):
         if name not in ("otel", "process", "host", "os", "service_instance"):
             resource = _detected(name, found["resource_detectors"].source).merge(resource)
@@ -217,9 +248,8 @@ def _sampler(found: Settings) -> Sampler:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return ParentBased(TraceIdRatioBased(float(value)))
     if not isinstance(value, str):
-        sampler: Sampler = value
+        sampler: Sampler = _checked("sampler", value, "should_sample")
         return sampler
-    argument = found.get("sampler_argument", Setting(None, "")).value
     name = value.strip().lower()
     root = name.removeprefix("parentbased_")
     known = [part for part in discovery.names("sampler") if part != "parentbased"]
@@ -229,14 +259,22 @@ def _sampler(found: Settings) -> Sampler:
         if source == "argument":
             raise UnknownNameError("sampler", value, every)
         raise UnknownNameError("sampler", value, every, source)
+    argument = found.get("sampler_argument", Setting(None, ""))
     made = _made_sampler(discovery.find("sampler", root, source), argument)
     return ParentBased(made) if name != root else made
 
 
-def _made_sampler(factory: Any, argument: str | None) -> Sampler:
-    from_argument = getattr(factory, "from_argument", factory)
-    sampler: Sampler = from_argument(argument)
-    return sampler
+def _made_sampler(factory: Any, argument: Setting) -> Sampler:
+    from_argument: Callable[[Any], Sampler] = getattr(factory, "from_argument", factory)
+    try:
+        return from_argument(argument.value)
+    except ValueError as error:
+        if not argument.source.startswith("OTEL_"):
+            raise
+        # As the specification has it; whoever writes it in code or a file is told.
+        # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+        _logger.warning("%s is ignored: %s", argument.source, error)
+        return from_argument(None)
 
 
 def _id_generator(found: Settings) -> IdGenerator | None:
@@ -250,9 +288,10 @@ def _id_generator(found: Settings) -> IdGenerator | None:
 def _propagator(found: Settings) -> TextMapPropagator:
     value, source = found["propagators"]
     parts = [
-        _made(discovery.find("propagator", part, source)) if isinstance(part, str) else part
-        for part in dict.fromkeys(_names(value))
-        if part != "none"
+        _made(discovery.find("propagator", part, source))
+        if isinstance(part, str)
+        else _checked("propagators", part, "extract")
+        for part in _names(value)
     ]
     return CompositePropagator(parts)
 
@@ -265,13 +304,14 @@ def _made(part: Any) -> Any:
 def _batch(found: Settings) -> list[Any]:
     """Return the batch processor over the exporters that were asked for, or nothing."""
     setting = found.get("exporters") or Setting(_default_exporter(), "default")
-    made = [_exporter(part, setting.source) for part in _names(setting.value) if part != "none"]
+    made = [_exporter(part, setting.source) for part in _names(setting.value)]
     if not made:
         return []
     from tracekit.processors.batch import BatchSpanProcessor
 
-    delay = found.get("schedule_delay_millis")
-    millis = LOCAL_DELAY_MILLIS if delay is None else float(delay.value)
+    delay = found.get("schedule_delay_millis", Setting(LOCAL_DELAY_MILLIS, "default"))
+    # Of the environment the processor takes what can be used, and ignores what cannot.
+    millis = None if delay.source.startswith("OTEL_") else delay.value
     return [BatchSpanProcessor(made, schedule_delay_millis=millis)]
 
 
@@ -281,14 +321,10 @@ def _default_exporter() -> str:
 
 
 def _exporter(part: Any, source: str) -> SpanExporter:
-    made: SpanExporter = part
-    if isinstance(part, str):
-        made = discovery.find("exporter", part, source)()
-    if not callable(getattr(made, "export", None)):
-        raise ConfigurationError(
-            f"exporters: {made!r} is neither a name nor an object with an export() method"
-        )
-    return made
+    made: SpanExporter = (
+        discovery.find("exporter", part, source)() if isinstance(part, str) else part
+    )
+    return _checked("exporters", made, "export")  # type: ignore[no-any-return]
 
 
 # Instrumentation ---------------------------------------------------------------------------

@@ -56,8 +56,11 @@ def find(kind: str, name: str, source: str = "") -> Any:
         NotInstalledError: Something does, but needs a package that is not installed.
     """
     part = KINDS[kind]
-    if name in _own_names(part):
-        return _load(part, name)
+    for own in _own_names(part):
+        # Names are values of an enumeration, whose case does not matter.
+        # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#enum
+        if own == name.lower():
+            return _load(part, own)
     for wanted in _ALIASES.get(name, (name,)):
         for point in _entry_points(part):
             if point.name == wanted:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tracekit.errors import ConfigurationError, UnknownNameError
+from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameError
 
 __all__ = ["Setting", "Settings", "load"]
 
@@ -83,7 +83,10 @@ def _from_pyproject(folder: str | os.PathLike[str] | None) -> Settings:
     path = _pyproject(folder)
     if path is None:
         return {}
-    table = _read_toml(path).get("tool", {}).get("tracekit", {})
+    tool = _read_toml(path).get("tool")
+    table = tool.get("tracekit", {}) if isinstance(tool, dict) else {}
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"tool.tracekit in {path} is not a table: write [tool.tracekit]")
     for key in table:
         if key not in VARIABLES:
             raise UnknownNameError("setting", key, VARIABLES, f"[tool.tracekit] in {path}")
@@ -118,7 +121,10 @@ def _read_toml(path: str) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        try:
+            import tomli as tomllib
+        except ModuleNotFoundError as error:
+            raise NotInstalledError(f"[tool.tracekit] in {path}", "tomli") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

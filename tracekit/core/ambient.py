@@ -13,6 +13,7 @@ from typing import Any
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 
+from tracekit.core.attributes import snapshots
 from tracekit.core.otel_context import attach, current_context, detach
 
 __all__ = ["AttributesScope", "inherited_attributes"]
@@ -28,14 +29,15 @@ def inherited_attributes(context: Context) -> Mapping[str, Any] | None:
 class AttributesScope:
     """Let spans that start inside the block carry ``attributes``; inner blocks win."""
 
-    __slots__ = ("_attached", "_attributes", "_token")
+    __slots__ = ("_attached", "_attributes", "_outer", "_token")
 
     def __init__(self, attributes: Mapping[str, Any]) -> None:
-        self._attributes = attributes
+        self._attributes = snapshots(attributes) or {}
 
     def __enter__(self) -> None:
         context = current_context()
-        merged = {**(inherited_attributes(context) or {}), **self._attributes}
+        self._outer = inherited_attributes(context) or {}
+        merged = {**self._outer, **self._attributes}
         self._attached = Context({**context, _KEY: merged})
         self._token = attach(self._attached)
 
@@ -45,9 +47,13 @@ class AttributesScope:
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        if current_context() is not self._attached:
-            return
-        try:
-            detach(self._token)
-        except (ValueError, RuntimeError):
-            return
+        current = current_context()
+        if current is self._attached:
+            try:
+                detach(self._token)
+                return
+            except (ValueError, RuntimeError):
+                pass
+        # Something else was attached meanwhile and left there: only what is ours is taken back.
+        if inherited_attributes(current) is self._attached[_KEY]:
+            attach(Context({**current, _KEY: self._outer}))

@@ -24,11 +24,22 @@ class Chain:
 
     ``on_start`` and ``on_ending`` are None when nobody listens, which is what a span tests.
     With one processor of our own, ``on_end`` is that processor's method itself.
+
+    Args:
+        before: The chain that this one replaces; what went there is counted on.
     """
 
-    def __init__(self, processors: Sequence[Any], counts: Counts) -> None:
+    def __init__(
+        self, processors: Sequence[Any], counts: Counts, before: Chain | None = None
+    ) -> None:
         self.processors = tuple(processors)
         self._counts = counts
+        # The first of ours counts the spans that end, so that the chain need not. It goes on
+        # counting those that were started with a chain and end after it was replaced.
+        self._tellers: tuple[tuple[Any, int], ...] = before._tellers if before else ()
+        self._teller = next((part for part in self.processors if _counts_spans(part)), None)
+        if self._teller is not None and self._teller not in [part for part, _ in self._tellers]:
+            self._tellers += ((self._teller, self._teller.received()),)
         self._warned: set[int] = set()
         self._starts = _listeners(self.processors, "on_start")
         self._endings = _listeners(self.processors, "on_ending", "_on_ending")
@@ -39,10 +50,8 @@ class Chain:
             self.on_start = self._on_start
         if self._endings:
             self.on_ending = self._on_ending
-        alone = self.processors[0] if len(self.processors) == 1 else None
-        self._direct = _is_ours(alone) and hasattr(alone, "received")
         self.on_end: Callable[[ReadableSpan], None] = self._on_end
-        if self._direct:
+        if len(self.processors) == 1 and self._teller is not None:
             self.on_end = self._ends[0]
 
     def _on_start(self, span: Span, parent_context: Context | None = None) -> None:
@@ -60,7 +69,8 @@ class Chain:
                 self._warn(listener)
 
     def _on_end(self, span: ReadableSpan) -> None:
-        self._counts.ended.add()
+        if self._teller is None:
+            self._counts.ended.add()
         for listener in self._ends:
             try:
                 listener(span)
@@ -75,10 +85,18 @@ class Chain:
             _logger.warning("span processor %r raised; told once", owner, exc_info=True)
 
     def ended(self) -> int:
-        """Return how many spans were handed to the processors."""
-        if self._direct:
-            return int(self.processors[0].received())
-        return self._counts.ended.read()
+        """Return how many spans were handed to the processors, of this chain and those before."""
+        told = sum(int(part.received()) - before for part, before in self._tellers)
+        return self._counts.ended.read() + told
+
+    def stats(self) -> list[dict[str, Any]]:
+        """Return the ledgers of the processors, and of those that went and still count."""
+        gone = [part for part, _ in self._tellers if part not in self.processors]
+        return [part.stats() for part in (*self.processors, *gone) if hasattr(part, "stats")]
+
+    def after_fork_in_child(self) -> None:
+        # The processors count from zero in the child.
+        self._tellers = tuple((part, 0) for part, _ in self._tellers)
 
     def force_flush(self, timeout_millis: int) -> bool:
         """Flush all; True only when every processor said so in time."""
@@ -103,6 +121,10 @@ class Chain:
 
 def _is_ours(processor: Any) -> bool:
     return type(processor).__module__.startswith("tracekit.")
+
+
+def _counts_spans(processor: Any) -> bool:
+    return _is_ours(processor) and hasattr(processor, "received")
 
 
 def _listeners(processors: Sequence[Any], *names: str) -> tuple[Callable[..., None], ...]:

@@ -57,9 +57,13 @@ _last_words: _LastWords | None = None
 
 def add(hook: Callable[[], Any]) -> None:
     """Call ``hook`` once when this process ends, or a child that it forks meanwhile."""
-    global _registered, _last_words
     if hook not in _hooks:
         _hooks.append(hook)
+    _register()
+
+
+def _register() -> None:
+    global _registered, _last_words
     if not _registered:
         _registered = True
         _last_words = _LastWords()
@@ -106,6 +110,7 @@ def on_sigterm() -> bool:
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         return False
+    _register()
     signal.signal(signal.SIGTERM, _terminate)
     return True
 

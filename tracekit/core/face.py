@@ -81,7 +81,7 @@ def span(
     """
     options = DEFAULT_OPTIONS
     if links or context is not None or start_time is not None:
-        options = SpanOptions(context, links, start_time)
+        options = SpanOptions(context if isinstance(context, dict) else None, links, start_time)
     scope: ScopedSpan = new_scope(name, kind, attributes or None, options)
     return scope
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 
@@ -9,7 +10,10 @@ from tracekit.errors import InvalidValueError
 
 __all__ = ["SpanLimits"]
 
+_logger = logging.getLogger("tracekit")
+
 _DEFAULT_COUNT = 128
+_MAX_DIGITS = 18
 
 
 class SpanLimits:
@@ -30,7 +34,7 @@ class SpanLimits:
         max_span_attribute_length: OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT.
 
     Raises:
-        InvalidValueError: A limit is negative or not a number.
+        InvalidValueError: A limit that was passed is negative or not a whole number.
 
     Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#span-limits
     """
@@ -81,13 +85,15 @@ def _limit(
     """Return the limit in force; None means unlimited."""
     if value == SpanLimits.UNSET:
         return None
-    source, text = "limit", str(value)
-    if value is None:
-        source, text = variable, environ.get(variable, "").strip()
-        # An empty variable counts as not set.
-        # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-        if not text:
-            return default
-    if not text.isdecimal():
-        raise InvalidValueError(source, text, "a non-negative whole number")
-    return int(text)
+    if value is not None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise InvalidValueError("limit", value, "a whole number that is not negative")
+        return value
+    text = environ.get(variable, "").strip()
+    if text.isdecimal() and len(text) <= _MAX_DIGITS:
+        return int(text)
+    # An empty variable counts as not set; one that cannot be used is reported and ignored.
+    # https://opentelemetry.io/docs/specs/otel/configuration/common/#numeric
+    if text:
+        _logger.warning("%s=%r is ignored: expected a whole number", variable, text[:80])
+    return default

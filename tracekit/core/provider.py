@@ -107,7 +107,7 @@ class TracerProvider(trace_api.TracerProvider):
         attributes: Attributes | None = None,
     ) -> trace_api.Tracer:
         """Return the tracer of that instrumentation scope, always the same one."""
-        if self._is_shut_down or _is_disabled():
+        if _is_disabled():
             return NoOpTracer()
         scope = InstrumentationScope(
             instrumenting_module_name or "",
@@ -119,7 +119,7 @@ class TracerProvider(trace_api.TracerProvider):
             tracer = self._tracers.get(scope)
             if tracer is None:
                 tracer = self._tracers[scope] = Tracer(scope)
-                tracer.bind(self._parts, self._chain, self._counts)
+                tracer.bind(self._parts_in_force(), self._chain, self._counts)
             return tracer
 
     def add_span_processor(self, span_processor: Any) -> None:
@@ -143,16 +143,19 @@ class TracerProvider(trace_api.TracerProvider):
 
     def _set_processors(self, processors: Sequence[Any]) -> None:
         with self._lock:
-            self._chain = Chain(processors, self._counts)
+            self._chain = Chain(processors, self._counts, self._chain)
             self._rebind()
             if processors and self._shutdown_on_exit and not self._exit_registered:
                 self._exit_registered = True
                 exit_hooks.add(self.shutdown)
 
     def _rebind(self) -> None:
-        parts = self._parts._replace(sampler=_NOTHING) if self._is_shut_down else self._parts
+        parts = self._parts_in_force()
         for tracer in self._tracers.values():
             tracer.bind(parts, self._chain, self._counts)
+
+    def _parts_in_force(self) -> Parts:
+        return self._parts._replace(sampler=_NOTHING) if self._is_shut_down else self._parts
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Hand on every span that has ended; True only if all of it arrived within the time."""
@@ -185,11 +188,12 @@ class TracerProvider(trace_api.TracerProvider):
 
     def stats(self) -> dict[str, Any]:
         """Return the ledger: where every started span is now."""
+        # What ended is read first: a span that starts and ends meanwhile counts as live.
+        chain = self._chain
+        ended = chain.ended()
         counts = self._counts.read()
-        ended = self._chain.ended()
-        started = self._counts.started.read()
-        parts = [part.stats() for part in self._chain.processors if hasattr(part, "stats")]
-        return {**counts, "ended": ended, "live": max(0, started - ended), "processors": parts}
+        live = max(0, counts["started"] - ended)
+        return {**counts, "ended": ended, "live": live, "processors": chain.stats()}
 
     def after_fork_in_child(self) -> None:
         """Begin anew in the child: another instance id, and no spans of the parent's.
@@ -198,6 +202,7 @@ class TracerProvider(trace_api.TracerProvider):
         so ending it in the child counts and does nothing else.
         """
         self._lock = threading.RLock()
+        self._chain.after_fork_in_child()
         self._parts = self._parts._replace(resource=_renewed(self.resource))
         for tracer in self._tracers.values():
             tracer.binding.on_end = self._inherited

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import sys
@@ -16,6 +17,8 @@ from tracekit.model import Attributes
 from tracekit.model import Resource as _Resource
 
 __all__ = ["Resource", "new_instance_id", "parse_resource_attributes"]
+
+_logger = logging.getLogger("tracekit")
 
 UNKNOWN_SERVICE = "unknown_service:python"
 MAX_ENVIRONMENT_CHARACTERS = 64 * 1024
@@ -65,7 +68,12 @@ def parse_resource_attributes(text: str) -> dict[str, str]:
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    pairs = parse_resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    pairs: dict[str, str] = {}
+    try:
+        pairs = parse_resource_attributes(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""))
+    except InvalidValueError as error:
+        # https://opentelemetry.io/docs/specs/otel/resource/sdk/#specifying-resource-information-via-an-environment-variable
+        _logger.warning("all of it is ignored: %s", error)
     service = environ.get("OTEL_SERVICE_NAME", "").strip()
     if service:
         pairs[semconv.SERVICE_NAME] = service

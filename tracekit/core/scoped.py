@@ -55,11 +55,7 @@ class ScopedSpan(Span):
             self._parent = None
         else:
             parent: Any = context.get(SPAN_KEY)
-            if (
-                type(parent) is not ScopedSpan
-                or len(context) > 1
-                or not parent._trace[1] & SAMPLED
-            ):
+            if type(parent) is not ScopedSpan or len(context) > 1 or not parent._trace[1] & SAMPLED:
                 return self._enter(context)
             self._trace = parent._trace
             self._parent = parent._span_id

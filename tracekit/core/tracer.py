@@ -64,7 +64,8 @@ class Tracer(trace_api.Tracer):
             span._options = SpanOptions(
                 context, links or (), start_time, record_exception, set_status_on_exception
             )
-        return span.begin(current_context() if context is None else context)
+        # Anything else that was passed, such as a span, holds no parent that could be read.
+        return span.begin(context if isinstance(context, dict) else current_context())
 
     def start_as_current_span(  # type: ignore[override]
         self,
@@ -93,7 +94,7 @@ class Tracer(trace_api.Tracer):
                 return ScopedSpan(binding, name, kind, own)
             return scoped(binding, name, kind, own)
         options = SpanOptions(
-            context,
+            context if isinstance(context, dict) else None,
             links or (),
             start_time,
             record_exception,

@@ -55,8 +55,8 @@ class StoreExporter(SpanExporter):
             return SpanExportResult.FAILURE
         try:
             refused = write(spans)
-            if refused:
-                write(self._salvaged(refused))
+            if refused and write(self._salvaged(refused)):
+                self._say("some spans could not be read and were not stored")
         except StoreError as error:
             self._failing = True
             self._say(str(error))

@@ -29,7 +29,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracekit import _fork
@@ -183,6 +183,8 @@ class BatchSpanProcessor(SpanProcessor):
             wake.wait(self._delay_s)
             wake.clear()
             self._hand_out()
+            if self.after_hand_out is not None:
+                self.after_hand_out()
 
     def _hand_out(self) -> None:
         """Move everything from the intake into the lanes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
@@ -45,13 +46,17 @@ class TraceIdRatioBased:
         return self._rate
 
     @classmethod
-    def from_argument(cls, argument: str | None) -> Sampler:
-        """Make the sampler that ``OTEL_TRACES_SAMPLER_ARG`` describes; 1.0 when it is empty."""
+    def from_argument(cls, argument: Any) -> Sampler:
+        """Make the sampler that ``OTEL_TRACES_SAMPLER_ARG`` describes; 1.0 when it is empty.
+
+        Args:
+            argument: A text, or a number out of pyproject.toml.
+        """
         try:
-            return cls(float(argument) if argument else 1.0)
-        except ValueError:
+            return cls(1.0 if argument in (None, "") else float(argument))
+        except (TypeError, ValueError):
             raise InvalidValueError(
-                "OTEL_TRACES_SAMPLER_ARG", argument, "a number from 0.0 to 1.0"
+                "sampler argument", argument, "a number from 0.0 to 1.0"
             ) from None
 
     def should_sample(

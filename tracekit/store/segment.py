@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from itertools import count
 from operator import add
 from typing import Any
@@ -121,14 +122,13 @@ class Segment:
             raise OverflowError
         self.max_duration_ns = max(durations)
         self.error_count = columns[7].count(2)
-        operations = list(zip(columns[3], columns[4]))  # noqa: B905  (columns of one table)
-        places = dict(zip(dict.fromkeys(operations), count(0, 2)))
-        numbers = map(places.__getitem__, operations)
+        find = _operations if len(self.rows) <= 64 else _operations.__wrapped__
+        names, numbers = find(columns[3], columns[4])
         if self.error_count:
-            numbers = map(add, numbers, [code == 2 for code in columns[7]])
+            numbers = [number + (code == 2) for number, code in zip(numbers, columns[7])]  # noqa: B905
         size = len(durations)
         self.measures = (
-            encode(list(places)),
+            names,
             struct.pack(f"<{size}H", *numbers),
             struct.pack(f"<{size}q", *durations),
         )
@@ -141,7 +141,7 @@ class Segment:
             raise OverflowError
         self.error_count = failed = int(status == 2)
         self.measures = (
-            encode(((name, kind),)),
+            _operations((name,), (kind,))[0],
             _ONE_NUMBER.pack(failed),
             _ONE_DURATION.pack(duration),
         )
@@ -155,6 +155,17 @@ class Segment:
         if len(text) <= MAX_SPAN_CHARS:
             return text
         return f"[{','.join([bounded_text(row) for row in self.rows])}]"
+
+
+@lru_cache(256)
+def _operations(names: tuple[str, ...], kinds: tuple[int, ...]) -> tuple[str, list[int]]:
+    """Return distinct names and kinds as JSON, and twice the place of each span's among them.
+
+    Traces of one kind have the same names in the same order, time and again.
+    """
+    operations = list(zip(names, kinds, strict=True))
+    places = dict(zip(dict.fromkeys(operations), count(0, 2)))
+    return encode(list(places)), [places[operation] for operation in operations]
 
 
 def _start(row: Row) -> int:
@@ -246,8 +257,8 @@ def _take(span: Any, batch: Batch, origins: Origins, cache: TermCache, started: 
     if type(name) is not str:
         segment.unclean = True
     try:
-        segment.codes.add(cache[NAME][name])
-        segment.codes.update([cache[key][value] for key, value in row[9].items()])
+        segment.codes.add(cache[NAME, name])
+        segment.codes.update(map(cache.__getitem__, row[9].items()))
     except Exception:  # no hash: a list, a mapping, or something of the program's own
         segment.unclean = True
 

@@ -77,53 +77,46 @@ def _number(value: str | float) -> float | None:
         return None
 
 
-class TermCache(dict[Any, "KeyTerms"]):
-    """Terms as they are met: ``cache[key][value]``; most come again from span to span.
+class TermCache(dict[Pair, int]):
+    """Terms as they are met, ``UNCLEAN`` for what cannot be stored as it is.
+
+    Most pairs come again from span to span; those of a span are looked up by
+    ``map(cache.__getitem__, attributes.items())``, in which nothing but a new one runs Python.
 
     Concurrency: one thread at a time; its writer holds a lock.
     Cost: 0.1 µs for a pair that is known, 0.4 for a new one.
     """
 
-    def __missing__(self, key: Any) -> KeyTerms:
-        usable = type(key) is str and len(key) <= MAX_KEY_CHARS
-        found = self[key] = KeyTerms(_seed(key)) if usable else UncleanTerms(0)
-        return found
+    def __init__(self) -> None:
+        self._seeds: dict[Any, int | None] = {}
 
     def bound(self) -> None:
         """Forget everything, if it has become much."""
-        if sum(map(len, self.values())) + len(self) > _CACHED:
+        if len(self) > _CACHED:
             self.clear()
+            self._seeds.clear()
 
-
-class KeyTerms(dict[Any, int]):
-    """The terms of one key by value; ``UNCLEAN`` for what cannot be stored as it is."""
-
-    __slots__ = ("_seed",)
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __missing__(self, value: Any) -> int:
-        # ``term`` once more, without its calls: this is on the path of every span.
+    def __missing__(self, pair: Pair) -> int:
+        # ``term`` once more, without its calls: this is on the path of many spans.
+        key, value = pair
+        seed = self._seeds.get(key, UNCLEAN)
+        if seed == UNCLEAN:
+            usable = type(key) is str and len(key) <= MAX_KEY_CHARS
+            seed = self._seeds[key] = _seed(key) if usable else None
         kind = type(value)
         code = UNCLEAN
-        if kind is str:
+        if seed is None:
+            pass
+        elif kind is str:
             if len(value) <= MAX_VALUE_CHARS:
                 try:
-                    code = zlib.crc32(value.encode(), self._seed)
+                    code = zlib.crc32(value.encode(), seed)
                 except UnicodeEncodeError:  # a lone surrogate
                     pass
         elif kind in _NUMBERS:
             if kind is not int or -_INT64 <= value < _INT64:
-                code = (hash(value) ^ self._seed) & 0xFFFFFFFF
+                code = (hash(value) ^ seed) & 0xFFFFFFFF
         elif value is None:
-            code = self._seed
-        self[value] = code
+            code = seed
+        self[pair] = code
         return code
-
-
-class UncleanTerms(KeyTerms):
-    """Stand in for the terms of a key that is not text, or is too long."""
-
-    def __missing__(self, value: Any) -> int:
-        return UNCLEAN
