@@ -146,6 +146,7 @@ def configure(
     chain = [*processors, *_batch(found)]
     provider = _install(parts, chain)
     _state.settings = found
+    _set_log_level(found)
     if _state.previous_propagator is None:
         _state.previous_propagator = propagate.get_global_textmap()
     propagate.set_global_textmap(propagator)
@@ -153,6 +154,33 @@ def configure(
         _quietly(_instrumentor(name).instrument)
     exit_hooks.on_sigterm()
     return provider
+
+
+_LOG_LEVELS = {
+    "none": logging.CRITICAL + 1,
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
+
+
+def _set_log_level(found: Settings) -> None:
+    """Set how much tracekit's own loggers say; an unknown level is reported and ignored."""
+    setting = found.get("log_level")
+    if setting is None:
+        return
+    level = _LOG_LEVELS.get(str(setting.value).strip().lower())
+    if level is None:
+        _logger.warning(
+            "%s=%r is ignored: expected one of %s",
+            setting.source,
+            setting.value,
+            ", ".join(_LOG_LEVELS),
+        )
+    else:
+        _logger.setLevel(level)
 
 
 def _install(parts: dict[str, Any], chain: list[Any]) -> TracerProvider:
@@ -219,13 +247,13 @@ def _resource(found: Settings, given: PlainResource | Mapping[str, Any] | None) 
             dict(_checked("resource", given, "merge").attributes), given.schema_url or ""
         )
     attributes = dict(given) if isinstance(given, Mapping) else {}
-    name, source = found.get("service_name", Setting("", ""))
+    service = found.get("service_name", Setting("", ""))
     resource: PlainResource = Resource.create(attributes)
-    if name and "service.name" not in attributes:
+    if service.value and "service.name" not in attributes:
         named = resource.attributes["service.name"] != UNKNOWN_SERVICE
         # OTEL_RESOURCE_ATTRIBUTES is weaker than OTEL_SERVICE_NAME and stronger than a file.
-        if not (named and source.startswith("[tool")):
-            resource = resource.merge(PlainResource({"service.name": str(name)}))
+        if not (named and service.source.startswith("[tool")):
+            resource = resource.merge(PlainResource({"service.name": str(service.value)}))
     for name in _names(found.get("resource_detectors", Setting("", "")).value):
         if name not in ("otel", "process", "host", "os", "service_instance"):
             resource = _detected(name, found["resource_detectors"].source).merge(resource)
@@ -321,10 +349,9 @@ def _default_exporter() -> str:
 
 
 def _exporter(part: Any, source: str) -> SpanExporter:
-    made: SpanExporter = (
-        discovery.find("exporter", part, source)() if isinstance(part, str) else part
-    )
-    return _checked("exporters", made, "export")  # type: ignore[no-any-return]
+    made = discovery.find("exporter", part, source)() if isinstance(part, str) else part
+    exporter: SpanExporter = _checked("exporters", made, "export")
+    return exporter
 
 
 # Instrumentation ---------------------------------------------------------------------------

@@ -143,7 +143,8 @@ class Sampler(Protocol):
     * ``follows_local_parent: bool``: a span with a local parent always gets its decision.
     * ``root_sampler: Sampler``: what decides about spans without a parent.
     * ``threshold: int``: a root span is kept when the low 56 bits of its trace id reach this,
-      whatever else is known of it, and nothing is added to it; 0 keeps all, 2**56 none.
+      whatever else is known of it, and no attribute is added; 0 keeps all, 2**56 none.
+    * ``root_trace_state: TraceState``: what such a root span carries.
 
     Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#sampler
     """

@@ -25,8 +25,18 @@ from tracekit.interfaces import (
 from tracekit.model import Decision, Event, InstrumentationScope, SamplingResult
 from tracekit.processors.batch import BatchSpanProcessor
 from tracekit.processors.simple import SimpleSpanProcessor
+from tracekit.samplers._composable import (
+    ComposableAlwaysOff,
+    ComposableAlwaysOn,
+    ComposableAnnotating,
+    ComposableParentThreshold,
+    ComposableProbability,
+    ComposableRuleBased,
+    CompositeSampler,
+)
 from tracekit.samplers.always_off import AlwaysOffSampler
 from tracekit.samplers.always_on import AlwaysOnSampler
+from tracekit.samplers.alwaysrecord import AlwaysRecordSampler
 from tracekit.samplers.parentbased import ParentBased, ParentBasedTraceIdRatio
 from tracekit.samplers.traceidratio import TraceIdRatioBased
 
@@ -37,7 +47,15 @@ __all__ = [
     "DEFAULT_ON",
     "AlwaysOffSampler",
     "AlwaysOnSampler",
+    "AlwaysRecordSampler",
     "BatchSpanProcessor",
+    "ComposableAlwaysOff",
+    "ComposableAlwaysOn",
+    "ComposableAnnotating",
+    "ComposableParentThreshold",
+    "ComposableProbability",
+    "ComposableRuleBased",
+    "CompositeSampler",
     "ConsoleSpanExporter",
     "Decision",
     "Event",

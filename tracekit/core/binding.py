@@ -112,6 +112,7 @@ class Binding:
         "root_flags",
         "root_sampler",
         "root_threshold",
+        "root_trace_state",
         "sampler",
         "scope",
         "tracer",
@@ -131,6 +132,7 @@ class Binding:
         self.root_sampler = getattr(parts.sampler, "root_sampler", parts.sampler)
         # Typed as a number for the path of a span; None where the sampler must be asked.
         self.root_threshold: Any = getattr(self.root_sampler, "threshold", None)
+        self.root_trace_state = getattr(self.root_sampler, "root_trace_state", None) or _NO_STATE
         self.new_trace_id = parts.id_generator.generate_trace_id
         self.new_span_id = parts.id_generator.generate_span_id
         self.wall_ns, self.monotonic_ns = parts.clock

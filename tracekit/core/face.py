@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, SpanKind
 
 from tracekit.core.ambient import AttributesScope
 from tracekit.core.binding import DEFAULT_OPTIONS, SpanOptions
-from tracekit.core.otel_context import attach, current_context, detach
+from tracekit.core.otel_context import SPAN_KEY, attach, current_context, detach
 from tracekit.core.scoped import ScopedSpan, scoped
 from tracekit.core.tracer import Tracer
 from tracekit.core.wrap import wrap
@@ -131,7 +131,8 @@ class ContinuedTrace:
         return self._attached
 
     def __exit__(self, *_exception: object) -> None:
-        if current_context() is not self._attached:
+        # Somebody may have attached more inside; what counts is whether the parent is still ours.
+        if current_context().get(SPAN_KEY) is not self._attached.get(SPAN_KEY):
             return
         try:
             detach(self._token)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from tracekit.errors import InvalidValueError
 
@@ -86,7 +87,8 @@ def _limit(
     if value == SpanLimits.UNSET:
         return None
     if value is not None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        given: Any = value
+        if isinstance(given, bool) or not isinstance(given, int) or given < 0:
             raise InvalidValueError("limit", value, "a whole number that is not negative")
         return value
     text = environ.get(variable, "").strip()

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry import trace as trace_api
-from opentelemetry.trace import NoOpTracer
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, NoOpTracer, SpanKind
 
 from tracekit import _fork as fork
 from tracekit import semconv
@@ -81,7 +82,7 @@ class TracerProvider(trace_api.TracerProvider):
         )
         fork.on_fork_in_child(self)
 
-    __class__ = looks_like("TracerProvider")
+    __class__ = looks_like("TracerProvider")  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @property
     def resource(self) -> PlainResource:
@@ -219,7 +220,15 @@ class _Nothing:
     follows_local_parent = True
     threshold = 1 << 56
 
-    def should_sample(self, *_arguments: Any) -> SamplingResult:
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes | None = None,
+        links: Sequence[Link] | None = None,
+    ) -> SamplingResult:
         return SamplingResult(Decision.DROP)
 
     def get_description(self) -> str:

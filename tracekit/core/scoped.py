@@ -51,7 +51,7 @@ class ScopedSpan(Span):
                     return self._enter(context)
             self._start = start = binding.monotonic_ns()
             offset = binding.wall_ns() - start
-            self._trace = (trace_id, binding.root_flags, EMPTY_TRACE_STATE, offset)
+            self._trace = (trace_id, binding.root_flags, binding.root_trace_state, offset)
             self._parent = None
         else:
             parent: Any = context.get(SPAN_KEY)

@@ -82,7 +82,7 @@ class Span(Reading, trace_api.Span):
         self._options = DEFAULT_OPTIONS
         self._end = None
 
-    __class__ = looks_like("Span")
+    __class__ = looks_like("Span")  # pyright: ignore[reportIncompatibleMethodOverride]
 
     # Starting ----------------------------------------------------------------------------
 
@@ -105,7 +105,7 @@ class Span(Reading, trace_api.Span):
                 return self._dropped((trace_id, binding.random_flag, EMPTY_TRACE_STATE, 0))
             self._start = start = binding.monotonic_ns()
             offset = binding.wall_ns() - start
-            self._trace = (trace_id, binding.root_flags, EMPTY_TRACE_STATE, offset)
+            self._trace = (trace_id, binding.root_flags, binding.root_trace_state, offset)
             self._parent = None
         else:
             dropped = self._begin_sampled(context, parent)
@@ -226,7 +226,7 @@ class Span(Reading, trace_api.Span):
         if events is None:
             # One call, so that of two threads which add the first event neither loses it.
             made: deque[RawEvent] = deque(maxlen=self._binding.limits.max_events)
-            events = self.__dict__.setdefault("_events", made)
+            events = vars(self).setdefault("_events", made)
         if len(events) == events.maxlen:
             self._dropped_events += 1
         events.append(RawEvent(name, attributes, timestamp))
@@ -315,7 +315,7 @@ class Span(Reading, trace_api.Span):
     def _tell_ending(self, on_ending: Callable[[trace_api.Span], None]) -> bool:
         """Call the processors that may still write; only for the first who ends the span."""
         first = object()
-        if self._end is not None or self.__dict__.setdefault("_ending", first) is not first:
+        if self._end is not None or vars(self).setdefault("_ending", first) is not first:
             self._binding.count_late_write()
             return False
         on_ending(self)

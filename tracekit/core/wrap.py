@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Protocol, TypeVar, cast
 
@@ -76,7 +77,9 @@ class Wrapping:
         if inspect.isasyncgenfunction(function):
             return self._async_generator(function)
         if inspect.isgeneratorfunction(function):
-            return self._generator(function)
+            traced = self._generator(function)
+            # A generator that types.coroutine made awaitable stays so.
+            return types.coroutine(traced) if _is_awaitable(function) else traced
         if inspect.iscoroutinefunction(function):
             return self._coroutine(function)
         return self._plain(function)
@@ -131,8 +134,8 @@ class Wrapping:
                         step, sent = generator.send, (yield value)
                     except GeneratorExit:
                         body.abandon()
-                        body.run(generator.close)
-                        raise
+                        # From Python 3.13 on, close() returns what the generator returns.
+                        return body.run(generator.close)
                     except BaseException as error:
                         step, sent = generator.throw, error
 
@@ -161,6 +164,11 @@ class Wrapping:
                         step, sent = generator.athrow, error
 
         return generate
+
+
+def _is_awaitable(function: Callable[..., Any]) -> bool:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return bool(getattr(code, "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE)
 
 
 class _Body:

@@ -150,10 +150,11 @@ class Lane:
         if self._thread is not None:
             return
         with self._progress:
-            if self._thread is None and not self._is_stuck():
-                self._start_thread()
+            self._start_thread()
 
     def _start_thread(self) -> None:
+        if self._thread is not None or self._is_stuck():
+            return
         self._thread = thread = threading.Thread(
             target=self._run, args=(self._queue,), name=f"tracekit-{self.name}", daemon=True
         )
@@ -171,8 +172,7 @@ class Lane:
             if under_way is None or time.monotonic() - under_way[0] < self._timeout_s:
                 return
             self._leave_behind(under_way[1], "timeout")
-            if not self._is_stuck():
-                self._start_thread()
+            self._start_thread()
 
     def _leave_behind(self, batch: _Batch, reason: str) -> None:
         """Give up a batch; its thread finds that it is not the lane's any more and ends."""

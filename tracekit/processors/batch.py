@@ -99,6 +99,7 @@ class BatchSpanProcessor(SpanProcessor):
         self._progress = threading.Condition()
         self._lanes = [Lane(part, limit, timeout_s, self._progress) for part in exporters]
         self._is_closing = self._is_shut_down = False
+        self.after_hand_out: Callable[[], None] | None = None
         self._begin()
         _fork.on_fork_in_child(self)
 
@@ -215,13 +216,17 @@ class BatchSpanProcessor(SpanProcessor):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Export what has ended so far; True only if all of it was exported within the time."""
         deadline = time.monotonic() + timeout_millis / 1000
-        flushed = self._is_shut_down or (
-            self._push(self._arrived(), deadline)
-            and all([lane.flush_exporter(deadline) for lane in self._lanes])
-        )
+        flushed = self._is_shut_down or self._flush(deadline)
         # What was lost since the last flush has not arrived either, though nothing waits for it.
         told, self._lost_and_told = self._lost_and_told, self._lost()
         return flushed and self._lost_and_told == told
+
+    def _flush(self, deadline: float) -> bool:
+        if not self._push(self._arrived(), deadline):
+            return False
+        # Each is asked, also when one before it could not.
+        flushed = [lane.flush_exporter(deadline) for lane in self._lanes]
+        return all(flushed)
 
     def _arrived(self) -> int:
         with self._handing:
@@ -304,7 +309,8 @@ def _count(name: str, argument: int | None, default: int) -> int:
     """
     if argument is None:
         return _variable(name, default, 1)
-    if isinstance(argument, bool) or not isinstance(argument, int) or argument <= 0:
+    given: Any = argument
+    if isinstance(given, bool) or not isinstance(given, int) or given <= 0:
         raise InvalidValueError(name.lower(), argument, "a whole number above 0")
     return argument
 
@@ -312,8 +318,9 @@ def _count(name: str, argument: int | None, default: int) -> int:
 def _seconds(name: str, millis: float | None, default: int) -> float:
     if millis is None:
         return _variable(name, default, 0) / 1000
+    given: Any = millis
     # Written so that NaN is refused too.
-    if isinstance(millis, bool) or not isinstance(millis, (int, float)) or not millis >= 0:
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not given >= 0:
         raise InvalidValueError(f"{name.lower()}_millis", millis, "a number that is not negative")
     return millis / 1000
 

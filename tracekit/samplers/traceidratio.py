@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanKind
+from opentelemetry.trace import Link, SpanKind, TraceState
 
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
+from tracekit.samplers._ot_state import RANDOM_MASK, OtState, threshold_of, with_threshold
 from tracekit.samplers._parent import parent_trace_state
 
 __all__ = ["TraceIdRatioBased"]
-
-_RANDOM_BITS = 56
-_RANDOM_MASK = (1 << _RANDOM_BITS) - 1
 
 
 class TraceIdRatioBased:
@@ -39,7 +37,8 @@ class TraceIdRatioBased:
         if not 0.0 <= rate <= 1.0:
             raise InvalidValueError("sampling rate", rate, "a number from 0.0 to 1.0")
         self._rate = rate
-        self.threshold = round((1.0 - rate) * (1 << _RANDOM_BITS))
+        self.threshold = threshold_of(rate)
+        self.root_trace_state = self._state_of(None)
 
     @property
     def rate(self) -> float:
@@ -68,9 +67,17 @@ class TraceIdRatioBased:
         attributes: Attributes | None = None,
         links: Sequence[Link] | None = None,
     ) -> SamplingResult:
-        keep = (trace_id & _RANDOM_MASK) >= self.threshold
-        decision = Decision.RECORD_AND_SAMPLE if keep else Decision.DROP
-        return SamplingResult(decision, None, parent_trace_state(parent_context))
+        state = parent_trace_state(parent_context)
+        randomness = OtState.of(state).randomness
+        if randomness is None:
+            randomness = trace_id & RANDOM_MASK
+        if randomness < self.threshold:
+            return SamplingResult(Decision.DROP, None, state)
+        return SamplingResult(Decision.RECORD_AND_SAMPLE, None, self._state_of(state))
+
+    def _state_of(self, state: TraceState | None) -> TraceState | None:
+        """Say the share, so that whoever counts knows how many traces a kept one stands for."""
+        return with_threshold(state, self.threshold) if self._rate < 1 else state
 
     def get_description(self) -> str:
         return f"TraceIdRatioBased{{{self._rate:f}}}"

@@ -169,11 +169,12 @@ def _connect_read_only(path: Path, wait_s: float) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA user_version")
         return db
-    except sqlite3.OperationalError:
+    except sqlite3.Error as error:
         # WAL needs to write beside the file even to read it. Where it may not, and no writer
         # left anything there, the file alone is the whole store.
         db.close()
-        if os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists():
+        may_write = os.access(path.parent, os.W_OK) or Path(f"{path}-wal").exists()
+        if may_write or not isinstance(error, sqlite3.OperationalError):
             raise
         return _connect_uri(f"{uri}&immutable=1", wait_s)
 

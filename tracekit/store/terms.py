@@ -57,12 +57,14 @@ def pack_terms(terms: Iterable[int]) -> bytes:
 def wanted_terms(key: str, value: Any) -> list[bytes]:
     """Return the terms that a span with the wanted attribute may have; none when any may match.
 
-    Text stands for a number as well (``status=200``), as it comes from a command line, and a
-    number for its text, which is how one beyond 64 bits is stored.
+    Text stands for a number as well (``status=200``), as it comes from a command line. An
+    integer beyond 64 bits is stored as text.
     """
     if not isinstance(value, (str, int, float)) or repr(value) in _NO_TERM:
         return []
-    candidates = {value, str(value), _number(value)} - {None}
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        value = str(value)
+    candidates = {value, _number(value)} - {None}
     return [pack_terms([term((key, candidate))]) for candidate in candidates]
 
 

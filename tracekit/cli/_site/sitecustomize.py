@@ -28,10 +28,8 @@ def _trace():  # type: ignore[no-untyped-def]
     except Exception as error:
         # Told by the program itself and not by each small Python that it starts.
         if os.environ.get("TRACEKIT_RUN_PID") == str(os.getpid()) and sys.stderr is not None:
-            sys.stderr.write(
-                "tracekit: not tracing, %s cannot import tracekit (%s); install it there\n"
-                % (sys.executable, error)
-            )
+            where = "tracekit: not tracing, " + sys.executable + " cannot import tracekit"
+            sys.stderr.write(where + " (" + str(error) + "); install it there\n")
         return
     begin()
 

@@ -1,0 +1,130 @@
+"""``tracekit show``: one trace as a tree, and where its time went."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tracekit.cli._options import store_option, terminal_of_stdout
+
+if TYPE_CHECKING:
+    from tracekit.cli._time_spent import Spent
+    from tracekit.exporters._forest import Forest
+    from tracekit.exporters._terminal import Terminal
+
+__all__ = ["command"]
+
+MAX_STEPS = 5
+BAR_WIDTH = 24
+_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
+
+
+@click.command(short_help="Show one trace as a tree, and where its time went.")
+@click.argument("trace", default="last")
+@store_option
+@click.option("--json", "as_json", is_flag=True, help="Print the spans as OTLP JSON.")
+@click.option("--color/--no-color", default=None, help="Colours; by default on a terminal only.")
+@click.option("--width", type=click.IntRange(min=40), help="Columns; by default the terminal's.")
+@click.option("--all", "everything", is_flag=True, help="A line for each of many equal spans.")
+def command(
+    trace: str,
+    store: str | None,
+    as_json: bool,
+    color: bool | None,
+    width: int | None,
+    everything: bool,
+) -> None:
+    """Show TRACE as a tree: who called whom, how long each step took, what failed.
+
+    TRACE is a trace id, of which the first few digits are enough, or `last` (the default).
+    Behind each span are its duration and its self time: what no child of it accounts for.
+    """
+    spans = _spans(trace, store)
+    if as_json:
+        from tracekit.exporters._otlp_json import encode
+
+        click.echo(json.dumps(encode(spans), indent=2, ensure_ascii=False))
+        return
+    from tracekit.exporters._forest import build_forests
+    from tracekit.exporters._tree import render_tree
+
+    terminal = terminal_of_stdout(color, width)
+    tree = render_tree(spans, terminal=terminal, collapse=not everything)
+    lines = [line for forest in build_forests(spans) for line in _where(forest, terminal)]
+    # Colours were decided above; click would take them out of a pipe again.
+    click.echo(tree + "\n".join(lines), color=terminal.color)
+
+
+def _spans(trace: str, store: str | None) -> Sequence[Any]:
+    from tracekit.store.reader import StoreReader
+
+    with StoreReader(store) as reader:
+        return reader.trace(trace)
+
+
+def _where(forest: Forest, terminal: Terminal) -> Iterator[str]:
+    from tracekit.cli._time_spent import by_service, by_step, total_ns
+
+    total = total_ns(forest)
+    steps = [part for part in by_step(forest) if part.duration_ns]
+    if len(forest.nodes) < 2 or not total or not steps:
+        return
+    table = _Table(terminal, total)
+    yield ""
+    yield table.heading("where the time went")
+    services = by_service(forest)
+    if len(services) > 1:
+        yield from (table.line(part, part.service or "(no service)") for part in services)
+        yield ""
+        yield table.heading("slowest steps, without what they waited for")
+    for part in steps[:MAX_STEPS]:
+        times = f"  {part.spans} spans" if part.spans > 1 else ""
+        yield table.line(part, f"{part.service} {table.into} {part.name}{times}")
+    if rest := steps[MAX_STEPS:]:
+        yield table.rest(sum(part.duration_ns for part in rest), len(rest))
+
+
+class _Table:
+    """Lines of time, share and bar."""
+
+    def __init__(self, terminal: Terminal, total_ns: int) -> None:
+        from tracekit.exporters._terminal import Style
+
+        self._terminal, self._total_ns = terminal, total_ns
+        self._style = Style(terminal.color)
+        self._micro = "µ" if terminal.unicode else "u"
+        self.into = "▸" if terminal.unicode else ">"
+
+    def heading(self, text: str) -> str:
+        return self._style.paint("bold", text)
+
+    def line(self, part: Spent, label: str) -> str:
+        from tracekit.exporters._terminal import clip, printable
+
+        share = part.duration_ns / self._total_ns
+        times = self._times(part.duration_ns)
+        bar = self._bar(share)
+        room = self._terminal.width - len(times) - 3
+        shown = clip(printable(label), room - BAR_WIDTH - 2, "…" if self._terminal.unicode else ".")
+        painted = self._style.paint("bold_yellow", bar) if share >= 0.5 else bar
+        gap = " " * (BAR_WIDTH - len(bar))
+        return f"{times}  {painted}{gap}  {shown}".rstrip()
+
+    def rest(self, duration_ns: int, steps: int) -> str:
+        label = f"{self._times(duration_ns)}  {'':{BAR_WIDTH}}  {steps} more"
+        return self._style.paint("dim", label)
+
+    def _bar(self, share: float) -> str:
+        if not self._terminal.unicode:
+            return "#" * round(share * BAR_WIDTH)
+        eighths = round(share * BAR_WIDTH * 8)
+        return "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
+
+    def _times(self, duration_ns: int) -> str:
+        from tracekit.exporters._tree import format_duration
+
+        share = f"{duration_ns / self._total_ns:6.1%}"
+        return f"  {format_duration(duration_ns, self._micro):>8}  {share}"
