@@ -75,7 +75,7 @@ class LedgerFile:
         """Write the file if there is anything new to say."""
         try:
             stats = self._provider.stats()
-            if stats["started"] and stats != self._saved:
+            if (stats["started"] or stats["sampled_out"]) and stats != self._saved:
                 self._write(stats)
                 self._saved = stats
         except Exception:

@@ -13,6 +13,10 @@ import click
 if TYPE_CHECKING:
     from tracekit.exporters._terminal import Terminal
 
+    _IntType = click.ParamType[int]
+else:  # not generic at run time before click 8.4
+    _IntType = click.ParamType
+
 __all__ = ["Duration", "Moment", "store_option", "terminal_of_stdout"]
 
 store_option = click.option(
@@ -42,7 +46,7 @@ def _nanoseconds(text: str) -> int | None:
     return round(float(match[1]) * _UNITS_NS[match[2]])
 
 
-class Duration(click.ParamType):
+class Duration(_IntType):
     """A number with its unit; in nanoseconds."""
 
     name = "duration"
@@ -54,7 +58,7 @@ class Duration(click.ParamType):
         return found
 
 
-class Moment(click.ParamType):
+class Moment(_IntType):
     """A time of day or date, or how long ago; in Unix nanoseconds."""
 
     name = "when"

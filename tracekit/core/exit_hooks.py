@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -122,7 +121,6 @@ def _terminate(number: int, _frame: object) -> None:
         _last_words.signal = number
         return
     _run()
-    sys.stdout.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 

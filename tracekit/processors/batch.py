@@ -144,8 +144,8 @@ class BatchSpanProcessor(SpanProcessor):
             self._drop_newest("after_shutdown")
         elif len(self._intake) > self._limit:
             self._drop_newest("queue_full")
-        elif self._worker is None:
-            self._start_worker()
+        elif self._worker is None and not self._start_worker():
+            self._attention_at = self._limit + 1
         elif len(self._intake) >= self._batch_size:
             # Until the worker has been here, only a full queue needs attention again.
             self._attention_at = self._limit + 1
@@ -159,19 +159,19 @@ class BatchSpanProcessor(SpanProcessor):
         with self._start_lock:
             self._dropped[reason] += 1
 
-    def _start_worker(self) -> None:
+    def _start_worker(self) -> bool:
         with self._start_lock:
             if self._worker is not None:
-                return
+                return True
             worker = threading.Thread(target=self._run, name="tracekit-batch", daemon=True)
             try:
                 worker.start()
             except RuntimeError:
                 # No thread can be started while the interpreter exits; shutdown() exports.
-                self._attention_at = self._limit + 1
-                return
+                return False
             self._worker = worker
             self._attention_at = self._batch_size
+            return True
 
     # The worker's side ------------------------------------------------------------------
 
@@ -198,8 +198,7 @@ class BatchSpanProcessor(SpanProcessor):
             self._flush_wanted = False
             for lane in self._lanes:
                 lane.put(self._taken, [])
-        if not self._is_shut_down:
-            self._attention_at = size
+        self._attention_at = 0 if self._is_shut_down else size
         for lane in self._lanes:
             lane.check_timeout()
 

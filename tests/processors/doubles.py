@@ -1,0 +1,63 @@
+"""Exporters that misbehave, and waiting for what another thread does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from tracekit.sdk import SpanExporter, SpanExportResult
+
+
+class Recording(SpanExporter):
+    """Takes everything; remembers names, batch sizes and threads."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.sizes: list[int] = []
+        self.exported = threading.Event()
+        self.shutdowns = self.flushes = 0
+
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
+        self.names.extend(span.name for span in spans)
+        self.sizes.append(len(spans))
+        self.exported.set()
+        return SpanExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        self.flushes += 1
+        return True
+
+    def shutdown(self) -> None:
+        self.shutdowns += 1
+
+
+class Hanging(Recording):
+    """Hangs in ``export`` until it is let go; after that it takes everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go_on = threading.Event()
+        self.entered = threading.Semaphore(0)
+
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
+        self.entered.release()
+        self.may_go_on.wait(30)
+        return super().export(spans)
+
+
+class Raising(Recording):
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
+        raise RuntimeError("no")
+
+
+class Answering(Recording):
+    """Answers what it is told to."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def export(self, spans: Sequence[Any]) -> Any:
+        super().export(spans)
+        return self.answer

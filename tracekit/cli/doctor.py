@@ -1,0 +1,172 @@
+"""``tracekit doctor``: what is configured, what would be traced, and where spans went."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from tracekit.cli._options import terminal_of_stdout
+
+__all__ = ["command"]
+
+PROCESSES = 5
+SOURCE_WIDTH = 60
+
+
+@click.command(short_help="Say why spans may be missing.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also what is not installed, all processes."
+)
+def command(as_json: bool, everything: bool) -> None:
+    """Show what a program started here would do, and what became of the spans of earlier ones.
+
+    Every setting with its source, every library that would be watched, whether exporters can
+    deliver, and the ledger: where each process's spans went. The exit code is 1 if spans
+    cannot arrive.
+    """
+    from tracekit.cli._diagnosis import diagnose
+
+    found = diagnose()
+    if as_json:
+        click.echo(json.dumps(found, indent=2, default=_plain, ensure_ascii=False))
+    else:
+        page = _Page(everything)
+        click.echo("\n".join(page.lines(found)), color=page.color)
+    sys.exit(1 if found["problems"] else 0)
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value)
+
+
+class _Page:
+    """The diagnosis for people."""
+
+    def __init__(self, everything: bool) -> None:
+        from tracekit.exporters._terminal import Style
+
+        terminal = terminal_of_stdout()
+        self.color = terminal.color
+        self._style = Style(terminal.color)
+        self._everything = everything
+        self._good, self._bad = ("✓", "✗") if terminal.unicode else ("ok", "!!")
+
+    def lines(self, found: dict[str, Any]) -> Iterator[str]:
+        yield from self._section("versions", _columns(found["versions"].items()))
+        yield from self._section("settings", _columns(self._settings(found["settings"])))
+        yield from self._section("exporters", _columns(map(self._exporter, found["exporters"])))
+        yield from self._section("libraries", _columns(self._libraries(found)))
+        yield from self._section("where spans went", self._ledgers(found["ledgers"]))
+        yield from self._section("problems", self._problems(found["problems"]))
+
+    def _section(self, title: str, rows: Iterable[str]) -> Iterator[str]:
+        rows = list(rows)
+        if rows:
+            yield self._style.paint("bold", title)
+            yield from (f"  {row}".rstrip() for row in rows)
+            yield ""
+
+    def _settings(self, rows: Sequence[dict[str, str]]) -> Iterator[Sequence[str]]:
+        for row in rows:
+            source = row["source"]
+            shown = source if len(source) <= SOURCE_WIDTH else f"...{source[-SOURCE_WIDTH:]}"
+            yield row["name"], row["value"], self._style.paint("dim", f"from {shown}")
+
+    def _exporter(self, row: dict[str, Any]) -> Sequence[str]:
+        if row["hindrance"]:
+            state = self._style.paint("red", f"{self._bad} {row['hindrance']}")
+        elif row["checked"]:
+            state = self._style.paint("green", f"{self._good} reachable")
+        else:
+            state = ""
+        return row["name"], row["destination"], state
+
+    def _libraries(self, found: dict[str, Any]) -> Iterator[Sequence[str]]:
+        for row in found["instrumentations"]:
+            if row["reason"] != "not installed" or self._everything:
+                yield self._library(row["name"], row["installed"] or "", row, row["supported"])
+        for row in found["contrib"]:
+            if row["active"] or self._everything:
+                yield self._library(row["name"], "", row, f"by {row['distribution']}")
+
+    def _library(
+        self, name: str, version: str, row: dict[str, Any], supported: str
+    ) -> Sequence[str]:
+        mark = self._style.paint("green", self._good) if row["active"] else " " * len(self._good)
+        reason = row["reason"]
+        if row["active"]:
+            reason = ""
+        return f"{mark} {name}", version, self._style.paint("dim", supported), reason
+
+    def _ledgers(self, ledgers: Sequence[dict[str, Any]]) -> Iterator[str]:
+        from tracekit.cli._fate import explain
+
+        shown = ledgers if self._everything else ledgers[:PROCESSES]
+        for ledger in shown:
+            fate = ledger["fate"]
+            yield f"{self._process(ledger)}  {_counted(fate)}"
+            for line in explain(fate, ledger["running"]):
+                yield f"    {self._style.paint('yellow', line)}"
+        if not ledgers:
+            yield "No process has left a ledger: a program is traced once it calls"
+            yield "tracekit.configure(), or is started with `tracekit run`."
+        elif len(ledgers) > len(shown):
+            yield self._style.paint("dim", f"{len(ledgers) - len(shown)} more with --all")
+
+    def _process(self, ledger: dict[str, Any]) -> str:
+        state = "running" if ledger["running"] else f"ended {_ago(ledger.get('saved_s', 0))} ago"
+        return f"{ledger['pid']} {self._style.paint('bold', str(ledger['service']))} ({state})"
+
+    def _problems(self, problems: Sequence[str]) -> Iterator[str]:
+        if not problems:
+            yield f"{self._style.paint('green', self._good)} none found"
+        for problem in problems:
+            yield f"{self._style.paint('red', self._bad)} {problem}"
+
+
+def _counted(fate: Any) -> str:
+    parts = [f"{fate.started} started"]
+    several = len(fate.exported) > 1
+    for name, count in fate.exported.items():
+        parts.append(f"{count} exported{f' by {name}' if several else ''}")
+    parts += [
+        f"{count} {what}"
+        for count, what in (
+            (fate.waiting, "queued"),
+            (fate.live, "open"),
+            (fate.sampled_out, "sampled out"),
+            (sum(fate.lost.values()), "lost"),
+        )
+        if count
+    ]
+    return ", ".join(parts)
+
+
+def _ago(then_s: float) -> str:
+    seconds = max(0, int(time.time() - then_s))
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Align all columns but the last; colour codes take no room."""
+    table = [list(row) for row in rows]
+    if not table:
+        return []
+    widths = [max(len(click.unstyle(row[i])) for row in table) for i in range(len(table[0]))]
+    return [
+        "  ".join(
+            cell + " " * (width - len(click.unstyle(cell)))
+            for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in table
+    ]
