@@ -96,6 +96,10 @@ def _watch_children(util: Any) -> None:
         _insist_on_sigterm()
 
     util.register_after_fork(_run, in_child)
+    from multiprocessing.process import parent_process
+
+    if parent_process() is not None:  # configured in a child, of whom nobody told us
+        in_child(None)
 
 
 def on_sigterm() -> bool:

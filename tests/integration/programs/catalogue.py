@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry.trace import Tracer
@@ -37,18 +37,7 @@ class Program:
         return self.run.__name__
 
 
-@dataclass
-class _Catalogue:
-    programs: list[Program] = field(default_factory=list)
-
-    def __iter__(self) -> Iterator[Program]:
-        return iter(self.programs)
-
-    def __len__(self) -> int:
-        return len(self.programs)
-
-
-PROGRAMS = _Catalogue()
+PROGRAMS: list[Program] = []
 
 
 def program(
@@ -63,7 +52,7 @@ def program(
     """
 
     def add(run: Callable[[World], Any]) -> Callable[[World], Any]:
-        PROGRAMS.programs.append(Program(run, environment or {}, options))
+        PROGRAMS.append(Program(run, environment or {}, options))
         return run
 
     return add

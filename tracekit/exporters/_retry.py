@@ -1,0 +1,99 @@
+"""When to try again: delays that grow, a destination's own wishes, and when to leave it alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Breaker", "RetryPolicy", "retry_after_s"]
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How patiently a destination is treated; times in seconds.
+
+    Attributes:
+        first_delay_s: Before the first retry; doubled for each further one.
+        failures_to_open: Failed attempts in a row after which the destination is left alone.
+        first_pause_s: How long, before one request probes it; doubled while probes fail.
+    """
+
+    first_delay_s: float = 1.0
+    max_delay_s: float = 30.0
+    jitter: float = 0.2
+    failures_to_open: int = 5
+    first_pause_s: float = 5.0
+    max_pause_s: float = 60.0
+    # A server may ask for a day. Until then no span would arrive, and nobody would know why.
+    max_retry_after_s: float = 300.0
+
+    def delays(self) -> Iterator[float]:
+        """Yield the delay before each retry of one request, without end.
+
+        Source: https://opentelemetry.io/docs/specs/otel/protocol/exporter/#retry
+        """
+        import random
+
+        # From the operating system: the program's random sequence stays its own, and forked
+        # workers do not come back at the same moment.
+        uniform = random.SystemRandom().uniform
+        delay = self.first_delay_s
+        while True:
+            yield delay * uniform(1 - self.jitter, 1 + self.jitter)
+            delay = min(delay * 2, self.max_delay_s)
+
+
+class Breaker:
+    """Keep requests from a destination that failed several times in a row.
+
+    Closed, it lets everything through. Opened by failures, it lets nothing through until the
+    pause is over, and then single requests: the first that works closes it, the first that
+    fails opens it for twice as long. A destination that asked to be left alone is, also
+    across batches.
+
+    Concurrency: called from exporting threads; two at once may both probe, which harms nobody.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._failures = 0
+        self._pause_s = policy.first_pause_s
+        self._closed_until = 0.0
+        self.is_open = False
+
+    def lets_through(self) -> bool:
+        return time.monotonic() >= self._closed_until
+
+    def worked(self) -> None:
+        self._failures = 0
+        self._pause_s = self._policy.first_pause_s
+        self._closed_until = 0.0
+        self.is_open = False
+
+    def failed(self, retry_after: float | None = None) -> None:
+        self._failures += 1
+        pause = min(retry_after or 0.0, self._policy.max_retry_after_s)
+        if self._failures >= self._policy.failures_to_open:
+            self.is_open = True
+            pause = max(pause, self._pause_s)
+            self._pause_s = min(self._pause_s * 2, self._policy.max_pause_s)
+        self._closed_until = time.monotonic() + pause
+
+
+def retry_after_s(header: str | None) -> float | None:
+    """Return the seconds that a ``Retry-After`` header asks for, in either of its forms.
+
+    Source: https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+    """
+    text = (header or "").strip()
+    if not text or len(text) > 64:
+        return None
+    if text.isascii() and text.isdecimal():
+        return float(text)
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None
