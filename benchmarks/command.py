@@ -7,6 +7,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.harness import ROWS, Effort, Row
@@ -14,7 +15,7 @@ from benchmarks.report import Outcome, header, machine, table_line, write_json
 
 __all__ = ["load_rows", "run", "run_row", "selected"]
 
-FULL, QUICK = Effort(), Effort(rounds=5, scale=0.25)
+FULL, QUICK = Effort(), Effort(rounds=7, scale=0.5, generations=1)
 
 
 def load_rows() -> dict[str, Row]:
@@ -30,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     effort = QUICK if options.quick else FULL
     if options.rounds:
-        effort = Effort(options.rounds, effort.scale)
+        effort = replace(effort, rounds=options.rounds)
     # opentelemetry-sdk says so for spans that it drops, which would be measured.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     facts = machine(effort)

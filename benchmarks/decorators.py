@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 import tracekit
@@ -26,13 +28,15 @@ def _sync(decorate: _Decorator, settle: Callable[[], object]) -> Contestant:
     return Contestant(run, settle)
 
 
-def _async(decorate: _Decorator, settle: Callable[[], object]) -> Contestant:
+def _async(
+    loop: asyncio.AbstractEventLoop, decorate: _Decorator, settle: Callable[[], object]
+) -> Contestant:
     @decorate
     async def price(cart: int) -> int:
         return cart
 
     def run(items: int) -> None:
-        asyncio.run(_await_each(price, items))
+        loop.run_until_complete(_await_each(price, items))
 
     return Contestant(run, settle)
 
@@ -56,4 +60,5 @@ def sync_function(effort: Effort) -> Figures:
 
 @row("decorators.async", "decorator on a coroutine function", must=0.12, aim=0.07)
 def coroutine_function(effort: Effort) -> Figures:
-    return _compare(_async, effort)
+    with closing(asyncio.new_event_loop()) as loop:
+        return _compare(partial(_async, loop), effort)

@@ -28,16 +28,24 @@ __all__ = [
     "Row",
     "compare",
     "cost_of",
+    "median_figures",
     "row",
 ]
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: rounds, and a factor on how much is done in each."""
+    """How much is measured.
+
+    Args:
+        rounds: How often the sides take turns.
+        scale: A factor on how much is done in a round.
+        generations: How often processes that are measured against each other are started anew.
+    """
 
     rounds: int = 15
     scale: float = 1.0
+    generations: int = 3
 
     def items(self, number: int) -> int:
         return max(2, round(number * self.scale))
@@ -147,7 +155,7 @@ def compare(theirs: Contestant, ours: Contestant, items: int, effort: Effort) ->
         cost_of(contestant, max(1, count // 4))
     gc.collect()
     rounds = [_one_round(theirs, ours, count, number) for number in range(effort.rounds)]
-    return _figures(rounds)
+    return median_figures(rounds)
 
 
 def _one_round(theirs: Contestant, ours: Contestant, items: int, number: int) -> tuple[Cost, Cost]:
@@ -159,7 +167,7 @@ def _one_round(theirs: Contestant, ours: Contestant, items: int, number: int) ->
     return other, cost_of(ours, items)
 
 
-def _figures(rounds: Sequence[tuple[Cost, Cost]]) -> Figures:
+def median_figures(rounds: Sequence[tuple[Cost, Cost]]) -> Figures:
     ratios = [mine.cpu / other.cpu for other, mine in rounds]
     callers = [mine.caller / other.caller for other, mine in rounds]
     mine_callers = [mine.caller for _, mine in rounds]

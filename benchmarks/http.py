@@ -20,8 +20,6 @@ from benchmarks.harness import Effort, Figures, row
 
 SIDES = ("bare", "opentelemetry", "tracekit")
 REQUESTS = 150
-GENERATIONS = 3
-"""Times the workers are started: one process differs from the next by as much as tracing adds."""
 
 
 class _Worker:
@@ -69,7 +67,8 @@ def _workers(subject: str, port: int) -> Iterator[list[_Worker]]:
 def _added(subject: str, effort: Effort, port: int = 0) -> Figures:
     rounds: list[list[float]] = []
     spans: list[float] = []
-    for _ in range(GENERATIONS):
+    # One process differs from the next, doing the same, by nearly as much as tracing adds.
+    for _ in range(effort.generations):
         with _workers(subject, port) as workers:
             spans = [worker.ask(effort.items(REQUESTS))["spans"] for worker in workers]
             rounds += _rounds(workers, effort)

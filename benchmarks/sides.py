@@ -16,7 +16,7 @@ from benchmarks.harness import Contestant
 from tracekit.sdk import BatchSpanProcessor, TracerProvider
 from tracekit.testing import reset
 
-__all__ = ["Discard", "Side", "attributes", "both_sides", "configured"]
+__all__ = ["Discard", "Side", "both_sides", "configured"]
 
 
 class Discard(SpanExporter):
@@ -82,14 +82,3 @@ def configured() -> Iterator[Side]:
         yield Side(provider, provider.get_tracer("benchmarks", "1.0"), exporter)
     finally:
         reset()
-
-
-def attributes(number: int) -> dict[str, Any]:
-    """Return five attributes, of which one differs every time."""
-    return {
-        "http.request.method": "GET",
-        "http.route": "/cart/{id}",
-        "http.response.status_code": 200,
-        "cart.id": number,
-        "amount": 12.5,
-    }

@@ -39,6 +39,7 @@ CARTS = (
 
 
 def main() -> None:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     store = Path(tempfile.mkdtemp(prefix="tracekit-demo-")) / "traces.db"
     with services(store) as urls:
         print(f"Running: {', '.join(SERVICES)}.\n")
@@ -81,7 +82,7 @@ def slowest_trace(store: Path) -> list[SpanRecord]:
 
 
 def show(store: Path, trace: list[SpanRecord]) -> None:
-    print(flush=True)
+    print()
     trace_id = f"{trace[0].context.trace_id:032x}"
     command = [sys.executable, "-m", "tracekit", "show", trace_id, "--store", str(store)]
     subprocess.run(command, check=True)

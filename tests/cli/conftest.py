@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,12 @@ def tracekit() -> Tracekit:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
+def store(tmp_path: Path) -> Path:
     path = tmp_path / "traces.db"
     writer = StoreWriter(path, max_age_s=1e12)
     writer.write([*_checkout(SLOW, START, 1000), *_checkout(FAST, START + 10_000 * MS, 100)])
     writer.close()
-    yield path
+    return path
 
 
 def _checkout(trace_id: int, start: int, whole_ms: int) -> list[Any]:

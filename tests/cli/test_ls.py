@@ -28,7 +28,7 @@ def test_a_line_says_when_how_long_how_much_and_through_which_services(
     tracekit, store: Path
 ) -> None:
     line = tracekit("ls", "--store", str(store)).stdout.splitlines()[2]
-    assert line.split()[4:] == "1.00 s 2 1 shop ▸ POST /checkout + payment".split()
+    assert line.split()[2:] == "1.00 s 2 1 shop ▸ POST /checkout + payment".split()
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,8 @@ def normal_form(request: ExportTraceServiceRequest, returned: Any) -> dict[str, 
             for scope in spans.scope_spans
         ]
         resource["resource"] = sorted(
-            (pair["key"], repr(pair["value"])) for pair in resource["resource"].get("attributes", ())
+            (pair["key"], repr(pair["value"]))
+            for pair in resource["resource"].get("attributes", ())
         )
     return {"exported": resources, "returned": _value(returned, names)}
 

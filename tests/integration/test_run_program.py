@@ -172,7 +172,9 @@ def test_a_sitecustomize_of_the_programs_own_is_imported(tmp_path: Path, store: 
     own = tmp_path / "own"
     own.mkdir()
     (own / "sitecustomize.py").write_text("import os\nos.environ['OTEL_SERVICE_NAME'] = 'own'\n")
-    (tmp_path / "app.py").write_text(f"{TRACED}\nimport sitecustomize\nprint(sitecustomize.os.name)")
+    (tmp_path / "app.py").write_text(
+        f"{TRACED}\nimport sitecustomize\nprint(sitecustomize.os.name)"
+    )
     env = {"PYTHONPATH": str(own)}
     done = run("--store", str(store), "app.py", cwd=tmp_path, env=env)
     assert (done.stdout, done.stderr) == (f"{os.name}\n", "")

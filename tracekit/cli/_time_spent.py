@@ -4,7 +4,8 @@ Self times add up to more than the trace where steps run at once, and a child th
 parent (a server that works on after its client gave up) has more of it than anybody waited for.
 So the way is walked from the end: at each moment the child that ended last was what its parent
 waited for, and a parent has the moments in which it waited for none. The parts add up to the
-duration of the roots, exactly.
+duration of the roots, exactly. A child that begins after its parent has ended, such as the
+consumer of a message, was waited for by nobody and adds its own duration.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from tracekit.exporters._forest import Forest, Node
 
-__all__ = ["Spent", "by_service", "by_step", "total_ns"]
+__all__ = ["Spent", "by_service", "by_step"]
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,6 @@ class Spent:
     name: str
     duration_ns: int
     spans: int
-
-
-def total_ns(forest: Forest) -> int:
-    """Return the sum of the roots' durations: what the parts add up to."""
-    return sum(root.duration_ns for root in forest.roots)
 
 
 def by_service(forest: Forest) -> list[Spent]:
@@ -60,6 +56,9 @@ def _shares(forest: Forest) -> Iterator[tuple[Node, int]]:
         node, start, end = pending.pop()
         own = 0
         for child in sorted(node.children, key=lambda child: -child.end):
+            if child.start >= node.end:
+                pending.append((child, child.start, child.end))
+                continue
             stop = min(child.end, end)
             begin = max(child.start, start)
             if begin >= stop:

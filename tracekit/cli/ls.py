@@ -23,7 +23,14 @@ MAX_SERVICES = 4
 
 
 @click.command(short_help="List the newest traces.")
-@click.option("--limit", "-n", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option(
+    "--limit",
+    "-n",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="So many at most.",
+)
 @click.option("--service", help="Only traces with a span of this service.")
 @click.option("--name", help="Only traces with a span of this name.")
 @click.option("--since", type=Moment(), help="Only traces since: 10m, 2h, 3d ago, 14:30, a date.")

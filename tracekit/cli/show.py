@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 MAX_STEPS = 5
-BAR_WIDTH = 24
+MAX_BAR_WIDTH = 24
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 
@@ -66,11 +66,11 @@ def _spans(trace: str, store: str | None) -> Sequence[Any]:
 
 
 def _where(forest: Forest, terminal: Terminal) -> Iterator[str]:
-    from tracekit.cli._time_spent import by_service, by_step, total_ns
+    from tracekit.cli._time_spent import by_service, by_step
 
-    total = total_ns(forest)
     steps = [part for part in by_step(forest) if part.duration_ns]
-    if len(forest.nodes) < 2 or not total or not steps:
+    total = sum(part.duration_ns for part in steps)
+    if len(forest.nodes) < 2 or not steps:
         return
     table = _Table(terminal, total)
     yield ""
@@ -79,7 +79,7 @@ def _where(forest: Forest, terminal: Terminal) -> Iterator[str]:
     if len(services) > 1:
         yield from (table.line(part, part.service or "(no service)") for part in services)
         yield ""
-        yield table.heading("slowest steps, without what they waited for")
+        yield table.heading("slowest steps, without what they wait for")
     for part in steps[:MAX_STEPS]:
         times = f"  {part.spans} spans" if part.spans > 1 else ""
         yield table.line(part, f"{part.service} {table.into} {part.name}{times}")
@@ -95,11 +95,13 @@ class _Table:
 
         self._terminal, self._total_ns = terminal, total_ns
         self._style = Style(terminal.color)
+        self._bar_width = min(MAX_BAR_WIDTH, max(0, terminal.width - 40) // 2)
+        self._ellipsis = "…" if terminal.unicode else "..."
         self._micro = "µ" if terminal.unicode else "u"
         self.into = "▸" if terminal.unicode else ">"
 
     def heading(self, text: str) -> str:
-        return self._style.paint("bold", text)
+        return self._style.paint("bold", text[: self._terminal.width])
 
     def line(self, part: Spent, label: str) -> str:
         from tracekit.exporters._terminal import clip, printable
@@ -108,19 +110,21 @@ class _Table:
         times = self._times(part.duration_ns)
         bar = self._bar(share)
         room = self._terminal.width - len(times) - 3
-        shown = clip(printable(label), room - BAR_WIDTH - 2, "…" if self._terminal.unicode else ".")
+        shown = clip(
+            printable(label), room - self._bar_width - 2, "…" if self._terminal.unicode else "."
+        )
         painted = self._style.paint("bold_yellow", bar) if share >= 0.5 else bar
-        gap = " " * (BAR_WIDTH - len(bar))
+        gap = " " * (self._bar_width - len(bar))
         return f"{times}  {painted}{gap}  {shown}".rstrip()
 
     def rest(self, duration_ns: int, steps: int) -> str:
-        label = f"{self._times(duration_ns)}  {'':{BAR_WIDTH}}  {steps} more"
+        label = f"{self._times(duration_ns)}  {'':{self._bar_width}}  {steps} more"
         return self._style.paint("dim", label)
 
     def _bar(self, share: float) -> str:
         if not self._terminal.unicode:
-            return "#" * round(share * BAR_WIDTH)
-        eighths = round(share * BAR_WIDTH * 8)
+            return "#" * round(share * self._bar_width)
+        eighths = round(share * self._bar_width * 8)
         return "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
 
     def _times(self, duration_ns: int) -> str:

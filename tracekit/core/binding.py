@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -37,11 +38,13 @@ _SAMPLED, _RANDOM = 1, 2
 RANDOM_MASK = (1 << 56) - 1
 """The bits of a trace id that level 2 of W3C Trace Context asks to be random."""
 
-_NO_STATE = TraceState()
 
+LocalTrace = tuple[int, int, "TraceState | None", int]
+"""Trace id, trace flags, trace state, and wall-clock minus monotonic time in nanoseconds.
 
-LocalTrace = tuple[int, int, TraceState, int]
-"""Trace id, trace flags, trace state, and wall-clock minus monotonic time in nanoseconds."""
+The state is None when it is empty: a tuple of plain values is none of the garbage
+collector's business, and there is one for each root span that waits for its export.
+"""
 
 
 class SpanOptions(NamedTuple):
@@ -74,6 +77,7 @@ class Listeners(Protocol):
     on_start: Callable[[ApiSpan, Context | None], None] | None
     on_ending: Callable[[ApiSpan], None] | None
     on_end: Callable[[ReadableSpan], None]
+    on_end_sampled: Callable[[ReadableSpan], None]
 
 
 class Sampled(NamedTuple):
@@ -97,16 +101,18 @@ class Binding:
         "count_late_write",
         "count_sampled_out",
         "count_started",
+        "decides_early",
+        "drops_roots",
         "follows_local_parent",
         "is_plain",
         "limits",
         "max_attributes",
         "monotonic_ns",
-        "new_span_id",
-        "new_trace_id",
         "on_end",
+        "on_end_unsampled",
         "on_ending",
         "on_start",
+        "random_bits",
         "random_flag",
         "resource",
         "root_flags",
@@ -132,15 +138,19 @@ class Binding:
         self.root_sampler = getattr(parts.sampler, "root_sampler", parts.sampler)
         # Typed as a number for the path of a span; None where the sampler must be asked.
         self.root_threshold: Any = getattr(self.root_sampler, "threshold", None)
-        self.root_trace_state = getattr(self.root_sampler, "root_trace_state", None) or _NO_STATE
-        self.new_trace_id = parts.id_generator.generate_trace_id
-        self.new_span_id = parts.id_generator.generate_span_id
+        self.root_trace_state = getattr(self.root_sampler, "root_trace_state", None) or None
+        self.random_bits = _random_bits(parts.id_generator)
         self.wall_ns, self.monotonic_ns = parts.clock
-        self.on_start, self.on_ending, self.on_end = told.on_start, told.on_ending, told.on_end
+        self.on_start, self.on_ending = told.on_start, told.on_ending
+        # Most spans are sampled; what ends one that is not is in unsampled().
+        self.on_end, self.on_end_unsampled = told.on_end_sampled, told.on_end
         # Nothing but the parent decides about a span, and nobody watches it start.
         self.is_plain = (
             self.follows_local_parent and self.root_threshold is not None and self.on_start is None
         )
+        self.drops_roots = (self.root_threshold or 0) > RANDOM_MASK
+        # The trace id alone decides about a root, and some are dropped: those need not be made.
+        self.decides_early = self.drops_roots or (self.is_plain and bool(self.root_threshold))
         self.count_started = counts.started.add
         self.count_sampled_out = counts.sampled_out.add
         self.count_late_write = counts.late_writes.add
@@ -150,22 +160,32 @@ class Binding:
         """Return the binding that the same tracer has now."""
         return self.tracer.binding
 
+    def unsampled(self) -> Binding:
+        """Return this binding as it is for a span that is recorded but not sampled."""
+        other = copy.copy(self)
+        other.on_end = self.on_end_unsampled
+        return other
+
     def sample(self, span: Span, context: Context, parent: Any) -> Sampled:
         """Ask the sampler about a span that starts under ``parent`` (a span, or nothing)."""
         parent_context = _valid_context(parent)
-        trace_id = parent_context.trace_id if parent_context else self.new_trace_id()
+        trace_id = parent_context.trace_id if parent_context else self.random_bits(128)
         flags = self._random(parent_context)
         offset = self._offset(parent, parent_context)
         sampler = self.root_sampler if parent_context is None else self.sampler
         result = _should_sample(sampler, span, context, trace_id)
+        dropped = Sampled(False, (trace_id, flags, None, offset), parent_context, {})
         if result is None:
-            return Sampled(False, (trace_id, flags, _NO_STATE, offset), parent_context, {})
-        if result.decision.is_sampled():
-            flags |= _SAMPLED
-        state = result.trace_state if result.trace_state is not None else _NO_STATE
-        recorded = result.decision.is_recording()
-        trace = (trace_id, flags, state, offset)
-        return Sampled(recorded, trace, parent_context, result.attributes or {})
+            return dropped
+        try:
+            if result.decision.is_sampled():
+                flags |= _SAMPLED
+            trace = (trace_id, flags, result.trace_state or None, offset)
+            attributes = dict(result.attributes or {})
+            return Sampled(result.decision.is_recording(), trace, parent_context, attributes)
+        except Exception:
+            _warn_once("the sampler's answer cannot be read; its spans are dropped", sampler)
+            return dropped
 
     def _offset(self, parent: Any, parent_context: SpanContext | None) -> int:
         """Return the anchor: a local parent's, so that the child nests in it, or a new one."""
@@ -206,6 +226,15 @@ def _valid_context(parent: Any) -> SpanContext | None:
     # A foreign span may return anything.
     known: object = context
     return context if isinstance(known, SpanContext) and context.is_valid else None
+
+
+def _random_bits(id_generator: IdGenerator) -> Callable[[int], int]:
+    """Return what draws an id of 128 or of 64 bits; for random ones a C function, 0.03 µs less."""
+    own: Callable[[int], int] | None = getattr(id_generator, "random_bits", None)
+    if own is not None:
+        return own
+    trace_id, span_id = id_generator.generate_trace_id, id_generator.generate_span_id
+    return lambda bits: span_id() if bits == 64 else trace_id()
 
 
 def _random_flag(id_generator: IdGenerator) -> int:

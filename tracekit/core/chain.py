@@ -51,8 +51,11 @@ class Chain:
         if self._endings:
             self.on_ending = self._on_ending
         self.on_end: Callable[[ReadableSpan], None] = self._on_end
+        # For spans known to be sampled: a processor of ours need not look again.
+        self.on_end_sampled: Callable[[ReadableSpan], None] = self.on_end
         if len(self.processors) == 1 and self._teller is not None:
             self.on_end = self._ends[0]
+            self.on_end_sampled = getattr(self._teller, "on_end_sampled", self.on_end)
 
     def _on_start(self, span: Span, parent_context: Context | None = None) -> None:
         for listener in self._starts:

@@ -50,7 +50,7 @@ class DroppedSpan(trace_api.NonRecordingSpan):
     def _context(self) -> SpanContext:  # type: ignore[override]
         # The id is drawn when somebody propagates it, which nobody does for most spans.
         if not self._span_id:
-            self._span_id = self._binding.new_span_id()
+            self._span_id = self._binding.random_bits(64)
         trace = self._trace
         return span_context(trace[0], self._span_id, False, trace[1], trace[2])
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from tracekit import _fork as fork
 
 __all__ = ["RandomIdGenerator"]
@@ -22,12 +20,17 @@ class RandomIdGenerator:
     def __init__(self) -> None:
         import random  # with hashlib and math behind it: not on the way of `import tracekit`
 
-        source = random.Random()
-        # Instance attributes instead of methods: a bound C function saves a Python frame.
-        self.generate_trace_id = functools.partial(source.getrandbits, 128)
-        self.generate_span_id = functools.partial(source.getrandbits, 64)
-        self._source = source
+        self._source = source = random.Random()
+        if type(self) is RandomIdGenerator:
+            # What spans call instead of the methods below: a C function saves a Python frame.
+            self.random_bits = source.getrandbits
         fork.on_fork_in_child(self)
+
+    def generate_trace_id(self) -> int:
+        return self._source.getrandbits(128) or self.generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        return self._source.getrandbits(64) or self.generate_span_id()
 
     def is_trace_id_random(self) -> bool:
         """True: all 128 bits are uniformly random, so the level-2 random flag is set."""

@@ -15,6 +15,7 @@ from typing import Any
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 from opentelemetry.trace import (
+    DEFAULT_TRACE_STATE,
     INVALID_SPAN,
     SpanContext,
     TraceFlags,
@@ -72,20 +73,21 @@ _FLAGS = tuple(TraceFlags(bits) for bits in range(256))
 
 
 def _public_span_context(
-    trace_id: int, span_id: int, is_remote: bool, flags: int, trace_state: TraceState
+    trace_id: int, span_id: int, is_remote: bool, flags: int, trace_state: TraceState | None
 ) -> SpanContext:
     return SpanContext(trace_id, span_id, is_remote, _FLAGS[flags & 0xFF], trace_state)
 
 
 def _fast_span_context(
-    trace_id: int, span_id: int, is_remote: bool, flags: int, trace_state: TraceState
+    trace_id: int, span_id: int, is_remote: bool, flags: int, trace_state: TraceState | None
 ) -> SpanContext:
     # The constructor checks ranges and builds a TraceFlags, 0.8 µs; our ids are in range.
-    values = (trace_id, span_id, is_remote, _FLAGS[flags & 0xFF], trace_state, True)
+    state = trace_state if trace_state is not None else DEFAULT_TRACE_STATE
+    values = (trace_id, span_id, is_remote, _FLAGS[flags & 0xFF], state, True)
     return tuple.__new__(SpanContext, values)
 
 
-def _span_context_maker() -> Callable[[int, int, bool, int, TraceState], SpanContext]:
+def _span_context_maker() -> Callable[[int, int, bool, int, TraceState | None], SpanContext]:
     sample = (1 << 127, 1 << 63, False, 3, TraceState([("a", "b")]))
     public = _public_span_context(*sample)
     try:

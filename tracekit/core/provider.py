@@ -207,6 +207,7 @@ class TracerProvider(trace_api.TracerProvider):
         self._parts = self._parts._replace(resource=_renewed(self.resource))
         for tracer in self._tracers.values():
             tracer.binding.on_end = self._inherited
+            tracer.binding.on_end_unsampled = self._inherited
             tracer.binding.on_ending = None
         self._rebind()
 

@@ -112,6 +112,9 @@ class Reading:
         end = self._end
         return None if end is None else end + self._trace[3]
 
+    # Private in opentelemetry-sdk, and read all the same: its own test-utils sort by it.
+    _start_time, _end_time = start_time, end_time
+
     @property
     def status(self) -> Status:
         return Status(*self._status)
@@ -162,6 +165,11 @@ class Reading:
         return self._binding.scope
 
     @property
+    def instrumentation_info(self) -> InstrumentationScope:
+        """Return the scope under the name that older exporters ask for."""
+        return self._binding.scope
+
+    @property
     def dropped_attributes(self) -> int:
         return self._dropped_attributes + self._cleaned()[1]
 
@@ -177,7 +185,8 @@ class Reading:
         return span_to_json(self, indent)
 
     def __repr__(self) -> str:
-        return f"<Span {self._name!r} {format_span_id(self._span_id)}>"
+        # A scope that was not entered has no id yet.
+        return f"<Span {self._name!r} {format_span_id(getattr(self, '_span_id', 0))}>"
 
     # What encoders read instead of building a SpanContext for each span.
 

@@ -13,7 +13,7 @@ from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Binding, LocalTr
 from tracekit.core.dropped import DroppedSpan
 from tracekit.core.otel_context import SPAN_KEY, attach, current_context, detach, with_span
 from tracekit.core.scope import leave_elsewhere
-from tracekit.core.span import EMPTY_TRACE_STATE, RECORDING, SAMPLED, Span
+from tracekit.core.span import RECORDING, SAMPLED, Span
 from tracekit.core.wrap import wrap
 
 __all__ = ["DroppedScope", "ScopedSpan", "scoped"]
@@ -44,7 +44,7 @@ class ScopedSpan(Span):
         # fewer, and no test twice. What they leave out is sent to begin().
         if not context:
             if not binding.root_threshold:
-                trace_id = binding.new_trace_id() or binding.new_trace_id()
+                trace_id = binding.random_bits(128) or binding.random_bits(128)
             else:
                 trace_id = getattr(self, "_drawn_trace_id", 0)
                 if not trace_id:
@@ -60,7 +60,7 @@ class ScopedSpan(Span):
             self._trace = parent._trace
             self._parent = parent._span_id
             self._start = binding.monotonic_ns()
-        self._span_id = binding.new_span_id() or binding.new_span_id()
+        self._span_id = binding.random_bits(64) or binding.random_bits(64)
         if self._attributes is not None:
             self._check_attributes(self._attributes)
         binding.count_started()
@@ -188,7 +188,11 @@ class DroppedScope(DroppedSpan):
 
     @property
     def _trace(self) -> LocalTrace:  # type: ignore[override]
-        return (self._trace_id, self._binding.random_flag, EMPTY_TRACE_STATE, 0)
+        binding = self._binding
+        if not self._trace_id:
+            # Where every root is dropped the id decided nothing, and mostly nobody reads it.
+            self._trace_id = binding.random_bits(128) or binding.random_bits(128)
+        return (self._trace_id, binding.random_flag, None, 0)
 
     def __enter__(self) -> Any:
         if current_context():
@@ -244,13 +248,14 @@ def scoped(
     options: SpanOptions = DEFAULT_OPTIONS,
 ) -> ScopedSpan | DroppedScope:
     """Return a span that starts and is current in a ``with`` block, or its dropped stand-in."""
-    threshold = binding.root_threshold
-    if not threshold or options is not DEFAULT_OPTIONS or not binding.is_plain or current_context():
+    if not binding.decides_early or options is not DEFAULT_OPTIONS or current_context():
         span = ScopedSpan(binding, name, kind, attributes)
         span._options = options
         return span
-    trace_id = binding.new_trace_id() or binding.new_trace_id()
-    if (trace_id & RANDOM_MASK) < threshold:
+    if binding.drops_roots:
+        return DroppedScope(binding, 0, name, kind, attributes)
+    trace_id = binding.random_bits(128) or binding.random_bits(128)
+    if (trace_id & RANDOM_MASK) < binding.root_threshold:
         return DroppedScope(binding, trace_id, name, kind, attributes)
     span = ScopedSpan(binding, name, kind, attributes)
     span._drawn_trace_id = trace_id

@@ -30,7 +30,7 @@ from typing import Any
 
 from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceState
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 from tracekit.core.ambient import inherited_attributes
 from tracekit.core.attributes import EMPTY, MUTABLE, nanoseconds, snapshots, text
@@ -43,7 +43,6 @@ from tracekit.core.reading import RawEvent, Reading
 
 __all__ = ["RECORDING", "Span"]
 
-EMPTY_TRACE_STATE = TraceState()
 SAMPLED = 1
 OK, ERROR = StatusCode.OK, StatusCode.ERROR
 
@@ -100,9 +99,9 @@ class Span(Reading, trace_api.Span):
             self._parent = parent._span_id
             self._start = binding.monotonic_ns()
         elif parent is None and binding.root_threshold is not None:
-            trace_id = binding.new_trace_id() or binding.new_trace_id()
+            trace_id = binding.random_bits(128) or binding.random_bits(128)
             if (trace_id & RANDOM_MASK) < binding.root_threshold:
-                return self._dropped((trace_id, binding.random_flag, EMPTY_TRACE_STATE, 0))
+                return self._dropped((trace_id, binding.random_flag, None, 0))
             self._start = start = binding.monotonic_ns()
             offset = binding.wall_ns() - start
             self._trace = (trace_id, binding.root_flags, binding.root_trace_state, offset)
@@ -111,7 +110,7 @@ class Span(Reading, trace_api.Span):
             dropped = self._begin_sampled(context, parent)
             if dropped is not None:
                 return dropped
-        self._span_id = binding.new_span_id() or binding.new_span_id()
+        self._span_id = binding.random_bits(64) or binding.random_bits(64)
         if self._attributes is not None:
             self._check_attributes(self._attributes)
         if context and (parent is None or len(context) > 1):
@@ -133,6 +132,8 @@ class Span(Reading, trace_api.Span):
             return self._dropped(outcome.trace)
         self._trace, self._parent = outcome.trace, outcome.parent
         self._start = binding.monotonic_ns()
+        if not outcome.trace[1] & SAMPLED:
+            self._binding = binding.unsampled()
         if outcome.attributes:
             self._attributes = {**(self._attributes or {}), **outcome.attributes}
         return None

@@ -14,7 +14,8 @@ from tracekit.core.counts import Counts
 from tracekit.core.otel_context import current_context
 from tracekit.core.scoped import DroppedScope, ScopedSpan, scoped
 from tracekit.core.span import Span
-from tracekit.model import Attributes, InstrumentationScope
+from tracekit.interfaces import Sampler
+from tracekit.model import Attributes, InstrumentationScope, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +40,14 @@ class Tracer(trace_api.Tracer):
     def bind(self, parts: Parts, told: Listeners, counts: Counts) -> None:
         """Start later spans with these parts."""
         self.binding = Binding(self, parts, told, counts)
+
+    @property
+    def resource(self) -> Resource:
+        return self.binding.resource
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.binding.sampler
 
     def start_span(
         self,
@@ -80,7 +89,9 @@ class Tracer(trace_api.Tracer):
         end_on_exit: bool = True,
     ) -> ScopedSpan | DroppedScope:
         """Return a span that starts and is current in a ``with`` block, or per decorated call."""
-        own = _own(attributes) if attributes else None
+        own = None
+        if attributes:
+            own = attributes.copy() if type(attributes) is dict else _own(attributes)
         if (
             context is None
             and not links
@@ -90,8 +101,10 @@ class Tracer(trace_api.Tracer):
             and end_on_exit
         ):
             binding = self.binding
-            if not binding.root_threshold:
+            if not binding.decides_early:
                 return ScopedSpan(binding, name, kind, own)
+            if binding.drops_roots and not current_context():
+                return DroppedScope(binding, 0, name, kind, own)
             return scoped(binding, name, kind, own)
         options = SpanOptions(
             context if isinstance(context, dict) else None,

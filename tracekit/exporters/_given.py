@@ -64,7 +64,9 @@ def shown_url(url: str) -> str:
     """Return a URL as it may be shown to anybody: without user, password and query."""
     try:
         parts = urlsplit(url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        return parts._replace(
+            netloc=parts.netloc.rpartition("@")[2], query="", fragment=""
+        ).geturl()
     except ValueError:
         return "[unreadable URL]"
 

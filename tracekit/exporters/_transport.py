@@ -228,9 +228,7 @@ class Delivery:
         ``split`` count requests.
         """
         with self._lock:
-            counts = {
-                name: self._counts[name] for name in ("sent", "retried", "split", "rejected")
-            }
+            counts = {name: self._counts[name] for name in ("sent", "retried", "split", "rejected")}
             dropped = dict(self._dropped)
         return {
             "destination": self.sender.destination,

@@ -4,9 +4,8 @@ Theory of operation
 -------------------
 ``on_end`` appends the span to a deque and compares one number; that is all the caller pays.
 The *worker* thread, started by the first span, wakes when a batch is full or the delay is
-over. It empties the deque, leaves out what is not sampled, and puts batches into one *lane*
-per exporter. Each lane has a thread that calls ``export``, so a slow or dead exporter fills
-its own lane and delays nobody.
+over. It empties the deque and puts batches into one *lane* per exporter. Each lane has a
+thread that calls ``export``, so a slow or dead exporter fills its own lane and delays nobody.
 
 Bounds. The deque and each lane hold at most ``max_queue_size`` spans when that is set, and
 at most ``MAX_LANE_BYTES`` (an estimate) in any case. By default only memory bounds them: a
@@ -33,6 +32,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracekit import _fork
+from tracekit._ledger import Counter
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import ReadableSpan, SpanExporter, SpanProcessor
 from tracekit.processors._lane import Lane
@@ -114,7 +114,9 @@ class BatchSpanProcessor(SpanProcessor):
         self._handing = threading.RLock()
         self._worker: threading.Thread | None = None
         self._taken = 0
-        self._unsampled = 0
+        # Spans that are recorded only: their number is counted without a lock, as the others'.
+        self._unsampled = Counter()
+        self._count_unsampled = self._unsampled.add
         self._dropped = {"queue_full": 0, "after_shutdown": 0}
         self._lost_and_told = 0
         self._flush_wanted = False
@@ -132,6 +134,13 @@ class BatchSpanProcessor(SpanProcessor):
     # The caller's side ------------------------------------------------------------------
 
     def on_end(self, span: ReadableSpan) -> None:
+        if _is_sampled(span):
+            self.on_end_sampled(span)
+        else:
+            self._count_unsampled()
+
+    def on_end_sampled(self, span: ReadableSpan) -> None:
+        """Take a span that is known to be sampled: what the tracer itself calls."""
         intake = self._intake
         intake.append(span)
         if len(intake) >= self._attention_at:
@@ -139,8 +148,12 @@ class BatchSpanProcessor(SpanProcessor):
 
     def _attend(self) -> None:
         """Start the worker, wake it, or drop the span that did not fit."""
+        intake = self._intake
         _fork.check_pid()
-        if self._is_shut_down:
+        if intake is not self._intake:
+            # A child that nobody announced: what was queued is the parent's, but for this span.
+            self.on_end(intake.pop())
+        elif self._is_shut_down:
             self._drop_newest("after_shutdown")
         elif len(self._intake) > self._limit:
             self._drop_newest("queue_full")
@@ -204,11 +217,9 @@ class BatchSpanProcessor(SpanProcessor):
 
     def _hand_out_batch(self, intake: deque[ReadableSpan], count: int) -> None:
         batch = [intake.popleft() for _ in range(count)]
-        sampled = [span for span in batch if _is_sampled(span)]
-        self._unsampled += count - len(sampled)
         self._taken += count
         for lane in self._lanes:
-            lane.put(self._taken, sampled)
+            lane.put(self._taken, batch)
 
     # Flushing ---------------------------------------------------------------------------
 
@@ -274,7 +285,8 @@ class BatchSpanProcessor(SpanProcessor):
     def received(self) -> int:
         """Return how many ended spans came here since the process began."""
         with self._handing:
-            return self._taken + len(self._intake) + sum(self._dropped.values())
+            queued = self._taken + len(self._intake)
+            return queued + sum(self._dropped.values()) + self._unsampled.read()
 
     def _lost(self) -> int:
         return sum(self._dropped.values()) + sum(lane.lost() for lane in self._lanes)
@@ -284,7 +296,7 @@ class BatchSpanProcessor(SpanProcessor):
             return {
                 "processor": "batch",
                 "received": self.received(),
-                "not_sampled": self._unsampled,
+                "not_sampled": self._unsampled.read(),
                 "queued": len(self._intake),
                 "queue_capacity": self._limit,
                 "dropped": dict(self._dropped),

@@ -1,0 +1,259 @@
+"""The reference pages list what there is: signatures, settings, variables and attribute names."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tracekit
+from architecture.page_blocks import agrees, blocks, commands
+from architecture.sources import ROOT, sources
+from tracekit import discovery, errors, sdk, semconv, settings, testing
+
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def section(page: str, heading: str) -> str:
+    """Return what stands below one heading of a reference page, up to the next one."""
+    text = (REFERENCE / page).read_text(encoding="utf-8")
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert found, f"docs/reference/{page} needs the heading ## {heading}"
+    return found[1]
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of every table row; headings and rulers are left out."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rulers = [number for number, row in enumerate(cells) if set("".join(row)) == {"-"}]
+    skipped = {*rulers, *(number - 1 for number in rulers)}
+    return [row for number, row in enumerate(cells) if number not in skipped]
+
+
+def quoted(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+# api.md --------------------------------------------------------------------------------------
+
+FUNCTIONS = [name for name in tracekit.__all__ if name != "__version__"]
+STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
+def parameters(subject: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(subject).parameters.values())
+
+
+def spelled(parameter: inspect.Parameter) -> str:
+    return STARS.get(parameter.kind, "") + parameter.name
+
+
+def default_of(parameter: inspect.Parameter) -> str:
+    if parameter.kind in STARS:
+        return ""
+    if parameter.default is inspect.Parameter.empty:
+        return "required"
+    return f"`{parameter.default}`"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_api_page_has_the_arguments_of_each_function(name: str) -> None:
+    shown = [row[:2] for row in rows(section("api.md", f"`tracekit.{name}`"))]
+    real = [
+        [f"`{spelled(parameter)}`", default_of(parameter)]
+        for parameter in parameters(getattr(tracekit, name))
+    ]
+    assert shown == real
+
+
+@pytest.mark.parametrize("module", [sdk, testing], ids=["sdk", "testing"])
+def test_api_page_has_every_name_of_a_module(module: Any) -> None:
+    shown = [quoted(row[0])[0] for row in rows(section("api.md", f"`{module.__name__}`"))]
+    assert sorted(shown) == sorted(module.__all__)
+
+
+@pytest.mark.parametrize("module", [sdk, testing], ids=["sdk", "testing"])
+def test_api_page_has_the_arguments_of_each_class(module: Any) -> None:
+    table = rows(section("api.md", f"`{module.__name__}`"))
+    shown = {quoted(row[0])[0]: quoted(row[1]) for row in table if row[1]}
+    real = {name: [spelled(p) for p in parameters(getattr(module, name))] for name in shown}
+    assert shown == real
+
+
+def test_api_page_has_the_tree_of_exceptions() -> None:
+    (tree,) = blocks(section("api.md", "Exceptions"))
+    shown = [re.split(r"(?<=\w)\s{2,}", line.rstrip())[0] for line in tree.text.splitlines()]
+    assert shown == list(_tree(errors.TracekitError))
+
+
+def _tree(cls: type, depth: int = 0) -> Iterator[str]:
+    yield "  " * depth + cls.__name__
+    for below in cls.__subclasses__():
+        if below.__module__ == errors.__name__:
+            yield from _tree(below, depth + 1)
+
+
+# configuration.md ----------------------------------------------------------------------------
+
+OURS = re.compile(r"(OTEL|TRACEKIT)_[A-Z_]*[A-Z]")
+FIELD = "<>"
+"""Stands for what an f-string or a page leaves open: OTEL_PYTHON_<LIBRARY>_EXCLUDED_URLS."""
+
+
+def test_configuration_page_has_every_setting_with_its_variables() -> None:
+    table = rows(section("configuration.md", "Settings of `configure()`"))
+    shown = {quoted(row[0])[0]: tuple(quoted(row[2])) for row in table}
+    assert shown == dict(settings.VARIABLES)
+
+
+def test_configuration_page_says_which_settings_are_arguments() -> None:
+    table = rows(section("configuration.md", "Settings of `configure()`"))
+    arguments = inspect.signature(tracekit.configure).parameters
+    for name, is_argument, *_ in table:
+        assert (name, is_argument) == (name, "yes" if quoted(name)[0] in arguments else "no")
+
+
+def test_configuration_page_has_the_defaults() -> None:
+    table = rows(section("configuration.md", "Settings of `configure()`"))
+    shown = {quoted(row[0])[0]: (quoted(row[3]) or [""])[0] for row in table}
+    assert {name: shown[name] for name in settings.DEFAULTS} == dict(settings.DEFAULTS)
+
+
+@pytest.mark.parametrize("kind", ["exporter", "sampler", "propagator", "instrumentation"])
+def test_configuration_page_has_every_name_of_a_kind(kind: str) -> None:
+    table = rows(section("configuration.md", "Names"))
+    shown = next(quoted(row[1]) for row in table if row[0] == kind)
+    # "none" is nobody's file; "parentbased" goes in front of another sampler's name.
+    assert set(shown) - {"none", "parentbased_"} == set(discovery.own_names(kind)) - {"parentbased"}
+
+
+@pytest.mark.parametrize(
+    ("heading", "subject"),
+    [("Limits of one span", sdk.SpanLimits), ("Batches", sdk.BatchSpanProcessor)],
+)
+def test_configuration_page_has_the_arguments_of_a_class(heading: str, subject: Any) -> None:
+    shown = [quoted(row[0])[0] for row in rows(section("configuration.md", heading))]
+    assert shown == [p.name for p in parameters(subject) if p.name != "span_exporter"]
+
+
+def test_configuration_page_has_every_variable_that_is_read() -> None:
+    assert sorted(_variables_in_code() - _variables_on_page()) == []
+
+
+def test_configuration_page_has_no_variable_that_nothing_reads() -> None:
+    known = _variables_in_code()
+    ours = {name for name in _variables_on_page() if OURS.match(name)}
+    assert sorted(name for name in ours if name not in known) == []
+
+
+def _variables_on_page() -> set[str]:
+    text = _without_blocks((REFERENCE / "configuration.md").read_text(encoding="utf-8"))
+    names = {name.partition("=")[0] for name in quoted(text)}
+    return {re.sub(r"<\w+>", FIELD, name) for name in names if re.match(r"[A-Z<>_]{4,}$", name)}
+
+
+def _without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
+def _variables_in_code() -> set[str]:
+    found = {name for source in sources() for name in _variables(source.tree)}
+    headers = f"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_{FIELD}"
+    # Put together from two f-strings.
+    found = (found - {headers}) | {f"{headers}_REQUEST", f"{headers}_RESPONSE"}
+    # The limits of batches are listed one by one.
+    return found - {f"OTEL_BSP_{FIELD}"} | {
+        f"OTEL_BSP_{name}" for name in ("MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "EXPORT_TIMEOUT")
+    }
+
+
+def _variables(tree: ast.Module) -> Iterator[str]:
+    pieces = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            name = "".join(
+                str(getattr(part, "value", "")) if isinstance(part, ast.Constant) else FIELD
+                for part in node.values
+            )
+            if re.fullmatch(r"(OTEL|TRACEKIT)_[A-Z_<>]+", name):
+                yield name
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if OURS.fullmatch(node.value) and id(node) not in pieces:
+                yield node.value
+        elif isinstance(node, (ast.Call, ast.Subscript)):
+            yield from _read_of_environment(node)
+
+
+def _read_of_environment(node: ast.Call | ast.Subscript) -> Iterator[str]:
+    """Yield X of `os.environ["X"]`, `os.environ.get("X")` and their like."""
+    holder: ast.expr = node.value if isinstance(node, ast.Subscript) else node.func
+    key = node.slice if isinstance(node, ast.Subscript) else (node.args or [None])[0]
+    if isinstance(node, ast.Call) and isinstance(holder, ast.Attribute):
+        holder = holder.value
+    if ast.unparse(holder) == "os.environ" and isinstance(key, ast.Constant):
+        yield str(key.value)
+
+
+# attributes.md -------------------------------------------------------------------------------
+
+LITERALLY = {"exception.escaped"}
+"""Written by its name: the constant says that it is deprecated."""
+NOT_ATTRIBUTES = {"SCHEMA_URL", "METHOD_OTHER", "REQUEST_KEY"}
+
+
+def test_attributes_page_has_every_name_that_is_written() -> None:
+    assert sorted(_written() - _on_page()) == []
+
+
+def test_attributes_page_has_no_name_that_nothing_writes() -> None:
+    assert sorted(_on_page() - _written()) == []
+
+
+def _on_page() -> set[str]:
+    text = (REFERENCE / "attributes.md").read_text(encoding="utf-8")
+    return {quoted(row[0])[0] for row in rows(text)}
+
+
+def _written() -> set[str]:
+    written = set(LITERALLY)
+    for source in sources():
+        if source.module.startswith(("tracekit.core.", "tracekit.instrumentation.")):
+            written |= {*_conventional(source.tree), *_own(source.tree)}
+    return written
+
+
+def _conventional(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "semconv":
+            name = getattr(semconv, node.attr)
+            if isinstance(name, str) and node.attr not in NOT_ATTRIBUTES:
+                yield name
+
+
+def _own(tree: ast.Module) -> Iterator[str]:
+    """Yield the values of constants such as ``RESULT = "tracekit.result"``."""
+    for node in tree.body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
+            continue
+        (target, value) = (ast.unparse(node.targets[0]), node.value.value)
+        if target.isupper() and target not in NOT_ATTRIBUTES and _is_own(value):
+            yield str(value)
+
+
+def _is_own(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("tracekit.")

@@ -1,0 +1,36 @@
+"""A pytest plugin that puts tracekit's classes in the place of opentelemetry-sdk's.
+
+For suites that were written on the SDK: `pytest -p in_place_of_sdk` with this folder on
+PYTHONPATH. Metrics and logs stay the SDK's, which tracekit does not replace.
+"""
+
+from __future__ import annotations
+
+# Before anything is replaced: the SDK's other signals keep the classes that they were made with.
+import opentelemetry.sdk._logs.export  # noqa: F401
+import opentelemetry.sdk.metrics.export  # noqa: F401
+import opentelemetry.sdk.resources
+import opentelemetry.sdk.trace
+import opentelemetry.sdk.trace.export
+import opentelemetry.sdk.trace.export.in_memory_span_exporter
+import opentelemetry.sdk.trace.id_generator
+import opentelemetry.sdk.trace.sampling
+
+import tracekit.sdk
+
+REPLACED = (
+    opentelemetry.sdk.resources,
+    opentelemetry.sdk.trace,
+    opentelemetry.sdk.trace.export,
+    opentelemetry.sdk.trace.export.in_memory_span_exporter,
+    opentelemetry.sdk.trace.id_generator,
+    opentelemetry.sdk.trace.sampling,
+)
+
+# What is asked with isinstance() and inherited from stays: our objects must pass as these.
+KEPT = {"Span", "ReadableSpan", "Sampler", "SpanProcessor", "SpanExporter", "IdGenerator"}
+
+for _module in REPLACED:
+    for _name in set(tracekit.sdk.__all__) - KEPT:
+        if hasattr(_module, _name):
+            setattr(_module, _name, getattr(tracekit.sdk, _name))
