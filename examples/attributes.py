@@ -1,6 +1,6 @@
 """Say something once for every span below: here, whose order it is.
 
-    python examples/attributes.py && tracekit show
+python examples/attributes.py && tracekit show
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trace your own functions: decorate them, and open a span where there is no function.
 
-    python examples/decorator.py && tracekit show
+python examples/decorator.py && tracekit show
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trace a web framework: requests come in, and go on to another service, in one trace.
 
-    python examples/middleware.py && tracekit show
+python examples/middleware.py && tracekit show
 """
 
 from __future__ import annotations

@@ -164,8 +164,8 @@ def _readable(paths: list[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
         try:
             ledger = json.loads(path.read_bytes()[:MAX_BYTES])
-            ledger["stats"]["started"], ledger["pid"], ledger["service"]
             running = not is_lost(str(ledger["process"]))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        yield {**ledger, "running": running}
+        if isinstance(ledger.get("stats"), dict) and {"pid", "service"} <= ledger.keys():
+            yield {**ledger, "running": running}

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +35,7 @@ class Demo(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
     # What the shell of a developer may hold must not reach the example.
     env = os.environ | {"TMPDIR": str(folder), "OTEL_TRACES_SAMPLER": "always_off"}
@@ -44,7 +43,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     assert done.returncode == 0, done.stderr + done.stdout
     (store,) = folder.glob("*/traces.db")
     spans = spans_of(store)
-    yield Demo(done.stdout, [span for span in spans if _is_slow(span, spans)])
+    return Demo(done.stdout, [span for span in spans if _is_slow(span, spans)])
 
 
 def _is_slow(span: Any, spans: list[Any]) -> bool:
@@ -118,5 +117,4 @@ def test_ctrl_c_stops_every_service(tmp_path: Path) -> None:
 
 
 def _children_of(pid: int) -> list[str]:
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
-    return found.stdout.split()
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

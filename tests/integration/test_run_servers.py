@@ -1,4 +1,8 @@
-"""Servers with several processes, under `tracekit run`: every request's spans, and each once."""
+"""Servers with several processes, under `tracekit run`: every request's spans, and each once.
+
+What loses them elsewhere, or locks up: opentelemetry-python#1567, #2767, #4215, #4927 (threads and
+exporters that do not survive a fork), opentelemetry-python-contrib#385 (gunicorn), #2086 (uvicorn).
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from tracekit.exporters._answer import Answer, Payload, Verdict, printable
@@ -97,8 +98,7 @@ class GrpcSender:
 
 
 def _new_channel(target: GrpcTarget) -> Any:
-    import grpc
-
+    grpc: Any = import_module("grpc")
     options = [
         ("grpc.primary_user_agent", target.user_agent),
         ("grpc.max_receive_message_length", MAX_RESPONSE_BYTES),

@@ -48,7 +48,7 @@ def _text_of(reply: Reply) -> str:
     return reply.body[:4096].decode("utf-8", "replace")
 
 
-def _plain_success(reply: Reply) -> Answer:
+def _plain_success(_: Reply) -> Answer:
     return Answer(Verdict.TAKEN)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from opentelemetry.context import Context, set_value
+from opentelemetry.context import Context, get_current, set_value
 from opentelemetry.propagators.textmap import (
     Getter,
     Setter,
@@ -90,6 +90,8 @@ class CompositePropagator(TextMapPropagator):
     ) -> None:
         self._inject = tuple(inject)
         self._extract = self._inject if extract is None else tuple(extract)
+        # Bound once: this is on the path of each outgoing request.
+        self._injects = tuple(propagator.inject for propagator in self._inject)
         self._order = order
         self._trust = trust
         self.failed: dict[str, int] = {}
@@ -121,11 +123,13 @@ class CompositePropagator(TextMapPropagator):
         context: Context | None = None,
         setter: Setter[Any] = default_setter,
     ) -> None:
-        for propagator in self._inject:
+        if context is None:
+            context = get_current()
+        for inject in self._injects:
             try:
-                propagator.inject(carrier, context, setter)
+                inject(carrier, context, setter)
             except Exception:
-                self._count_failure(propagator, "inject")
+                self._count_failure(getattr(inject, "__self__", inject), "inject")
 
     def extract(
         self,
@@ -166,7 +170,7 @@ class CompositePropagator(TextMapPropagator):
             self._count_failure(propagator, "extract")
             return None
 
-    def _count_failure(self, propagator: TextMapPropagator, step: str) -> None:
+    def _count_failure(self, propagator: object, step: str) -> None:
         name = type(propagator).__name__
         self.failed[name] = self.failed.get(name, 0) + 1
         if self.failed[name] == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -89,12 +89,15 @@ class BaggagePropagator(TextMapPropagator):
         setter: Setter[Any] = default_setter,
     ) -> None:
         """Write the header, if there is an entry that can be written."""
-        members = ",".join([f"{key}={value}" for key, value in bounded(self._encoded(context))])
+        entries = entry_values(context)
+        if not entries:
+            return
+        members = ",".join([f"{key}={value}" for key, value in bounded(self._encoded(entries))])
         if members:
             setter.set(carrier, "baggage", members)
 
-    def _encoded(self, context: Context | None) -> Iterator[tuple[str, str]]:
-        for key, value in entry_values(context):
+    def _encoded(self, entries: Iterable[tuple[object, object]]) -> Iterator[tuple[str, str]]:
+        for key, value in entries:
             # Nearly all are plain text already.
             if type(key) is str and type(value) is str and _is_plain(key, value):
                 yield key, value
