@@ -24,7 +24,7 @@ PACKAGES = (
     "requests",
     "httpx",
 )
-_WIDTHS = (78, 14, 12, 7, 7, 6, 6)
+_WIDTHS = (80, 14, 12, 7, 7, 6, 6)
 _HEADINGS = ("", "opentelemetry", "tracekit", "ratio", "best", "must", "aim")
 
 
@@ -82,7 +82,7 @@ def header(facts: dict[str, Any]) -> str:
 
 def table_line(outcome: Outcome) -> str:
     row, figures = outcome.row, outcome.figures
-    title = f"{row.name:<31}{row.title}"
+    title = f"{row.name:<33}{row.title}"
     if figures is None:
         return f"{title:<{_WIDTHS[0]}}  {outcome.problem}"
     must, aim = (_limit(row, value) for value in (row.must, row.aim))

@@ -54,7 +54,7 @@ def run(
         cwd="/",
         env={
             "PATH": os.environ["PATH"],
-            "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],
+            "XDG_STATE_HOME": os.environ.get("XDG_STATE_HOME", "/nowhere"),
             "PYTHONPATH": with_packages,
             **environ,
         },

@@ -99,6 +99,7 @@ def test_finding_names_imports_no_part():
 
     done = run(
         """
+import sys
 from tracekit import discovery
 discovery.own_names("exporter")
 print([name for name in sys.modules if name.startswith("tracekit.exporters.")])

@@ -9,8 +9,18 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 
-__all__ = ["Counter"]
+__all__ = ["Counter", "export_watchers", "tell_exported"]
+
+export_watchers: list[Callable[[object, float, str], None]] = []
+"""Told of each export when it is over: the exporter, how long it took in seconds, and why it
+failed, or nothing."""
+
+
+def tell_exported(exporter: object, duration_s: float, reason: str) -> None:
+    for watcher in export_watchers:
+        watcher(exporter, duration_s, reason)
 
 
 class Counter:

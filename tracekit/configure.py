@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry import propagate
 from opentelemetry import trace as trace_api
@@ -24,6 +24,7 @@ from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameEr
 from tracekit.interfaces import IdGenerator, Instrumentor, Sampler, SpanExporter
 from tracekit.model import Resource as PlainResource
 from tracekit.propagators._composite import CompositePropagator
+from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.parentbased import ParentBased
 from tracekit.samplers.traceidratio import TraceIdRatioBased
 from tracekit.settings import Setting, Settings
@@ -42,6 +43,8 @@ __all__ = [
 ]
 
 _logger = logging.getLogger("tracekit")
+
+_Made = TypeVar("_Made")
 
 CARRY = ("threading", "concurrent_futures", "multiprocessing", "subprocess")
 """Instrumentations that only carry context; configure() puts them on."""
@@ -64,7 +67,15 @@ _state = _State()
 
 
 class TracerProvider(core_provider.TracerProvider):
-    """A TracerProvider that takes what it is not given from the ``OTEL_*`` environment."""
+    """A TracerProvider that takes what it is not given from the ``OTEL_*`` environment.
+
+    A variable that cannot be used is reported and ignored, as the specification asks;
+    ``configure()``, which is called by somebody who wants traces, refuses unknown names.
+
+    Args:
+        active_span_processor: The first span processor.
+        meter_provider: Where metrics about tracekit itself go; by default nowhere.
+    """
 
     def __init__(
         self,
@@ -74,19 +85,35 @@ class TracerProvider(core_provider.TracerProvider):
         active_span_processor: Any = None,
         id_generator: IdGenerator | None = None,
         span_limits: SpanLimits | None = None,
+        *,
+        meter_provider: Any = None,
         **options: Any,
     ) -> None:
         found = settings.load({})
         super().__init__(
-            sampler or _sampler(found),
+            sampler or _unless_unknown(_sampler, found) or ParentBased(AlwaysOnSampler()),
             resource,
             shutdown_on_exit,
-            id_generator or _id_generator(found),
+            id_generator or _unless_unknown(_id_generator, found),
             span_limits,
             **options,
         )
         if active_span_processor is not None:
             self.add_span_processor(active_span_processor)
+        if meter_provider is not None:
+            _tell_of_itself(self, meter_provider)
+
+
+def _unless_unknown(make: Callable[[Settings], _Made], found: Settings) -> _Made | None:
+    """Make a part that a variable names, or report that it cannot be made.
+
+    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#enum
+    """
+    try:
+        return make(found)
+    except ConfigurationError as error:
+        _logger.warning("ignored: %s", error)
+        return None
 
 
 def configure(
@@ -100,6 +127,7 @@ def configure(
     span_limits: SpanLimits | None = None,
     id_generator: IdGenerator | None = None,
     schedule_delay_millis: float | None = None,
+    meter_provider: Any = None,
 ) -> TracerProvider:
     """Set tracing up for this process; called again, replace what the last call set up.
 
@@ -115,6 +143,8 @@ def configure(
         resource: Attributes to add, or a whole Resource.
         propagators: Names or TextMapPropagator objects.
         schedule_delay_millis: How long a span waits for others before it is exported.
+        meter_provider: Where metrics about tracekit itself go; by default to OpenTelemetry's
+            global MeterProvider, if one is set by now.
 
     Returns:
         The provider, which is also OpenTelemetry's global one.
@@ -145,6 +175,7 @@ def configure(
     }
     chain = [*processors, *_batch(found)]
     provider = _install(parts, chain)
+    _tell_of_itself(provider, meter_provider)
     _state.settings = found
     _set_log_level(found)
     if _state.previous_propagator is None:
@@ -154,6 +185,19 @@ def configure(
         _quietly(_instrumentor(name).instrument)
     exit_hooks.on_sigterm()
     return provider
+
+
+def _tell_of_itself(provider: TracerProvider, meter_provider: Any) -> None:
+    # Whoever set a global MeterProvider has imported the metrics API; it takes 30 ms, so that
+    # nobody else should.
+    if meter_provider is None and "opentelemetry.metrics" not in sys.modules:
+        return
+    from tracekit import self_metrics
+
+    if meter_provider is None:
+        self_metrics.observe_global(provider)
+    else:
+        self_metrics.observe(provider, meter_provider)
 
 
 _LOG_LEVELS = {

@@ -17,10 +17,16 @@ class Kind(NamedTuple):
     label: str
     package: str
     entry_point_group: str | None
+    presets: str = ""
 
 
 KINDS = {
-    "exporter": Kind("exporter", "tracekit.exporters", "opentelemetry_traces_exporter"),
+    "exporter": Kind(
+        "exporter",
+        "tracekit.exporters",
+        "opentelemetry_traces_exporter",
+        "tracekit.exporters._presets",
+    ),
     "sampler": Kind("sampler", "tracekit.samplers", "opentelemetry_traces_sampler"),
     "propagator": Kind("propagator", "tracekit.propagators", "opentelemetry_propagator"),
     "instrumentation": Kind("instrumentation", "tracekit.instrumentation", None),
@@ -36,13 +42,16 @@ PACKAGES = {"otlp": "opentelemetry-exporter-otlp-proto-http"}
 
 
 def names(kind: str) -> list[str]:
-    """Return the names that are known: our files', and the installed entry points'."""
-    return sorted({*_own_names(KINDS[kind]), *(point.name for point in _entry_points(KINDS[kind]))})
+    """Return the names that are known: our files' and presets', and installed entry points'."""
+    points = (point.name for point in _entry_points(KINDS[kind]))
+    return sorted({*own_names(kind), *points})
 
 
 def own_names(kind: str) -> list[str]:
     """Return the names of our own parts of a kind."""
-    return sorted(_own_names(KINDS[kind]))
+    part = KINDS[kind]
+    presets = _presets(part)
+    return sorted({*_own_names(part), *(presets.PRESETS if presets else ())})
 
 
 def find(kind: str, name: str, source: str = "") -> Any:
@@ -79,6 +88,11 @@ def _own_names(part: Kind) -> Iterator[str]:
     for module in pkgutil.iter_modules(package.__path__):
         if not module.name.startswith("_"):
             yield module.name
+
+
+def _presets(part: Kind) -> Any:
+    """Return the module with the kind's presets: parts that are data for one of our classes."""
+    return importlib.import_module(part.presets) if part.presets else None
 
 
 def _load(part: Kind, name: str) -> Any:

@@ -27,6 +27,7 @@ ROWS: dict[str, int] = {
     "instrumentation": 3,
     "findings": 3,
     "contrib": 3,
+    "self_metrics": 3,
     "ledger_file": 3,
     "interfaces": 2,
     "store": 2,
@@ -36,6 +37,7 @@ ROWS: dict[str, int] = {
     "errors": 0,
     "semconv": 0,
     "_fork": 0,
+    "_otel_context": 0,
     "_ledger": 0,
     "_version": 0,
 }

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +24,9 @@ REFERENCE = ROOT / "docs" / "reference"
 def section(page: str, heading: str) -> str:
     """Return what stands below one heading of a reference page, up to the next one."""
     text = (REFERENCE / page).read_text(encoding="utf-8")
-    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    found = re.search(
+        rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL
+    )
     assert found, f"docs/reference/{page} needs the heading ## {heading}"
     return found[1]
 
@@ -132,9 +132,9 @@ def test_configuration_page_has_the_defaults() -> None:
 @pytest.mark.parametrize("kind", ["exporter", "sampler", "propagator", "instrumentation"])
 def test_configuration_page_has_every_name_of_a_kind(kind: str) -> None:
     table = rows(section("configuration.md", "Names"))
-    shown = next(quoted(row[1]) for row in table if row[0] == kind)
+    shown = {name for row in table if row[0] == kind for name in quoted(row[1])}
     # "none" is nobody's file; "parentbased" goes in front of another sampler's name.
-    assert set(shown) - {"none", "parentbased_"} == set(discovery.own_names(kind)) - {"parentbased"}
+    assert shown - {"none", "parentbased_"} == set(discovery.own_names(kind)) - {"parentbased"}
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,25 @@ def test_configuration_page_has_the_arguments_of_a_class(heading: str, subject: 
 
 
 def test_configuration_page_has_every_variable_that_is_read() -> None:
-    assert sorted(_variables_in_code() - _variables_on_page()) == []
+    shown = _variables_on_page()
+    assert sorted(name for name in _variables_in_code() if not _is_among(name, shown)) == []
 
 
 def test_configuration_page_has_no_variable_that_nothing_reads() -> None:
-    known = _variables_in_code()
+    read = _variables_in_code()
     ours = {name for name in _variables_on_page() if OURS.match(name)}
-    assert sorted(name for name in ours if name not in known) == []
+    assert sorted(name for name in ours if not any(_is_among(one, {name}) for one in read)) == []
+
+
+def _is_among(name: str, others: set[str]) -> bool:
+    """Say whether a name is among others; FIELD stands for anything in it and in them."""
+    return any(
+        _pattern(name).fullmatch(other) or _pattern(other).fullmatch(name) for other in others
+    )
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name).replace(re.escape(FIELD), ".+"))
 
 
 def _variables_on_page() -> set[str]:
@@ -163,18 +175,11 @@ def _variables_on_page() -> set[str]:
 
 
 def _without_blocks(text: str) -> str:
-    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def _variables_in_code() -> set[str]:
-    found = {name for source in sources() for name in _variables(source.tree)}
-    headers = f"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_{FIELD}"
-    # Put together from two f-strings.
-    found = (found - {headers}) | {f"{headers}_REQUEST", f"{headers}_RESPONSE"}
-    # The limits of batches are listed one by one.
-    return found - {f"OTEL_BSP_{FIELD}"} | {
-        f"OTEL_BSP_{name}" for name in ("MAX_QUEUE_SIZE", "MAX_EXPORT_BATCH_SIZE", "EXPORT_TIMEOUT")
-    }
+    return {name for source in sources() for name in _variables(source.tree)}
 
 
 def _variables(tree: ast.Module) -> Iterator[str]:
@@ -257,3 +262,34 @@ def _own(tree: ast.Module) -> Iterator[str]:
 
 def _is_own(value: object) -> bool:
     return isinstance(value, str) and value.startswith("tracekit.")
+
+
+# README.md -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.matrix_skip
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = next(
+        command.shown
+        for block in blocks(readme)
+        if block.language == "console"
+        for command in commands(block)
+        if command.line == "make demo"
+    )
+    done = subprocess.run(
+        [sys.executable, "examples/slow_checkout/run.py"],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert agrees(_without_bars(shown), _without_bars(done.stdout)), done.stdout
+
+
+def _without_bars(text: str) -> str:
+    """Leave out what a busy machine moves: where a bar begins, how long it is."""
+    return re.sub(r"▕[^▏\n]*▏|[█▉▊▋▌▍▎▏]+", "", text)

@@ -29,13 +29,13 @@ VERSION, SDK_VERSION = "0.66b1", "1.45.1"
 
 # What each suite imports, beside opentelemetry-test-utils and pytest.
 SUITES: Mapping[str, Sequence[str]] = {
-    "requests": ["requests", "httpretty"],
-    "httpx": ["httpx[http2]", "respx"],
+    "requests": ["requests", "mocket"],
+    "httpx": ["httpx[http2]"],
     "flask": ["flask"],
-    "fastapi": ["fastapi", "httpx"],
+    "fastapi": ["fastapi~=0.118.0", "httpx", "requests"],
     "asgi": ["asgiref"],
     "wsgi": [],
-    "sqlalchemy": ["sqlalchemy", "aiosqlite", "greenlet"],
+    "sqlalchemy": ["sqlalchemy~=2.0", "aiosqlite", "greenlet"],
     "redis": ["redis", "fakeredis"],
     "grpc": ["grpcio", "protobuf"],
     "celery": ["celery"],
@@ -121,7 +121,7 @@ def outcomes(python: str, tests: Path, plugins: Sequence[str]) -> Outcomes:
     done = subprocess.run(
         [*command, str(tests)],
         cwd=tests,
-        env=_environment(),
+        env=_environment(tests),
         capture_output=True,
         text=True,
         timeout=SUITE_TIMEOUT_S,
@@ -133,9 +133,15 @@ def outcomes(python: str, tests: Path, plugins: Sequence[str]) -> Outcomes:
     return dict(_read(report))
 
 
-def _environment() -> dict[str, str]:
+def _environment(tests: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    return kept | {"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
+    return kept | {
+        # Some suites import their own modules as `tests.…`.
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(tests.parent)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # What grpc's suite was generated with is older than any protobuf of today reads otherwise.
+        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
+    }
 
 
 def _read(report: Path) -> Iterator[tuple[str, str]]:

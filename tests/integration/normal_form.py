@@ -137,7 +137,8 @@ def _link(link: Any, names: _Names) -> dict[str, Any]:
 
 
 def _attributes(pairs: Any, names: _Names) -> Iterator[tuple[str, Any]]:
-    for pair in pairs:
+    # OTLP gives their order no meaning, and the SDK moves one that is written again to the end.
+    for pair in sorted(pairs, key=lambda pair: str(pair.key)):
         value = MessageToDict(pair.value)
         if pair.key == "exception.stacktrace":
             value = {"stringValue": _frames_of_the_program(pair.value.string_value)}

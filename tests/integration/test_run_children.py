@@ -103,3 +103,56 @@ def test_a_program_started_below_a_span_continues_its_trace(tmp_path: Path) -> N
     assert spans["b"].parent.span_id == spans["a"].context.span_id
     assert spans["c"].parent.span_id == spans["b"].context.span_id
     assert spans["c"].parent.is_remote
+
+
+def test_sigterm_during_the_last_flush_waits_for_it(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import multiprocessing, pathlib, time\n"
+        "import tracekit\n"
+        "from tracekit.interfaces import SpanExportResult\n"
+        "begun = multiprocessing.Event()\n"
+        "class Slow:\n"
+        "    def export(self, spans):\n"
+        "        begun.set()\n"
+        "        time.sleep(0.5)\n"
+        "        pathlib.Path('exported').write_text(spans[0].name)\n"
+        "        return SpanExportResult.SUCCESS\n"
+        "    def shutdown(self): pass\n"
+        "def work():\n"
+        "    with tracekit.span('work'): pass\n"
+        "tracekit.configure(exporters=[Slow()], schedule_delay_millis=60_000)\n"
+        "child = multiprocessing.get_context('fork').Process(target=work)\n"
+        "child.start()\n"
+        "assert begun.wait(20)\n"
+        "child.terminate()\n"
+        "child.join(20)\n"
+        "print(child.exitcode)\n"
+    )
+    done = run("app.py", cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("-15\n", "")
+    assert (tmp_path / "exported").read_text() == "work"
+
+
+def test_sigterm_that_comes_right_before_a_wait_ends_the_child(tmp_path: Path) -> None:
+    """Python has noted the signal, and its main thread waits for a lock that nobody releases.
+
+    ``PyErr_SetInterruptEx`` notes a signal without interrupting the wait, as happens to workers of
+    ``with Pool()`` about once in a hundred times.
+    """
+    (tmp_path / "app.py").write_text(
+        "import ctypes, multiprocessing, threading\n"
+        "def work(lock):\n"
+        "    note = ctypes.pythonapi.PyErr_SetInterruptEx\n"
+        "    threading.Timer(0.2, note, [15]).start()\n"
+        "    lock.acquire()\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('fork')\n"
+        "    lock = context.Lock()\n"
+        "    lock.acquire()\n"
+        "    child = context.Process(target=work, args=[lock], daemon=True)\n"
+        "    child.start()\n"
+        "    child.join(20)\n"
+        "    print(child.exitcode)\n"
+    )
+    done = run("--exporter", "none", "app.py", cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("-15\n", "")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,12 +17,13 @@ import pytest
 from opentelemetry import propagate
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+import tracekit.exporters.otlp
 import tracekit.sdk
 from integration.normal_form import normal_form
 from integration.otlp_receiver import Receiver, receiving
 from integration.programs import failures, flows, settings, spans, values  # noqa: F401 -- listed
 from integration.programs.catalogue import PROGRAMS, Program, World
-from tracekit.exporters._otlp_encoder import encode
+from integration.programs.explained import EXPLAINED, Explained
 from tracekit.propagators._composite import CompositePropagator
 from tracekit.propagators.baggage import BaggagePropagator
 from tracekit.propagators.tracecontext import TraceContextPropagator
@@ -40,19 +41,6 @@ SDK = SimpleNamespace(
         if not name.startswith("_")
     }
 )
-
-
-class PostingExporter(tracekit.sdk.SpanExporter):
-    """Post what tracekit's encoder makes of a batch."""
-
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
-
-    def export(self, spans: Sequence[Any]) -> tracekit.sdk.SpanExportResult:
-        headers = {"Content-Type": "application/x-protobuf"}
-        request = urllib.request.Request(self._endpoint, encode(spans), headers)
-        with urllib.request.urlopen(request, timeout=10):
-            return tracekit.sdk.SpanExportResult.SUCCESS
 
 
 @pytest.fixture
@@ -79,7 +67,7 @@ def run_with_tracekit(program: Program, endpoint: str) -> Any:
         CompositePropagator([TraceContextPropagator(), BaggagePropagator()])
     )
     try:
-        return _run(program, tracekit.sdk, PostingExporter(endpoint))
+        return _run(program, tracekit.sdk, tracekit.exporters.otlp.OTLPSpanExporter(endpoint))
     finally:
         propagate.set_global_textmap(before)
 
@@ -101,6 +89,17 @@ def _run(program: Program, names: Any, exporter: Any) -> Any:
 def test_the_same_program_exports_the_same_spans(program: Program, receiver: Receiver) -> None:
     expected = _arrived(receiver, run_with_sdk(program, receiver.endpoint))
     assert _arrived(receiver, run_with_tracekit(program, receiver.endpoint)) == expected
+
+
+@pytest.mark.parametrize("explained", EXPLAINED, ids=lambda each: each.run.__name__)
+def test_a_difference_is_the_one_that_is_explained(
+    explained: Explained, receiver: Receiver, repository: Path
+) -> None:
+    program = Program(explained.run, explained.environment, lambda names: {})
+    assert run_with_sdk(program, receiver.endpoint) == explained.with_sdk
+    assert run_with_tracekit(program, receiver.endpoint) == explained.with_tracekit
+    page = (repository / "docs" / "how-to" / "move-from-opentelemetry-sdk.md").read_text("utf-8")
+    assert f"| {explained.title} |" in page
 
 
 def _arrived(receiver: Receiver, returned: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from opentelemetry import context as context_api
 from opentelemetry.context import Context
 
 from tracekit.core.attributes import snapshots
-from tracekit.core.otel_context import attach, current_context, detach
+from tracekit._otel_context import attach, current_context, detach
 
 __all__ = ["AttributesScope", "inherited_attributes"]
 

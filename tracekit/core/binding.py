@@ -99,6 +99,7 @@ class Binding:
     __slots__ = (
         "count_foreign_exit",
         "count_late_write",
+        "count_recorded_only",
         "count_sampled_out",
         "count_started",
         "decides_early",
@@ -153,6 +154,7 @@ class Binding:
         self.decides_early = self.drops_roots or (self.is_plain and bool(self.root_threshold))
         self.count_started = counts.started.add
         self.count_sampled_out = counts.sampled_out.add
+        self.count_recorded_only = counts.recorded_only.add
         self.count_late_write = counts.late_writes.add
         self.count_foreign_exit = counts.foreign_scope_exits.add
 
@@ -162,6 +164,7 @@ class Binding:
 
     def unsampled(self) -> Binding:
         """Return this binding as it is for a span that is recorded but not sampled."""
+        self.count_recorded_only()
         other = copy.copy(self)
         other.on_end = self.on_end_unsampled
         return other

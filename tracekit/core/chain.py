@@ -107,7 +107,8 @@ class Chain:
         flushed = True
         for processor in self.processors:
             left = max(0, int((deadline - time.monotonic()) * 1000))
-            done = call_bounded(processor.force_flush, left, left / 1000, _is_ours(processor))
+            flush = getattr(processor, "force_flush", _nothing_to_do)
+            done = call_bounded(flush, left, left / 1000, _is_ours(processor))
             # None is what a processor returns that does not say.
             flushed = flushed and done is not False
         return flushed
@@ -119,7 +120,12 @@ class Chain:
             if _is_ours(processor):
                 call_bounded(processor.shutdown, int(left * 1000), left, True)
             else:
-                call_bounded(processor.shutdown, None, left, False)
+                stop = getattr(processor, "shutdown", _nothing_to_do)
+                call_bounded(stop, None, left, False)
+
+
+def _nothing_to_do(_timeout_millis: int = 0) -> None:
+    """Stand for a method that somebody's processor does not have."""
 
 
 def _is_ours(processor: Any) -> bool:

@@ -14,6 +14,7 @@ class Counts:
     def __init__(self) -> None:
         self.started = Counter()
         self.sampled_out = Counter()
+        self.recorded_only = Counter()
         self.late_writes = Counter()
         self.foreign_scope_exits = Counter()
         self.inherited_by_fork = Counter()

@@ -9,7 +9,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status
 
 from tracekit.core.attributes import EMPTY
 from tracekit.core.binding import Binding, LocalTrace
-from tracekit.core.otel_context import span_context
+from tracekit._otel_context import span_context
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
 
 __all__ = ["DroppedSpan"]
@@ -50,7 +50,9 @@ class DroppedSpan(trace_api.NonRecordingSpan):
     def _context(self) -> SpanContext:  # type: ignore[override]
         # The id is drawn when somebody propagates it, which nobody does for most spans.
         if not self._span_id:
-            self._span_id = self._binding.random_bits(64)
+            # One call, so that two threads which ask at the same time get the same id.
+            drawn = self._binding.random_bits(64) or 1
+            self._span_id = vars(self).setdefault("_drawn_span_id", drawn)
         trace = self._trace
         return span_context(trace[0], self._span_id, False, trace[1], trace[2])
 

@@ -11,6 +11,10 @@ __all__ = ["describe", "exception_attributes", "type_name"]
 MAX_STACKTRACE = 256 * 1024
 """Characters kept of a stack trace; recursion to death would make one of many megabytes."""
 
+MAX_FRAMES = 128
+"""Frames kept of each traceback, the innermost: a recursion to death that passes a span at each
+level would otherwise be written down in full at each of them."""
+
 
 def exception_attributes(exception: BaseException, escaped: bool = False) -> dict[str, str]:
     """Return type, message and stack trace, with causes, notes and the members of groups.
@@ -49,7 +53,9 @@ def message(exception: BaseException) -> str:
 def _stacktrace(exception: BaseException) -> str:
     try:
         text = "".join(
-            traceback.format_exception(type(exception), exception, exception.__traceback__)
+            traceback.format_exception(
+                type(exception), exception, exception.__traceback__, limit=-MAX_FRAMES
+            )
         )
     except Exception as error:
         text = f"<stack trace not readable: {type(error).__name__}>"

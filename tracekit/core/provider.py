@@ -80,7 +80,9 @@ class TracerProvider(trace_api.TracerProvider):
             resource if resource is not None else Resource.create(),
             clock,
         )
+        self._said_nameless = False
         fork.on_fork_in_child(self)
+        _report_malformed_switch()
 
     __class__ = looks_like("TracerProvider")  # pyright: ignore[reportIncompatibleMethodOverride]
 
@@ -110,6 +112,9 @@ class TracerProvider(trace_api.TracerProvider):
         """Return the tracer of that instrumentation scope, always the same one."""
         if _is_disabled():
             return NoOpTracer()
+        if not instrumenting_module_name and not self._said_nameless:
+            self._said_nameless = True
+            _logger.warning("a tracer was asked for without a name; told once")
         scope = InstrumentationScope(
             instrumenting_module_name or "",
             instrumenting_library_version or "",
@@ -248,5 +253,20 @@ def _renewed(resource: PlainResource) -> PlainResource:
     return resource.merge(PlainResource({key: own[key] for key in own if key in known}))
 
 
+def _switch() -> str:
+    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower()
+
+
 def _is_disabled() -> bool:
-    return os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return _switch() == "true"
+
+
+def _report_malformed_switch() -> None:
+    """Say that a value which is neither true nor false counts as false.
+
+    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#boolean
+    """
+    if _switch() not in ("", "true", "false"):
+        _logger.warning(
+            "OTEL_SDK_DISABLED=%r counts as false: expected true or false", _switch()[:80]
+        )

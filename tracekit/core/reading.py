@@ -10,7 +10,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from tracekit.core.attributes import EMPTY, all_plain, clean, text
 from tracekit.core.binding import Binding, LocalTrace, SpanOptions
-from tracekit.core.otel_context import span_context
+from tracekit._otel_context import span_context
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
 
 __all__ = ["RawEvent", "Reading"]
@@ -68,6 +68,7 @@ class Reading:
     _events: deque[RawEvent] | None = None
     _links: list[Link] | None = None
     _status: tuple[StatusCode, str | None] = (UNSET, None)
+    _ending: int = 0
     _dropped_attributes: int = 0
     _dropped_events: int = 0
     _dropped_links: int = 0
@@ -127,7 +128,7 @@ class Reading:
         if self._clean is not None:
             return self._clean
         # Asked before reading: what is written between reading and the end would be missing.
-        is_final = self._end is not None
+        is_final = self._end is not None and not self._ending
         limits = self._binding.limits
         cleaned = clean(self._attributes, limits.max_span_attribute_length)
         if is_final:

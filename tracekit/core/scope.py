@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from opentelemetry.context import Context
 
-from tracekit.core.otel_context import SPAN_KEY, attach, current_context
+from tracekit._otel_context import SPAN_KEY, attach, current_context
 
 __all__ = ["leave_elsewhere"]
 

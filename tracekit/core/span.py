@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from types import TracebackType
 from typing import Any
 
@@ -38,7 +39,7 @@ from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Binding, LocalTr
 from tracekit.core.dropped import DroppedSpan
 from tracekit.core.exception_event import describe, exception_attributes
 from tracekit.core.lookalike import looks_like
-from tracekit.core.otel_context import SPAN_KEY
+from tracekit._otel_context import SPAN_KEY
 from tracekit.core.reading import RawEvent, Reading
 
 __all__ = ["RECORDING", "Span"]
@@ -182,8 +183,7 @@ class Span(Reading, trace_api.Span):
     # Writing -----------------------------------------------------------------------------
 
     def set_attribute(self, key: str, value: Any) -> None:
-        if self._end is not None:
-            self._binding.count_late_write()
+        if self._end is not None and self._refuses():
             return
         attributes = self._attributes
         if attributes is None:
@@ -214,8 +214,7 @@ class Span(Reading, trace_api.Span):
         attributes: Mapping[str, Any] | None = None,
         timestamp: int | None = None,
     ) -> None:
-        if self._end is not None:
-            self._binding.count_late_write()
+        if self._end is not None and self._refuses():
             return
         if timestamp is not None:
             timestamp = nanoseconds(timestamp)
@@ -233,8 +232,7 @@ class Span(Reading, trace_api.Span):
         events.append(RawEvent(name, attributes, timestamp))
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
-        if self._end is not None:
-            self._binding.count_late_write()
+        if self._end is not None and self._refuses():
             return
         self._append_link(Link(context, attributes))
 
@@ -254,10 +252,8 @@ class Span(Reading, trace_api.Span):
         self._links.append(Link(context, snapshots(link.attributes or EMPTY)))
 
     def update_name(self, name: str) -> None:
-        if self._end is None:
+        if self._end is None or not self._refuses():
             self._name = name
-        else:
-            self._binding.count_late_write()
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         """Set the status; Ok is final, Error replaces Unset, Unset is ignored.
@@ -269,9 +265,9 @@ class Span(Reading, trace_api.Span):
             code, description = status.status_code, status.description
         if description is not None:
             description = text(description)
-        if self._end is not None:
-            self._binding.count_late_write()
-        elif (code is OK or code is ERROR) and self._status[0] is not OK:
+        if self._end is not None and self._refuses():
+            return
+        if (code is OK or code is ERROR) and self._status[0] is not OK:
             self._status = (code, description if code is ERROR else None)
 
     def record_exception(
@@ -281,16 +277,22 @@ class Span(Reading, trace_api.Span):
         timestamp: int | None = None,
         escaped: bool = False,
     ) -> None:
-        if self._end is not None:
-            self._binding.count_late_write()
+        if self._end is not None and self._refuses():
             return
         recorded = exception_attributes(exception, escaped)
         if attributes:
             recorded.update(snapshots(attributes) or EMPTY)
         self.add_event("exception", recorded, timestamp)
 
+    def _refuses(self) -> bool:
+        """Count a write after the end; it is refused unless it comes out of on_ending()."""
+        if self._ending == get_ident():
+            return False
+        self._binding.count_late_write()
+        return True
+
     def is_recording(self) -> bool:
-        return self._end is None
+        return self._end is None or self._ending == get_ident()
 
     def end(self, end_time: int | None = None) -> None:
         """End the span and hand it on; later calls change nothing.
@@ -305,22 +307,31 @@ class Span(Reading, trace_api.Span):
         if end_time is not None:
             given = nanoseconds(end_time)
             end = end if given is None else given - self._trace[3]
-        if binding.on_ending is not None and not self._tell_ending(binding.on_ending):
-            return
-        if self._end is None:
+        if binding.on_ending is not None:
+            self._end_in_steps(end, binding.on_ending)
+        elif self._end is None:
             self._end = end
             binding.on_end(self)
         else:
             binding.count_late_write()
 
-    def _tell_ending(self, on_ending: Callable[[trace_api.Span], None]) -> bool:
-        """Call the processors that may still write; only for the first who ends the span."""
+    def _end_in_steps(self, end: int, on_ending: Callable[[trace_api.Span], None]) -> None:
+        """End, let processors write for the last time, from this thread only, and hand on.
+
+        Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#onending
+        """
         first = object()
-        if self._end is not None or vars(self).setdefault("_ending", first) is not first:
+        # One call, so that of two threads that end a span one wins.
+        if self._end is not None or vars(self).setdefault("_ended_by", first) is not first:
             self._binding.count_late_write()
-            return False
-        on_ending(self)
-        return True
+            return
+        self._ending = get_ident()
+        self._end = end
+        try:
+            on_ending(self)
+        finally:
+            self._ending = 0
+        self._binding.on_end(self)
 
     def __enter__(self) -> Span:
         return self

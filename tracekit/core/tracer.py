@@ -11,7 +11,7 @@ from opentelemetry.trace import Link, SpanKind
 
 from tracekit.core.binding import Binding, Listeners, Parts, SpanOptions
 from tracekit.core.counts import Counts
-from tracekit.core.otel_context import current_context
+from tracekit._otel_context import current_context
 from tracekit.core.scoped import DroppedScope, ScopedSpan, scoped
 from tracekit.core.span import Span
 from tracekit.interfaces import Sampler

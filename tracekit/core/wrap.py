@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from opentelemetry.context import Context
 
-from tracekit.core.otel_context import attach, current_context, detach, with_span
+from tracekit._otel_context import attach, current_context, detach, with_span
 
 __all__ = ["OnResult", "Scope", "Wrapping", "wrap"]
 

@@ -52,6 +52,7 @@ class GrpcSender:
     def __init__(self, target: GrpcTarget) -> None:
         self._target = target
         self._channel: Any = None
+        self._call: Any = None
         self._begin()
 
     def _begin(self) -> None:

@@ -105,6 +105,9 @@ class _Sources:
     def find(self, argument: str, suffix: str) -> Given | None:
         return self.argument(argument) or self.variable(suffix)
 
+    def file(self, argument: str, suffix: str) -> str | None:
+        return checked_file(self.find(argument, suffix))
+
 
 def _variables(suffix: str) -> tuple[str, str]:
     return f"OTEL_EXPORTER_OTLP_TRACES_{suffix}", f"OTEL_EXPORTER_OTLP_{suffix}"

@@ -186,4 +186,4 @@ def maker(name: str) -> Callable[..., Any]:
 
     from tracekit.exporters.otlp import OTLPSpanExporter
 
-    return partial(OTLPSpanExporter.to, name)
+    return partial(OTLPSpanExporter, destination=name)

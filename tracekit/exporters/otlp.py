@@ -17,6 +17,7 @@ from tracekit.exporters._otlp_json import encode_line
 from tracekit.exporters._otlp_response import error_message, partial_success
 from tracekit.exporters._otlp_settings import GRPC, HTTP_JSON, OtlpSettings, resolve
 from tracekit.exporters._preset_arguments import arguments_of, known_preset
+from tracekit.exporters._presets import Preset
 from tracekit.exporters._retry import RetryPolicy
 from tracekit.exporters._sample_rate import with_sample_rate
 from tracekit.exporters._transport import Delivery
@@ -58,8 +59,12 @@ class OTLPSpanExporter(NetworkExporter):
         retry_policy: How patiently a failing server is treated.
         credentials: grpc.ChannelCredentials, instead of the certificate files.
         channel_options: Further options of the gRPC channel.
+        destination: A name such as ``"honeycomb"``, which knows its endpoint and headers; then
+            the variables for endpoint, protocol, headers and certificates, which are another
+            destination's, are not used. What is given beside it comes first; headers are added.
 
     Raises:
+        UnknownNameError: There is no destination of that name.
         ConfigurationError: A setting cannot work; the message names it and its source.
         NotInstalledError: The protocol is gRPC, and grpcio is missing.
     """
@@ -81,7 +86,7 @@ class OTLPSpanExporter(NetworkExporter):
         retry_policy: RetryPolicy | None = None,
         credentials: Any = None,
         channel_options: Sequence[tuple[str, Any]] = (),
-        _preset: str | None = None,
+        destination: str | None = None,
     ) -> None:
         given = {
             "endpoint": endpoint,
@@ -96,7 +101,8 @@ class OTLPSpanExporter(NetworkExporter):
         }
         if max_request_bytes <= 0:
             raise InvalidValueError("max_request_bytes", max_request_bytes, "a size above 0")
-        self.settings = _settings(given, _preset)
+        name, preset = known_preset(destination) if destination else ("otlp", None)
+        self.settings = _settings(given, name, preset)
         if self.settings.protocol == GRPC:
             sender: Sender = _grpc_sender(self.settings, credentials, channel_options)
         else:
@@ -104,36 +110,19 @@ class OTLPSpanExporter(NetworkExporter):
         is_json = self.settings.protocol == HTTP_JSON
         encode = partial(
             _encode_json if is_json else _encode_protobuf,
-            known_preset(_preset)[1].sample_rate_attribute if _preset else None,
+            preset.sample_rate_attribute if preset else None,
         )
         delivery = Delivery(
             sender, encode, self.settings.timeout_s, max_request_bytes, retry_policy
         )
         nothing = Payload(b'{"resourceSpans":[]}' if is_json else b"")
-        super().__init__(known_preset(_preset)[0] if _preset else "otlp", delivery, nothing)
-
-    @classmethod
-    def to(cls, destination: str, **arguments: Any) -> OTLPSpanExporter:
-        """Make the exporter for a destination known by name, such as ``"honeycomb"``.
-
-        Args:
-            arguments: Those of the constructor; they come before what the destination's own
-                variables say, and headers are added to its headers. The general variables for
-                endpoint, protocol, headers and certificates are for other destinations and are
-                not used.
-
-        Raises:
-            UnknownNameError: There is no destination of that name.
-            ConfigurationError: A variable that it needs is not set.
-        """
-        return cls(**arguments, _preset=destination)
+        super().__init__(name, delivery, nothing)
 
 
-def _settings(given: dict[str, Any], preset: str | None) -> OtlpSettings:
+def _settings(given: dict[str, Any], name: str, preset: Preset | None) -> OtlpSettings:
     if preset is None:
         return resolve(given)
-    arguments = arguments_of(*known_preset(preset), given)
-    return resolve(arguments, uses_destination_variables=False)
+    return resolve(arguments_of(name, preset, given), uses_destination_variables=False)
 
 
 def _http_sender(settings: OtlpSettings, session: requests.Session | None) -> HttpSender:

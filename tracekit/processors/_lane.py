@@ -6,12 +6,13 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry import context as context_api
 
+from tracekit._ledger import tell_exported
 from tracekit.interfaces import ReadableSpan, SpanExporter
 
 __all__ = ["Lane", "call_export", "suppressed_context"]
@@ -121,6 +122,7 @@ class Lane:
         self._failed: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         self._said_failure = False
+        self._untold: deque[tuple[float, str]] = deque()
 
     @property
     def name(self) -> str:
@@ -180,6 +182,7 @@ class Lane:
                 return
             self._leave_behind(under_way[1], "timeout")
         self.start()
+        self._tell()
 
     def _leave_behind(self, batch: _Batch, reason: str) -> None:
         """Give up a batch; its thread finds that it is not the lane's any more and ends."""
@@ -206,10 +209,21 @@ class Lane:
         with self._progress:
             if self._under_way is under_way:  # else it was given up meanwhile, and counted
                 self._settle(batch, reason)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tell of exports that are over; not under a lock, since whoever listens has its own."""
+        try:
+            while self._untold:
+                tell_exported(self.exporter, *self._untold.popleft())
+        except IndexError:  # another thread told of the last one
+            return
 
     def _settle(self, batch: _Batch, reason: str) -> None:
         last, spans, size = batch
         count = 0 if isinstance(spans, _Request) else len(spans)
+        if count and self._under_way is not None:
+            self._untold.append((time.monotonic() - self._under_way[0], reason))
         self._under_way = None
         if reason:
             self._failed[reason] += count
@@ -253,6 +267,7 @@ class Lane:
                 self._progress.wait(min(IDLE_S, max(0.0, deadline - time.monotonic())))
             if self._under_way is not None:
                 self._leave_behind(self._under_way[1], "exit")
+        self._tell()
         self._drop_queued()
         self._ask("shutdown", max(0.2, deadline - time.monotonic()))
         self._thread = None
@@ -295,11 +310,19 @@ class Lane:
     def lost(self) -> int:
         return sum(self._failed.values()) + sum(self._dropped.values())
 
+    def _exporting(self) -> int:
+        under_way = self._under_way
+        spans = under_way[1][1] if under_way is not None else ()
+        return 0 if isinstance(spans, _Request) else len(spans)
+
     def stats(self) -> dict[str, Any]:
-        return {
-            "exporter": self.name,
-            "exported": self._exported,
-            "pending": self._accepted - self._finished,
-            "failed": dict(self._failed),
-            "dropped": dict(self._dropped),
-        }
+        # Under the lock of _settle(), so that no batch is counted twice or not at all.
+        with self._progress:
+            return {
+                "exporter": self.name,
+                "exported": self._exported,
+                "pending": self._accepted - self._finished,
+                "exporting": self._exporting(),
+                "failed": dict(self._failed),
+                "dropped": dict(self._dropped),
+            }

@@ -90,6 +90,12 @@ class BatchSpanProcessor(SpanProcessor):
                 raise InvalidValueError(
                     "max_export_batch_size", max_export_batch_size, "at most max_queue_size"
                 )
+            if max_export_batch_size is None and self._batch_size != DEFAULT_BATCH_SIZE:
+                _logger.warning(
+                    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=%d is ignored: the queue holds %d",
+                    self._batch_size,
+                    limit,
+                )
             self._batch_size = limit
         delay_s = _seconds("SCHEDULE_DELAY", schedule_delay_millis, DEFAULT_DELAY_MILLIS)
         self._delay_s = min(max(delay_s, MIN_DELAY_S), threading.TIMEOUT_MAX)
@@ -272,7 +278,9 @@ class BatchSpanProcessor(SpanProcessor):
                 return
             self._is_closing = True
         deadline = time.monotonic() + timeout_millis / 1000
-        self._push(self._arrived(), deadline)
+        # An exporter may hold something back that only its flush sends.
+        # https://opentelemetry.io/docs/specs/otel/trace/sdk/#shutdown-1
+        self._flush(deadline)
         self._is_shut_down = True
         self._attention_at = 0
         self._wake.set()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from typing import Any
 
 from opentelemetry import context as context_api
 
 from tracekit import _fork
+from tracekit._ledger import tell_exported
 from tracekit.interfaces import ReadableSpan, SpanExporter, SpanProcessor
 from tracekit.processors._lane import call_export, suppressed_context
 
@@ -56,15 +58,25 @@ class SimpleSpanProcessor(SpanProcessor):
         elif not span.context.trace_flags.sampled:
             self._unsampled += 1
         else:
-            token = context_api.attach(suppressed_context())
-            try:
-                reason = call_export(self.span_exporter, (span,))
-            finally:
-                context_api.detach(token)
+            reason = self._call_export(span)
             if reason:
                 self._failed[reason] += 1
             else:
                 self._exported += 1
+
+    def _call_export(self, span: ReadableSpan) -> str:
+        token = context_api.attach(suppressed_context())
+        begun = time.monotonic()
+        try:
+            reason = call_export(self.span_exporter, (span,))
+            tell_exported(self.span_exporter, time.monotonic() - begun, reason)
+        finally:
+            context_api.detach(token)
+        return reason
+
+    @property
+    def exporters(self) -> tuple[SpanExporter, ...]:
+        return (self.span_exporter,)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self.span_exporter.force_flush(timeout_millis) is not False
@@ -72,7 +84,10 @@ class SimpleSpanProcessor(SpanProcessor):
     def shutdown(self, timeout_millis: int = 30_000) -> None:
         if not self._is_shut_down:
             self._is_shut_down = True
-            self.span_exporter.shutdown()
+            try:
+                self.force_flush(timeout_millis)
+            finally:
+                self.span_exporter.shutdown()
 
     def received(self) -> int:
         return self._received
@@ -90,6 +105,7 @@ class SimpleSpanProcessor(SpanProcessor):
                     "exporter": str(getattr(exporter, "name", None) or type(exporter).__name__),
                     "exported": self._exported,
                     "pending": 0,
+                    "exporting": int(self._owner != 0),
                     "failed": dict(self._failed),
                     "dropped": dict(self._dropped),
                 }

@@ -123,7 +123,7 @@ def injected_headers(world: World) -> list[dict[str, str]]:
     propagate.inject(empty)
     with world.tracer.start_as_current_span("caller"):
         headers: dict[str, str] = {"kept": "as it was"}
-        propagate.inject(headers, baggage.set_baggage("user", "ä,b=c"))
+        propagate.inject(headers, baggage.set_baggage("user", "ä,b"))
     return [empty, headers]
 
 
@@ -132,7 +132,7 @@ def extracted_headers(world: World) -> list[object]:
     carrier = {
         "traceparent": TRACEPARENT + "01",
         "tracestate": "vendor=value,other=1",
-        "baggage": "user=alice,tier=gold%20card;property=1",
+        "baggage": "user=alice,tier=gold%2Ccard",
     }
     context = propagate.extract(carrier)
     with world.tracer.start_as_current_span("server", context, trace.SpanKind.SERVER) as span:

@@ -245,7 +245,5 @@ def a_span_as_json(world: World) -> dict[str, Any]:
     span.set_status(trace.StatusCode.ERROR, "why")
     span.end(3 * 10**9)
     shown: dict[str, Any] = json.loads(span.to_json())
-    shown["resource"]["attributes"] = sorted(
-        key for key in shown["resource"]["attributes"] if key == "service.name"
-    )
-    return shown
+    resource = shown.pop("resource")
+    return {**shown, "service": resource["attributes"]["service.name"]}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from pathlib import PurePosixPath
 from typing import Any
+from uuid import UUID
 
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags, TraceState
@@ -56,6 +59,16 @@ def attributes_that_are_nested(world: World) -> None:
         span.set_attribute("empty", {})
         span.set_attribute("mixed", ["a", 1, True, None, {"k": "v"}])
         span.set_attribute("none", None)
+
+
+@program()
+def attributes_that_are_shown_as_text(world: World) -> None:
+    with world.tracer.start_as_current_span("texts") as span:
+        span.set_attribute("decimal", Decimal("1.50"))
+        span.set_attribute("uuid", UUID(int=5))
+        span.set_attribute("path", PurePosixPath("/tmp"))
+        span.set_attribute("exception", ValueError("wrong"))
+        span.set_attribute("range", range(3))
 
 
 @program()

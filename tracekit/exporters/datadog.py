@@ -1,0 +1,135 @@
+"""Send spans to a Datadog agent, by its own protocol."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from tracekit._version import __version__
+from tracekit.errors import InvalidValueError
+from tracekit.exporters._answer import Payload
+from tracekit.exporters._datadog_encoder import DatadogEncoder
+from tracekit.exporters._given import Given, checked_timeout_s, checked_url, from_environment
+from tracekit.exporters._http_sender import HttpSender, HttpTarget
+from tracekit.exporters._network import NetworkExporter
+from tracekit.exporters._retry import RetryPolicy
+from tracekit.exporters._transport import Delivery
+from tracekit.interfaces import SpanExporter
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["DatadogExporter"]
+
+PATH = "/v0.4/traces"
+DEFAULT_PORT = 8126
+DEFAULT_TIMEOUT_S = 10.0
+
+MAX_REQUEST_BYTES = 8 * 1024 * 1024
+"""A third of what the agent takes (apm_config.max_payload_size, 25 MB)."""
+
+DEFAULT_SOCKET = "/var/run/datadog/apm.socket"
+"""Used when it is there and nothing else is said, as Datadog's own tracers do.
+https://docs.datadoghq.com/tracing/trace_collection/library_config/"""
+
+
+class DatadogExporter(NetworkExporter):
+    """Send batches of spans to the agent's trace intake, protocol v0.4.
+
+    Sampling stays with tracekit: what it exports is marked to be kept.
+    To send OTLP to an agent that takes it, use the destination ``datadog_otlp``.
+
+    Args:
+        agent_url: ``http://host:8126``, or ``unix:///path`` of the agent's socket;
+            DD_TRACE_AGENT_URL, then DD_AGENT_HOST with DD_TRACE_AGENT_PORT.
+        timeout: Seconds for a batch with all its retries; 0 for no limit.
+        service: Name for resources without one; DD_SERVICE. Likewise ``env`` (DD_ENV) and
+            ``version`` (DD_VERSION).
+        session: A requests.Session to send with.
+        max_request_bytes: Larger batches are split.
+
+    Raises:
+        ConfigurationError: A setting cannot work; the message names it and its source.
+    """
+
+    def __init__(
+        self,
+        agent_url: str | None = None,
+        timeout: float | None = None,
+        *,
+        service: str | None = None,
+        env: str | None = None,
+        version: str | None = None,
+        session: requests.Session | None = None,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
+        retry_policy: RetryPolicy | None = None,
+    ) -> None:
+        if max_request_bytes <= 0:
+            raise InvalidValueError("max_request_bytes", max_request_bytes, "a size above 0")
+        seconds = DEFAULT_TIMEOUT_S
+        if timeout is not None:
+            seconds = checked_timeout_s(Given(timeout, "timeout (argument)"))
+        url, unix_socket = _agent(agent_url)
+        encoder = DatadogEncoder(
+            {
+                "service": service or os.environ.get("DD_SERVICE", ""),
+                "env": env or os.environ.get("DD_ENV", ""),
+                "version": version or os.environ.get("DD_VERSION", ""),
+            }
+        )
+        target = HttpTarget(url, _headers(), method="PUT", unix_socket=unix_socket)
+        delivery = Delivery(
+            HttpSender(target, session), encoder.encode, seconds, max_request_bytes, retry_policy
+        )
+        nothing = Payload(b"\x90", headers=(("x-datadog-trace-count", "0"),))
+        super().__init__("datadog", delivery, nothing)
+
+
+def _headers() -> tuple[tuple[str, str], ...]:
+    return (
+        ("content-type", "application/msgpack"),
+        ("datadog-meta-lang", "python"),
+        ("datadog-meta-lang-version", platform.python_version()),
+        ("datadog-meta-lang-interpreter", platform.python_implementation()),
+        ("datadog-meta-tracer-version", f"tracekit-{__version__}"),
+        ("user-agent", f"tracekit/{__version__}"),
+    )
+
+
+def _agent(argument: str | None) -> tuple[str, str | None]:
+    """Return the URL of the intake, and the path of the agent's socket if it has one."""
+    given = (
+        from_environment("DD_TRACE_AGENT_URL")
+        if argument is None
+        else Given(argument, "agent_url (argument)")
+    )
+    if given is None:
+        return _default_agent()
+    if isinstance(given.value, str) and given.value.startswith("unix:"):
+        path = unquote(urlsplit(given.value).path)
+        if not path.startswith("/"):
+            raise given.refused("unix:// and the absolute path of a socket")
+        return f"http://localhost{PATH}", path
+    parts = checked_url(given)
+    return parts._replace(path=parts.path.rstrip("/") + PATH).geturl(), None
+
+
+def _default_agent() -> tuple[str, str | None]:
+    host = from_environment("DD_AGENT_HOST")
+    port = from_environment("DD_TRACE_AGENT_PORT")
+    if host is None and port is None and os.path.exists(DEFAULT_SOCKET):
+        return f"http://localhost{PATH}", DEFAULT_SOCKET
+    name = host.value if host else "localhost"
+    # An IPv6 address stands in brackets in a URL.
+    name = f"[{name}]" if ":" in name and not name.startswith("[") else name
+    number = port.value if port else str(DEFAULT_PORT)
+    if port and not (number.isdecimal() and 0 < int(number) < 65536):
+        raise port.refused("a port from 1 to 65535")
+    url = f"http://{name}:{number}{PATH}"
+    checked_url(Given(url, host.source if host else "DD_AGENT_HOST"))
+    return url, None
+
+
+plugin: type[SpanExporter] = DatadogExporter
