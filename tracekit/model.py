@@ -246,4 +246,6 @@ def _jsonable(value: Any) -> Any:
         return {key: _jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_jsonable(item) for item in value]
+    if isinstance(value, int) and value.bit_length() > 4096:
+        return hex(value)  # Python refuses to write it in decimal
     return value.hex() if isinstance(value, bytes) else value

@@ -96,7 +96,7 @@ def test_api_page_has_the_tree_of_exceptions() -> None:
     assert shown == list(_tree(errors.TracekitError))
 
 
-def _tree(cls: type, depth: int = 0) -> Iterator[str]:
+def _tree(cls: type[BaseException], depth: int = 0) -> Iterator[str]:
     yield "  " * depth + cls.__name__
     for below in cls.__subclasses__():
         if below.__module__ == errors.__name__:
@@ -206,12 +206,12 @@ def _variables(tree: ast.Module) -> Iterator[str]:
 
 def _read_of_environment(node: ast.Call | ast.Subscript) -> Iterator[str]:
     """Yield X of `os.environ["X"]`, `os.environ.get("X")` and their like."""
-    holder: ast.expr = node.value if isinstance(node, ast.Subscript) else node.func
-    key = node.slice if isinstance(node, ast.Subscript) else (node.args or [None])[0]
-    if isinstance(node, ast.Call) and isinstance(holder, ast.Attribute):
-        holder = holder.value
-    if ast.unparse(holder) == "os.environ" and isinstance(key, ast.Constant):
-        yield str(key.value)
+    if isinstance(node, ast.Subscript):
+        holder, keys = node.value, [node.slice]
+    else:
+        holder, keys = getattr(node.func, "value", node.func), node.args[:1]
+    if ast.unparse(holder) == "os.environ":
+        yield from (str(key.value) for key in keys if isinstance(key, ast.Constant))
 
 
 # attributes.md -------------------------------------------------------------------------------

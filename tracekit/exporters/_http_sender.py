@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
+import http
 import os
 import socket
-import ssl
 import threading
 import zlib
 from base64 import b64encode
@@ -16,7 +15,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from tracekit.exporters._answer import Answer, Payload, Verdict, printable
 from tracekit.exporters._given import shown_url
-from tracekit.exporters._http_session import new_session, set_deadline
 from tracekit.exporters._retry import retry_after_s
 
 if TYPE_CHECKING:
@@ -113,8 +111,11 @@ class HttpSender:
             return _answer_to(error)
 
     def _exchange(self, payload: Payload, timeout_s: float) -> Answer:
-        set_deadline(timeout_s)
-        response = self._session().request(
+        # Here and not above: what it imports (ssl) must not come before gevent patches it.
+        from tracekit.exporters import _http_session
+
+        _http_session.set_deadline(timeout_s)
+        response = self._session(_http_session.new_session).request(
             self._target.method,
             self._url,
             data=self._body(payload.body),
@@ -129,7 +130,7 @@ class HttpSender:
         with response:
             return self._answer(response)
 
-    def _session(self) -> requests.Session:
+    def _session(self, new_session: Callable[..., requests.Session]) -> requests.Session:
         if self._own_session is not None:
             return self._own_session
         session: requests.Session | None = getattr(self._of_thread, "session", None)
@@ -184,7 +185,10 @@ def _failure(status: int, said: str, headers: Mapping[str, str]) -> Answer:
 
 
 def _phrase(status: int, response: requests.Response) -> str:
-    return http.client.responses.get(status) or printable(response.reason or "")
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return printable(response.reason or "")
 
 
 def _read(response: requests.Response) -> bytes:
@@ -217,6 +221,8 @@ def _answer_to(error: Exception) -> Answer:
 
 def _cause(error: BaseException) -> str:
     """Return what went wrong in plain words, from under what libraries wrapped around it."""
+    import ssl  # requests has imported it long before anything goes wrong
+
     chain = _causes(error)
     for cause in chain:
         if isinstance(cause, socket.gaierror):

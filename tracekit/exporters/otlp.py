@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING, Any
 from tracekit._version import __version__
 from tracekit.errors import InvalidValueError, NotInstalledError
 from tracekit.exporters._answer import Answer, OnSkip, Payload, Sender, Verdict
-from tracekit.exporters._grpc_sender import GrpcSender, GrpcTarget
 from tracekit.exporters._http_sender import HttpSender, HttpTarget, Reply
 from tracekit.exporters._network import NetworkExporter
 from tracekit.exporters._otlp_encoder import encode_batches
 from tracekit.exporters._otlp_json import encode_line
 from tracekit.exporters._otlp_response import error_message, partial_success
 from tracekit.exporters._otlp_settings import GRPC, HTTP_JSON, OtlpSettings, resolve
-from tracekit.exporters._preset_arguments import arguments_of, known_preset
-from tracekit.exporters._presets import Preset
 from tracekit.exporters._retry import RetryPolicy
-from tracekit.exporters._sample_rate import with_sample_rate
 from tracekit.exporters._transport import Delivery
 from tracekit.interfaces import ReadableSpan, SpanExporter
 
 if TYPE_CHECKING:
     import requests
+
+    from tracekit.exporters._grpc_sender import GrpcSender
 
 __all__ = ["OTLPSpanExporter"]
 
@@ -101,28 +99,26 @@ class OTLPSpanExporter(NetworkExporter):
         }
         if max_request_bytes <= 0:
             raise InvalidValueError("max_request_bytes", max_request_bytes, "a size above 0")
-        name, preset = known_preset(destination) if destination else ("otlp", None)
-        self.settings = _settings(given, name, preset)
+        name, sample_rate_attribute = "otlp", None
+        if destination:
+            # Here and not above: a program without a named destination need not know them.
+            from tracekit.exporters._preset_arguments import arguments_of, known_preset
+
+            name, preset = known_preset(destination)
+            given = arguments_of(name, preset, given)
+            sample_rate_attribute = preset.sample_rate_attribute
+        self.settings = resolve(given, uses_destination_variables=not destination)
         if self.settings.protocol == GRPC:
             sender: Sender = _grpc_sender(self.settings, credentials, channel_options)
         else:
             sender = _http_sender(self.settings, session)
         is_json = self.settings.protocol == HTTP_JSON
-        encode = partial(
-            _encode_json if is_json else _encode_protobuf,
-            preset.sample_rate_attribute if preset else None,
-        )
+        encode = partial(_encode_json if is_json else _encode_protobuf, sample_rate_attribute)
         delivery = Delivery(
             sender, encode, self.settings.timeout_s, max_request_bytes, retry_policy
         )
         nothing = Payload(b'{"resourceSpans":[]}' if is_json else b"")
         super().__init__(name, delivery, nothing)
-
-
-def _settings(given: dict[str, Any], name: str, preset: Preset | None) -> OtlpSettings:
-    if preset is None:
-        return resolve(given)
-    return resolve(arguments_of(name, preset, given), uses_destination_variables=False)
 
 
 def _http_sender(settings: OtlpSettings, session: requests.Session | None) -> HttpSender:
@@ -159,6 +155,8 @@ def _grpc_sender(
 ) -> GrpcSender:
     from importlib.util import find_spec
 
+    from tracekit.exporters._grpc_sender import GrpcSender, GrpcTarget
+
     if find_spec("grpc") is None:
         raise NotInstalledError("exporter 'otlp' with the protocol grpc", "tracekit[grpc]")
     target = GrpcTarget(
@@ -176,14 +174,23 @@ def _grpc_sender(
     return GrpcSender(target)
 
 
+def _weighted(
+    spans: Sequence[ReadableSpan], sample_rate_attribute: str | None
+) -> Sequence[ReadableSpan]:
+    if sample_rate_attribute is None:
+        return spans
+    from tracekit.exporters._sample_rate import with_sample_rate
+
+    return with_sample_rate(spans, sample_rate_attribute)
+
+
 def _encode_protobuf(
     sample_rate_attribute: str | None,
     spans: Sequence[ReadableSpan],
     max_bytes: int,
     on_skip: OnSkip,
 ) -> Iterator[Payload]:
-    if sample_rate_attribute:
-        spans = with_sample_rate(spans, sample_rate_attribute)
+    spans = _weighted(spans, sample_rate_attribute)
     for body, encoded in encode_batches(spans, max_bytes, on_skip):
         yield Payload(body, encoded)
 
@@ -195,9 +202,7 @@ def _encode_json(
     on_skip: OnSkip,
 ) -> Iterator[Payload]:
     """Halve what turns out too large: only the finished text has a size."""
-    if sample_rate_attribute:
-        spans = with_sample_rate(spans, sample_rate_attribute)
-    yield from _json_halves(spans, max_bytes, on_skip)
+    yield from _json_halves(_weighted(spans, sample_rate_attribute), max_bytes, on_skip)
 
 
 def _json_halves(
