@@ -149,7 +149,7 @@ def test_an_instrumentation_whose_library_is_missing_gives_the_pip_command(monke
         contrib = ()
         distributions = ("a-library",)
 
-        class status:  # noqa: N801
+        class status:
             installed = None
 
         def uninstrument(self):

@@ -12,6 +12,7 @@ from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameEr
 
 PACKAGE = Path(discovery.__file__).parent
 
+
 @pytest.mark.parametrize("kind", ["exporter", "sampler", "propagator", "instrumentation"])
 def test_every_file_of_a_folder_is_a_part_by_its_name(kind):
     package = importlib.import_module(discovery.KINDS[kind].package)
@@ -21,6 +22,7 @@ def test_every_file_of_a_folder_is_a_part_by_its_name(kind):
     for name in sorted(public):
         assert discovery.find(kind, name) is not None
 
+
 @pytest.mark.parametrize("kind", ["exporter", "sampler", "propagator", "instrumentation"])
 def test_an_unknown_name_lists_the_known_ones(kind):
     with pytest.raises(UnknownNameError) as caught:
@@ -29,6 +31,7 @@ def test_an_unknown_name_lists_the_known_ones(kind):
     assert "(from SOME_VARIABLE)" in message
     for name in discovery.names(kind):
         assert name in message
+
 
 @pytest.mark.parametrize(
     ("kind", "name", "near"),
@@ -44,14 +47,17 @@ def test_a_near_miss_is_named(kind, name, near):
     with pytest.raises(UnknownNameError, match=f"Did you mean '{near}'"):
         discovery.find(kind, name)
 
+
 @pytest.mark.parametrize("name", ["CONSOLE", "Console"])
 def test_case_does_not_matter(name):
     assert discovery.find("exporter", name) is discovery.find("exporter", "console")
+
 
 @pytest.mark.parametrize("name", ["", "_tree", "..", "__init__", "console.py", "console\0", "/etc"])
 def test_shared_steps_and_paths_are_no_names(name):
     with pytest.raises(UnknownNameError):
         discovery.find("exporter", name)
+
 
 def test_a_part_whose_package_is_missing_gives_the_pip_command(monkeypatch, tmp_path):
     from tracekit import exporters
@@ -62,6 +68,7 @@ def test_a_part_whose_package_is_missing_gives_the_pip_command(monkeypatch, tmp_
         discovery.find("exporter", "needy")
     assert "pip install 'a_package_that_nobody_has'" in str(caught.value)
     assert isinstance(caught.value, (ImportError, ConfigurationError))
+
 
 def test_an_entry_point_is_found_behind_our_own(monkeypatch):
     class Point:
@@ -75,6 +82,7 @@ def test_an_entry_point_is_found_behind_our_own(monkeypatch):
     assert discovery.find("exporter", "theirs") == "a class"
     assert "theirs" in discovery.names("exporter")
 
+
 def test_an_entry_point_that_cannot_be_imported_gives_the_pip_command(monkeypatch):
     class Point:
         name = "theirs"
@@ -87,12 +95,14 @@ def test_an_entry_point_that_cannot_be_imported_gives_the_pip_command(monkeypatc
     with pytest.raises(NotInstalledError, match="pip install 'x'"):
         discovery.find("exporter", "theirs")
 
+
 def test_our_own_parts_are_found_without_reading_the_metadata_of_all_packages(monkeypatch):
     def never(part):
         raise AssertionError("slow")
 
     monkeypatch.setattr(discovery, "_entry_points", never)
     assert discovery.find("exporter", "console") is not None
+
 
 def test_finding_names_imports_no_part():
     from programs import run

@@ -69,7 +69,9 @@ def test_a_malformed_file_is_an_error_that_names_it(project):
         settings.load({}, {}, project("[tool.tracekit]\nservice_name = "))
 
 
-@pytest.mark.parametrize("text", ["[tool]\ntracekit = 5  # tool.tracekit", "tool = 5 # tool.tracekit"])
+@pytest.mark.parametrize(
+    "text", ["[tool]\ntracekit = 5  # tool.tracekit", "tool = 5 # tool.tracekit"]
+)
 def test_a_table_that_is_none_is_an_error_or_nothing(project, text):
     folder = project(text)
     if text.startswith("[tool]"):

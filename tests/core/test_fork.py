@@ -191,8 +191,6 @@ def test_forking_works_on_the_other_versions(python):
     assert sorted(span[1] for span in spans) == ["after", "before", "in child"]
 
 
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_fork_that_python_was_not_told_of_is_noticed_when_the_worker_is_needed():
     """otel-python#2266: uWSGI forks in C, and at-fork hooks do not run."""

@@ -31,7 +31,7 @@ from tracekit.testing import capture_spans
 
 # The program's own behaviour ---------------------------------------------------------------
 
-PROGRAM = '''
+PROGRAM = """
 import asyncio, functools, inspect, pickle, random, sys, traceback
 import tracekit
 
@@ -165,7 +165,7 @@ def main():
 setup()
 main()
 print(sys.gettrace(), sys.getprofile(), random.random())
-'''
+"""
 
 UNTRACED = "def setup(): pass\n"
 TRACED = """

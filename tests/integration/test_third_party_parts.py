@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -122,13 +123,14 @@ def test_otlp_exporter_by_the_name_of_its_entry_point(receiver: Receiver) -> Non
     assert len(receiver.spans()) == 2
 
 
-def test_the_sdks_own_batch_processor_and_console_exporter(capsys: Any) -> None:
+def test_the_sdks_own_batch_processor_and_console_exporter() -> None:
     export = third_party("opentelemetry.sdk.trace.export", "opentelemetry-sdk")
-    processor = export.BatchSpanProcessor(export.ConsoleSpanExporter())
+    stream = io.StringIO()
+    processor = export.BatchSpanProcessor(export.ConsoleSpanExporter(out=stream))
     tracekit.configure(exporters="none", processors=[processor])
     serve_one_request()
     assert tracekit.flush(10)
-    shown = capsys.readouterr().out
+    shown = stream.getvalue()
     assert '"name": "GET /cart"' in shown
     assert '"exception.message": "no such table"' in shown
 

@@ -19,7 +19,10 @@ def test_a_span_is_exported_when_it_ends():
 
 @pytest.mark.parametrize(
     ("exporter", "failed"),
-    [(Raising(), {"raised RuntimeError": 1}), (Answering(SpanExportResult.FAILURE), {"refused": 1})],
+    [
+        (Raising(), {"raised RuntimeError": 1}),
+        (Answering(SpanExportResult.FAILURE), {"refused": 1}),
+    ],
 )
 def test_a_failure_is_counted_and_reaches_nobody(exporter, failed):
     processor = SimpleSpanProcessor(exporter)

@@ -34,7 +34,12 @@ def test_ten_in_ten_out_and_the_ledger_says_so():
     assert tracekit.flush(10)
     stats = tracekit.stats()
     assert len(exporter.names) == 10
-    assert (stats["started"], stats["ended"], stats["live"], ends(stats)) == (10, 10, 0, [(10, 0, 0)])
+    assert (stats["started"], stats["ended"], stats["live"], ends(stats)) == (
+        10,
+        10,
+        0,
+        [(10, 0, 0)],
+    )
 
 
 @pytest.mark.parametrize("exporter", [Raising(), Answering(SpanExportResult.FAILURE)])

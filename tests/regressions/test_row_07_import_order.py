@@ -35,8 +35,16 @@ print([(span.name, span.kind.name) for span in exporter.get_finished_spans()])
 """
 
 ORDERS = {
-    "tracing first": [TRACING, "import requests; from httpx import get", "requests.get(url); get(url)"],
-    "libraries first": ["import requests; from httpx import get", TRACING, "requests.get(url); get(url)"],
+    "tracing first": [
+        TRACING,
+        "import requests; from httpx import get",
+        "requests.get(url); get(url)",
+    ],
+    "libraries first": [
+        "import requests; from httpx import get",
+        TRACING,
+        "requests.get(url); get(url)",
+    ],
     "names bound before": [
         "from requests import get; from httpx import get as xget",
         TRACING,
@@ -61,16 +69,21 @@ def test_every_order_gives_the_same_spans(order):
     assert done.stdout == "[('GET', 'CLIENT'), ('GET', 'CLIENT')]\n", done.stderr
 
 
-APP_FIRST = """
+APP_FIRST = (
+    """
 import flask
 app = flask.Flask("shop")
 @app.get("/items/<int:number>")
 def item(number):
     return str(number)
-""" + TRACING.replace('"requests", "httpx"', '"flask"') + """
+"""
+    + TRACING.replace('"requests", "httpx"', '"flask"')
+    + """
 client = app.test_client()
 assert client.get("/items/7").status_code == 200
-""" + REPORT
+"""
+    + REPORT
+)
 
 
 def test_an_application_that_was_made_before_is_watched():

@@ -74,12 +74,11 @@ def test_a_task_that_outlives_its_parent_stays_its_child(exporter):
 
 def test_a_task_can_be_given_another_parent_or_none(exporter):
     async def main():
-        with tracekit.span("request") as request:
-            with tracekit.span("elsewhere"):
-                with tracekit.span("given", context=trace.set_span_in_context(request)):
-                    await asyncio.sleep(0)
-                with tracekit.span("alone", context=Context()):
-                    await asyncio.sleep(0)
+        with tracekit.span("request") as request, tracekit.span("elsewhere"):
+            with tracekit.span("given", context=trace.set_span_in_context(request)):
+                await asyncio.sleep(0)
+            with tracekit.span("alone", context=Context()):
+                await asyncio.sleep(0)
 
     asyncio.run(main())
     found = parents(exporter)

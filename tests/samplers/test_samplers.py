@@ -31,7 +31,9 @@ def under(*, sampled, remote):
 
 
 def decision(sampler, context=None, trace_id=1):
-    return sampler.should_sample(Context() if context is None else context, trace_id, "name").decision
+    return sampler.should_sample(
+        Context() if context is None else context, trace_id, "name"
+    ).decision
 
 
 def test_always_on_and_off():

@@ -18,6 +18,17 @@ __all__ = ["Chain", "call_bounded"]
 
 _logger = logging.getLogger("tracekit")
 
+MAX_NESTING = 8
+"""How deep processors may make spans while they are told of one; without end, a span that one
+makes in its own ``on_end`` would be hundreds, up to the recursion limit."""
+
+
+class _Nesting(threading.local):
+    depth = 0
+
+
+_nesting = _Nesting()
+
 
 class Chain:
     """Processors in the order in which they were added, each kept from harming the others.
@@ -40,7 +51,7 @@ class Chain:
         self._teller = next((part for part in self.processors if _counts_spans(part)), None)
         if self._teller is not None and self._teller not in [part for part, _ in self._tellers]:
             self._tellers += ((self._teller, self._teller.received()),)
-        self._warned: set[int] = set()
+        self._warned: set[int] = before._warned if before else set()
         self._starts = _listeners(self.processors, "on_start")
         self._endings = _listeners(self.processors, "on_ending", "_on_ending")
         self._ends = _listeners(self.processors, "on_end")
@@ -58,30 +69,33 @@ class Chain:
             self.on_end_sampled = getattr(self._teller, "on_end_sampled", self.on_end)
 
     def _on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        for listener in self._starts:
-            try:
-                listener(span, parent_context=parent_context)
-            except Exception:
-                self._warn(listener)
+        self._tell(self._starts, span, parent_context=parent_context)
 
     def _on_ending(self, span: Span) -> None:
-        for listener in self._endings:
-            try:
-                listener(span)
-            except Exception:
-                self._warn(listener)
+        self._tell(self._endings, span)
 
     def _on_end(self, span: ReadableSpan) -> None:
         if self._teller is None:
             self._counts.ended.add()
-        for listener in self._ends:
-            try:
-                listener(span)
-            except Exception:
-                self._warn(listener)
+        self._tell(self._ends, span)
+
+    def _tell(self, listeners: tuple[Callable[..., None], ...], *span: Any, **named: Any) -> None:
+        depth = _nesting.depth
+        _nesting.depth = depth + 1
+        try:
+            for listener in listeners:
+                try:
+                    if depth >= MAX_NESTING:
+                        _refuse_strangers(listener)
+                    listener(*span, **named)
+                except Exception:
+                    self._warn(listener)
+        finally:
+            _nesting.depth = depth
 
     def _warn(self, listener: Any) -> None:
-        """Say once per processor that it raised; its spans are its own loss."""
+        """Count, and say once per processor, that it raised; its spans are its own loss."""
+        self._counts.processor_errors.add()
         owner = getattr(listener, "__self__", listener)
         if id(owner) not in self._warned:
             self._warned.add(id(owner))
@@ -128,6 +142,12 @@ def _nothing_to_do(_timeout_millis: int = 0) -> None:
     """Stand for a method that somebody's processor does not have."""
 
 
+def _refuse_strangers(listener: Any) -> None:
+    """Spans that somebody's processor makes of spans that it made go to our processors only."""
+    if not _is_ours(getattr(listener, "__self__", listener)):
+        raise RecursionError("a span processor makes spans of the spans that it makes")
+
+
 def _is_ours(processor: Any) -> bool:
     return type(processor).__module__.startswith("tracekit.")
 
@@ -150,6 +170,8 @@ def _listeners(processors: Sequence[Any], *names: str) -> tuple[Callable[..., No
 
 def _is_noop(processor: Any, name: str) -> bool:
     """Whether the method is the one that ``SpanProcessor``, ours or the SDK's, defines."""
+    if name in getattr(processor, "__dict__", ()):  # set on the object, as mocks do
+        return False
     for cls in type(processor).__mro__:
         if name in vars(cls):
             return cls is SpanProcessor or (

@@ -18,6 +18,7 @@ class Counts:
         self.late_writes = Counter()
         self.foreign_scope_exits = Counter()
         self.inherited_by_fork = Counter()
+        self.processor_errors = Counter()
         self.ended = Counter()
         fork.on_fork_in_child(self)
 

@@ -6,7 +6,7 @@ program set a TracerProvider of its own, which is used then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
 from opentelemetry import propagate
@@ -29,6 +29,7 @@ __all__ = [
     "get_tracer",
     "inject",
     "new_scope",
+    "scope_maker",
     "span",
     "use_tracer",
 ]
@@ -55,7 +56,23 @@ def new_scope(
     tracer = _tracer
     if tracer is None:
         return _UnconfiguredScope(name, kind, attributes, options)
-    return scoped(tracer.binding, name, kind, attributes, options)
+    binding = tracer.binding
+    if options is DEFAULT_OPTIONS and not binding.decides_early:
+        # What scoped() would return; on the path of every span that is made without a tracer.
+        return ScopedSpan(binding, name, kind, attributes)
+    return scoped(binding, name, kind, attributes, options)
+
+
+def scope_maker(name: str, kind: SpanKind) -> Callable[[Any, Any], Any]:
+    """Return what makes the scope of a decorated call that has no attributes."""
+
+    def scope_of(_args: Any, _kwargs: Any) -> Any:
+        tracer = _tracer
+        if tracer is not None and not tracer.binding.decides_early:
+            return ScopedSpan(tracer.binding, name, kind, None)
+        return new_scope(name, kind, None)
+
+    return scope_of
 
 
 def span(

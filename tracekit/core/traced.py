@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar, overload
 from opentelemetry.trace import SpanKind
 
 from tracekit.core.attributes import snapshot
-from tracekit.core.face import new_scope
+from tracekit.core.face import new_scope, scope_maker
 from tracekit.core.wrap import Wrapping
 
 __all__ = ["traced"]
@@ -118,7 +118,7 @@ class _Traced:
         if self._record_args:
             return self._with_arguments(function, name)
         if attributes is None:
-            return lambda _args, _kwargs: new_scope(name, kind, None)
+            return scope_maker(name, kind)
         return lambda _args, _kwargs: new_scope(name, kind, dict(attributes))
 
     def _with_arguments(

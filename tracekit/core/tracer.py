@@ -9,7 +9,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
-from tracekit.core.binding import Binding, Listeners, Parts, SpanOptions
+from tracekit.core.binding import DEFAULT_OPTIONS, Binding, Listeners, Parts, SpanOptions
 from tracekit.core.counts import Counts
 from tracekit._otel_context import current_context
 from tracekit.core.scoped import DroppedScope, ScopedSpan, scoped
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Tracer"]
+
+new_object = object.__new__
 
 
 class Tracer(trace_api.Tracer):
@@ -102,7 +104,15 @@ class Tracer(trace_api.Tracer):
         ):
             binding = self.binding
             if not binding.decides_early:
-                return ScopedSpan(binding, name, kind, own)
+                # ScopedSpan(binding, name, kind, own), without the frame of __init__: 0.07 µs.
+                span = new_object(ScopedSpan)
+                span._binding = binding
+                span._name = name
+                span._kind = kind
+                span._attributes = own
+                span._options = DEFAULT_OPTIONS
+                span._end = None
+                return span
             if binding.drops_roots and not current_context():
                 return DroppedScope(binding, 0, name, kind, own)
             return scoped(binding, name, kind, own)

@@ -133,6 +133,12 @@ class Lane:
     def put(self, last: int, spans: Sequence[ReadableSpan]) -> None:
         """Take a batch, or drop it when the lane is full."""
         size = _size(spans)
+        if len(spans) > 1 and size > MAX_LANE_BYTES // 8:
+            # As a whole it might never fit, and not even an empty lane would take it.
+            half = len(spans) // 2
+            self.put(0, spans[:half])
+            self.put(last, spans[half:])
+            return
         reason = self._refusal(len(spans), size) if spans else ""
         if reason:
             self._dropped[reason] += len(spans)
