@@ -1,4 +1,4 @@
-"""configure(): what is asked for is what runs, or an error says what to write; then nothing changed."""
+"""configure(): what is asked for is what runs, or an error says what to write."""
 
 from __future__ import annotations
 

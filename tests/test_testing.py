@@ -64,9 +64,9 @@ def test_a_tracer_taken_before_between_and_after_follows():
 
 
 def test_capturing_takes_the_settings_of_configure():
-    with capture_spans(service_name="s", id_generator=SequentialIdGenerator()) as exporter:
-        with tracekit.span("a"):
-            pass
+    ids = SequentialIdGenerator()
+    with capture_spans(service_name="s", id_generator=ids) as exporter, tracekit.span("a"):
+        pass
     (span,) = exporter.get_finished_spans()
     assert span.resource.attributes["service.name"] == "s"
     assert (span.context.trace_id, span.context.span_id) == (1, 1)

@@ -177,13 +177,17 @@ def configure(
     provider = _install(parts, chain)
     _tell_of_itself(provider, meter_provider)
     _state.settings = found
-    _set_log_level(found)
+    settings.set_log_level(found)
     if _state.previous_propagator is None:
         _state.previous_propagator = propagate.get_global_textmap()
     propagate.set_global_textmap(propagator)
     for name in set(CARRY) - _disabled(found):
         _quietly(_instrumentor(name).instrument)
     exit_hooks.on_sigterm()
+    # Imported here, as whatever else a bare `import tracekit` can do without.
+    from tracekit import ledger_file
+
+    ledger_file.start(provider, exit_hooks.add)
     return provider
 
 
@@ -198,33 +202,6 @@ def _tell_of_itself(provider: TracerProvider, meter_provider: Any) -> None:
         self_metrics.observe_global(provider)
     else:
         self_metrics.observe(provider, meter_provider)
-
-
-_LOG_LEVELS = {
-    "none": logging.CRITICAL + 1,
-    "error": logging.ERROR,
-    "warn": logging.WARNING,
-    "warning": logging.WARNING,
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-}
-
-
-def _set_log_level(found: Settings) -> None:
-    """Set how much tracekit's own loggers say; an unknown level is reported and ignored."""
-    setting = found.get("log_level")
-    if setting is None:
-        return
-    level = _LOG_LEVELS.get(str(setting.value).strip().lower())
-    if level is None:
-        _logger.warning(
-            "%s=%r is ignored: expected one of %s",
-            setting.source,
-            setting.value,
-            ", ".join(_LOG_LEVELS),
-        )
-    else:
-        _logger.setLevel(level)
 
 
 def _install(parts: dict[str, Any], chain: list[Any]) -> TracerProvider:
@@ -327,10 +304,8 @@ def _sampler(found: Settings) -> Sampler:
     known = [part for part in discovery.names("sampler") if part != "parentbased"]
     if root not in known:
         every = [*known, *(f"parentbased_{part}" for part in discovery.own_names("sampler"))]
-        every = [part for part in every if part != "parentbased_parentbased"]
-        if source == "argument":
-            raise UnknownNameError("sampler", value, every)
-        raise UnknownNameError("sampler", value, every, source)
+        every = sorted({*every} - {"parentbased_parentbased"})
+        raise UnknownNameError("sampler", value, every, "" if source == "argument" else source)
     argument = found.get("sampler_argument", Setting(None, ""))
     made = _made_sampler(discovery.find("sampler", root, source), argument)
     return ParentBased(made) if name != root else made
@@ -512,6 +487,8 @@ def reset() -> None:
     keeps nothing and the next ``configure()`` uses it again.
     """
     uninstrument()
+    if "tracekit.ledger_file" in sys.modules:
+        sys.modules["tracekit.ledger_file"].stop(exit_hooks.remove)
     provider = current_provider()
     shutdown(1.0)
     if provider is not None:

@@ -70,6 +70,9 @@ def find(kind: str, name: str, source: str = "") -> Any:
         # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#enum
         if own == name.lower():
             return _load(part, own)
+    presets = _presets(part)
+    if presets and (preset := presets.canonical(name)):
+        return presets.maker(preset)
     for wanted in _ALIASES.get(name, (name,)):
         for point in _entry_points(part):
             if point.name == wanted:

@@ -149,7 +149,7 @@ def __getattr__(name: str) -> Any:
 
 def _passing_for(theirs: type, ours: type[SpanExporter]) -> type:
     """Return our class as a subclass of the SDK's, which its configurator insists on."""
-    results: Any = getattr(sys.modules["opentelemetry.sdk.trace.export"], "SpanExportResult")
+    results: Any = sys.modules["opentelemetry.sdk.trace.export"].SpanExportResult
 
     def export(self: Any, spans: Sequence[Any]) -> Any:
         return results[ours.export(self, spans).name]

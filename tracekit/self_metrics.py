@@ -30,6 +30,14 @@ COMPONENT_NAME, COMPONENT_TYPE = "otel.component.name", "otel.component.type"
 ERROR_TYPE = "error.type"
 
 PROCESSOR_TYPES = {"batch": "batching_span_processor", "simple": "simple_span_processor"}
+EXPORTER_TYPES = {
+    ("tracekit.exporters.otlp", "http/protobuf"): "otlp_http_span_exporter",
+    ("tracekit.exporters.otlp", "http/json"): "otlp_http_json_span_exporter",
+    ("tracekit.exporters.otlp", "grpc"): "otlp_grpc_span_exporter",
+    ("tracekit.exporters.zipkin", None): "zipkin_http_span_exporter",
+}
+"""By module and protocol; other exporters are called by their class, as the conventions ask."""
+
 ERROR_TYPES = {"after_shutdown": "already_shutdown"}
 """Our reasons where the conventions have a word for them; ``queue_full`` is one already."""
 
@@ -70,18 +78,19 @@ _names = _Names()
 
 
 def _exporter_attributes(exporter: Any) -> Attributes:
-    declared = getattr(exporter, "component_type", None)
-    kind = type(exporter)
-    name = declared if isinstance(declared, str) else f"{kind.__module__}.{kind.__qualname__}"
-    return {**_names.of(exporter, name), **_server(getattr(exporter, "endpoint", None))}
+    cls = type(exporter)
+    protocol = getattr(getattr(exporter, "settings", None), "protocol", None)
+    own_name = f"{cls.__module__}.{cls.__qualname__}"
+    kind = EXPORTER_TYPES.get((cls.__module__, protocol), own_name)
+    return {**_names.of(exporter, kind), **_server(getattr(exporter, "destination", None))}
 
 
-def _server(endpoint: Any) -> Attributes:
+def _server(destination: Any) -> Attributes:
     """Return where an exporter sends to, if it says so."""
-    if not isinstance(endpoint, str) or "://" not in endpoint:
+    if not isinstance(destination, str) or ":" not in destination:
         return {}
     try:
-        url = urlsplit(endpoint)
+        url = urlsplit(destination if "://" in destination else f"//{destination}")
         port = url.port or {"http": 80, "https": 443}.get(url.scheme)
     except ValueError:
         return {}
@@ -166,8 +175,22 @@ def _inflight(providers: Sequence[Watched]) -> Iterator[Measured]:
 def _exported(providers: Sequence[Watched]) -> Iterator[Measured]:
     for _processor, _place, exporter, _ledger, lane in _lanes(providers):
         own = _exporter_attributes(exporter)
-        yield lane["exported"], own
-        yield from _failures(own, lane["failed"])
+        told = _outcomes(exporter)
+        if told is None:
+            yield lane["exported"], own
+            yield from _failures(own, lane["failed"])
+        else:
+            yield told["sent"], own
+            yield from _failures(own, told["dropped"], {"rejected": told["rejected"]})
+
+
+def _outcomes(exporter: Any) -> Mapping[str, Any] | None:
+    """Return what an exporter itself counts; of a batch, some spans may have been rejected."""
+    stats = getattr(exporter, "stats", None)
+    told = stats() if callable(stats) else None
+    return (
+        told if isinstance(told, Mapping) and {"sent", "rejected", "dropped"} <= set(told) else None
+    )
 
 
 def _processor_attributes(processor: Any, ledger: Attributes, place: int) -> Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameError
 
-__all__ = ["Setting", "Settings", "load"]
+__all__ = ["Setting", "Settings", "load", "set_log_level"]
 
 
 class Setting(NamedTuple):
@@ -18,6 +19,8 @@ class Setting(NamedTuple):
     value: Any
     source: str
 
+
+_logger = logging.getLogger("tracekit")
 
 Settings = dict[str, Setting]
 
@@ -130,3 +133,30 @@ def _read_toml(path: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+
+
+_LOG_LEVELS = {
+    "none": logging.CRITICAL + 1,
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
+
+
+def set_log_level(found: Settings) -> None:
+    """Set how much tracekit's own loggers say; an unknown level is reported and ignored."""
+    setting = found.get("log_level")
+    if setting is None:
+        return
+    level = _LOG_LEVELS.get(str(setting.value).strip().lower())
+    if level is None:
+        _logger.warning(
+            "%s=%r is ignored: expected one of %s",
+            setting.source,
+            setting.value,
+            ", ".join(_LOG_LEVELS),
+        )
+    else:
+        _logger.setLevel(level)

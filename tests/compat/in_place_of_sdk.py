@@ -34,3 +34,12 @@ for _module in REPLACED:
     for _name in set(tracekit.sdk.__all__) - KEPT:
         if hasattr(_module, _name):
             setattr(_module, _name, getattr(tracekit.sdk, _name))
+
+
+def pytest_sessionstart() -> None:
+    """Refuse to run when the suite would be given anything else than tracekit's provider."""
+    from opentelemetry.test.test_base import TestBase
+
+    provider, exporter = TestBase.create_tracer_provider()
+    assert type(provider) is tracekit.sdk.TracerProvider
+    assert type(exporter) is tracekit.sdk.InMemorySpanExporter

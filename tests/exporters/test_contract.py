@@ -43,6 +43,7 @@ def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             "OTEL_EXPORTER_ZIPKIN_ENDPOINT": f"{endpoint}/api/v2/spans",
             "OTEL_EXPORTER_ZIPKIN_TIMEOUT": "500",
             "DD_TRACE_AGENT_URL": endpoint,
+            "DD_TRACE_AGENT_TIMEOUT_SECONDS": "0.5",
         }.items():
             monkeypatch.setenv(name, value)
         yield

@@ -234,7 +234,7 @@ def test_plain_names_are_read_where_a_span_has_them() -> None:
 class Wired(Live):
     """A span that hands over all of its fields in one call."""
 
-    def wire_fields(self) -> tuple[Any, ...]:
+    def wire_fields(self, checked: bool = True) -> tuple[Any, ...]:
         identity = (TRACE_ID, 8, 0, False, 1, "", 0, None)
         return (
             *identity,

@@ -260,7 +260,9 @@ def test_openinference_decorators() -> None:
 
 @pytest.mark.parametrize("by_name", [True, False])
 def test_aws_xray_id_generator(by_name: bool) -> None:
-    package = third_party("opentelemetry.sdk.extension.aws.trace", "opentelemetry-sdk-extension-aws")
+    package = third_party(
+        "opentelemetry.sdk.extension.aws.trace", "opentelemetry-sdk-extension-aws"
+    )
     with pytest.MonkeyPatch.context() as patch:
         if by_name:
             patch.setenv("OTEL_PYTHON_ID_GENERATOR", "xray")

@@ -1,4 +1,4 @@
-"""The batch processor under a busy program and dead back ends: nothing lost unsaid, no wait unbounded."""
+"""The batch processor under a busy program and dead back ends loses nothing unsaid."""
 
 from __future__ import annotations
 

@@ -107,19 +107,37 @@ def test_the_server_span_ends_when_the_client_goes_away(ended, watch, library):
     assert tracekit.stats()["live"] == 0
 
 
-def test_a_streamed_answer_of_requests_and_httpx_is_timed_to_its_end(ended, watch, slow_chunks):
-    watch("requests", "httpx")
-    with requests.get(slow_chunks, stream=True) as response:
-        assert b"".join(response.iter_content(None)) == b"chunk" * 3
-    with httpx.stream("GET", slow_chunks) as answer:
-        assert b"".join(answer.iter_bytes()) == b"chunk" * 3
-    first, second = ended.named("GET", 2)
-    for span in (first, second):
-        assert span.end_time - span.start_time >= 0.09e9
+@pytest.mark.parametrize("library", ["requests", "httpx"])
+def test_a_client_span_lasts_to_the_end_of_the_body_when_that_is_asked_for(
+    ended, watch, slow_chunks, library
+):
+    watch(library, span_ends="body")
+    assert read_streamed(library, slow_chunks) == b"chunk" * 3
+    (span,) = ended.named("GET")
+    assert span.end_time - span.start_time >= 0.09e9
 
 
-def test_an_answer_that_is_not_read_to_its_end_ends_its_span(ended, watch, slow_chunks):
-    watch("requests", "httpx")
+@pytest.mark.parametrize("library", ["requests", "httpx"])
+def test_a_client_span_ends_with_the_headers_otherwise(ended, watch, slow_chunks, library):
+    """https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span-duration"""
+    watch(library)
+    assert read_streamed(library, slow_chunks) == b"chunk" * 3
+    (span,) = ended.named("GET")
+    assert span.end_time - span.start_time < 0.09e9
+
+
+def read_streamed(library, url):
+    if library == "requests":
+        with requests.get(url, stream=True) as response:
+            return b"".join(response.iter_content(None))
+    with httpx.stream("GET", url) as answer:
+        return b"".join(answer.iter_bytes())
+
+
+@pytest.mark.parametrize("ends", ["headers", "body"])
+def test_an_answer_that_is_not_read_to_its_end_ends_its_span(ended, watch, slow_chunks, ends):
+    for library in ("requests", "httpx"):
+        watch(library, span_ends=ends)
     requests.get(slow_chunks, stream=True).close()
     with httpx.stream("GET", slow_chunks):
         pass

@@ -43,9 +43,9 @@ def result_of(function):
     if inspect.isasyncgen(outcome):
 
         async def first():
-            return [value async for value in outcome][0]
+            return [value async for value in outcome]
 
-        return asyncio.run(first())
+        return asyncio.run(first())[0]
     return outcome
 
 

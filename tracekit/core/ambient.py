@@ -13,8 +13,8 @@ from typing import Any
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 
-from tracekit.core.attributes import snapshots
 from tracekit._otel_context import attach, current_context, detach
+from tracekit.core.attributes import snapshots
 
 __all__ = ["AttributesScope", "inherited_attributes"]
 

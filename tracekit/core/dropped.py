@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from opentelemetry import trace as trace_api
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status
 
+from tracekit._otel_context import span_context
 from tracekit.core.attributes import EMPTY
 from tracekit.core.binding import Binding, LocalTrace
-from tracekit._otel_context import span_context
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
 
 __all__ = ["DroppedSpan"]

@@ -14,9 +14,9 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
+from tracekit._otel_context import SPAN_KEY, attach, current_context, detach
 from tracekit.core.ambient import AttributesScope
 from tracekit.core.binding import DEFAULT_OPTIONS, SpanOptions
-from tracekit._otel_context import SPAN_KEY, attach, current_context, detach
 from tracekit.core.scoped import ScopedSpan, scoped
 from tracekit.core.tracer import Tracer
 from tracekit.core.wrap import wrap

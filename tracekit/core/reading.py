@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, format_span_id
 
+from tracekit._otel_context import span_context
 from tracekit.core.attributes import EMPTY, all_plain, clean, text
 from tracekit.core.binding import Binding, LocalTrace, SpanOptions
-from tracekit._otel_context import span_context
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
 
 __all__ = ["RawEvent", "Reading"]
@@ -191,17 +191,21 @@ class Reading:
 
     # What encoders read instead of building a SpanContext for each span.
 
-    def wire_fields(self) -> tuple[Any, ...]:
+    def wire_fields(self, checked: bool = True) -> tuple[Any, ...]:
         """Return at once what an encoder writes; twenty property calls would cost 2 µs.
 
         Trace id, span id, parent's span id (0: none), whether the parent is remote, flags,
         tracestate header, status code, description, name, kind, start, end, attributes,
         events, links, the three dropped counts, resource, scope.
+
+        Args:
+            checked: False for a reader that finds out by itself whether an ended span's
+                attributes can be exported as they were written, and reads again if not.
         """
         trace_id, flags, state, offset = self._trace
         binding, end = self._binding, self._end
         code, description = self._status
-        attributes, dropped = self._wire_attributes()
+        attributes, dropped = self._wire_attributes(checked)
         return (
             trace_id,
             self._span_id,
@@ -225,13 +229,13 @@ class Reading:
             binding.scope,
         )
 
-    def _wire_attributes(self) -> tuple[Attributes, int]:
+    def _wire_attributes(self, checked: bool) -> tuple[Attributes, int]:
         """Return the attributes without a copy where they can be exported as they are."""
         raw = self._attributes
         if not raw:
             return EMPTY, self._dropped_attributes
         unlimited = self._binding.limits.max_span_attribute_length is None
-        if unlimited and self._end is not None and all_plain(raw.items()):
+        if unlimited and self._end is not None and (not checked or all_plain(raw.items())):
             return raw, self._dropped_attributes
         kept, dropped = self._cleaned()
         return kept, dropped + self._dropped_attributes

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
+from tracekit._otel_context import SPAN_KEY, attach, current_context, detach, with_span
 from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Binding, LocalTrace, SpanOptions
 from tracekit.core.dropped import DroppedSpan
-from tracekit._otel_context import SPAN_KEY, attach, current_context, detach, with_span
 from tracekit.core.scope import leave_elsewhere
 from tracekit.core.span import RECORDING, SAMPLED, Span
 from tracekit.core.wrap import wrap

@@ -33,13 +33,13 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
+from tracekit._otel_context import SPAN_KEY
 from tracekit.core.ambient import inherited_attributes
 from tracekit.core.attributes import EMPTY, MUTABLE, nanoseconds, snapshots, text
 from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Binding, LocalTrace
 from tracekit.core.dropped import DroppedSpan
 from tracekit.core.exception_event import describe, exception_attributes
 from tracekit.core.lookalike import looks_like
-from tracekit._otel_context import SPAN_KEY
 from tracekit.core.reading import RawEvent, Reading
 
 __all__ = ["RECORDING", "Span"]

@@ -9,9 +9,9 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
+from tracekit._otel_context import current_context
 from tracekit.core.binding import DEFAULT_OPTIONS, Binding, Listeners, Parts, SpanOptions
 from tracekit.core.counts import Counts
-from tracekit._otel_context import current_context
 from tracekit.core.scoped import DroppedScope, ScopedSpan, scoped
 from tracekit.core.span import Span
 from tracekit.interfaces import Sampler

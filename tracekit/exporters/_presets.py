@@ -176,7 +176,7 @@ PRESETS: Mapping[str, Preset] = {
 
 def canonical(name: str) -> str | None:
     """Return the name under which a preset is listed; None for a name that is none."""
-    known = name.replace("-", "_")
+    known = name.lower().replace("-", "_")
     return known if known in PRESETS else None
 
 

@@ -44,7 +44,8 @@ class DatadogExporter(NetworkExporter):
     Args:
         agent_url: ``http://host:8126``, or ``unix:///path`` of the agent's socket;
             DD_TRACE_AGENT_URL, then DD_AGENT_HOST with DD_TRACE_AGENT_PORT.
-        timeout: Seconds for a batch with all its retries; 0 for no limit.
+        timeout: Seconds for a batch with all its retries, 0 for no limit;
+            DD_TRACE_AGENT_TIMEOUT_SECONDS, 10 by default.
         service: Name for resources without one; DD_SERVICE. Likewise ``env`` (DD_ENV) and
             ``version`` (DD_VERSION).
         session: A requests.Session to send with.
@@ -68,9 +69,6 @@ class DatadogExporter(NetworkExporter):
     ) -> None:
         if max_request_bytes <= 0:
             raise InvalidValueError("max_request_bytes", max_request_bytes, "a size above 0")
-        seconds = DEFAULT_TIMEOUT_S
-        if timeout is not None:
-            seconds = checked_timeout_s(Given(timeout, "timeout (argument)"))
         url, unix_socket = _agent(agent_url)
         encoder = DatadogEncoder(
             {
@@ -81,10 +79,26 @@ class DatadogExporter(NetworkExporter):
         )
         target = HttpTarget(url, _headers(), method="PUT", unix_socket=unix_socket)
         delivery = Delivery(
-            HttpSender(target, session), encoder.encode, seconds, max_request_bytes, retry_policy
+            HttpSender(target, session),
+            encoder.encode,
+            _timeout_s(timeout),
+            max_request_bytes,
+            retry_policy,
         )
         nothing = Payload(b"\x90", headers=(("x-datadog-trace-count", "0"),))
         super().__init__("datadog", delivery, nothing)
+
+
+def _timeout_s(argument: float | None) -> float:
+    if argument is not None:
+        return checked_timeout_s(Given(argument, "timeout (argument)"))
+    given = from_environment("DD_TRACE_AGENT_TIMEOUT_SECONDS")
+    if given is None:
+        return DEFAULT_TIMEOUT_S
+    try:
+        return checked_timeout_s(Given(float(given.value), given.source))
+    except ValueError:
+        raise given.refused("a number of seconds, 0 for no limit") from None
 
 
 def _headers() -> tuple[tuple[str, str], ...]:

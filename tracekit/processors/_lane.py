@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from opentelemetry import context as context_api
@@ -15,7 +15,7 @@ from opentelemetry import context as context_api
 from tracekit._ledger import tell_exported
 from tracekit.interfaces import ReadableSpan, SpanExporter
 
-__all__ = ["Lane", "call_export", "suppressed_context"]
+__all__ = ["Lane", "call_export", "in_empty_context", "suppressed_context"]
 
 _logger = logging.getLogger("tracekit")
 
@@ -40,11 +40,29 @@ def suppressed_context() -> context_api.Context:
     return context_api.set_value("suppress_instrumentation", True, context)
 
 
+def in_empty_context(work: Callable[..., None]) -> Callable[..., None]:
+    """Return a thread's work such that none of the program's context variables is set in it.
+
+    A thread starts in whoever's context ended the first span, where threads inherit one
+    (Python 3.14, or a library that makes them): the request's variables would live, and be
+    seen by exporters, as long as the process. The library imports asyncio, so it is loaded
+    here, when the first thread is made, and not in the thread: an interpreter that already
+    exits lets no thread import it.
+    """
+    try:
+        from contextvars_extras.context_management import bind_to_empty_context
+    except (ImportError, RuntimeError):  # the interpreter exits
+        return work
+    bound: Callable[..., None] = bind_to_empty_context(work)
+    return bound
+
+
 def call_export(exporter: SpanExporter, spans: Sequence[ReadableSpan]) -> str:
     """Export a batch; return ``""`` or the reason why it failed."""
     try:
-        result = exporter.export(spans)
-    except Exception as error:
+        # A copy: the same batch goes to several exporters, and is counted afterwards.
+        result = exporter.export([*spans])
+    except (Exception, SystemExit) as error:  # sys.exit() would end the lane's thread, not more
         _logger.debug("%r raised", exporter, exc_info=True)
         return f"raised {type(error).__name__}"
     # An exporter of opentelemetry-sdk returns the SDK's own enumeration.
@@ -167,10 +185,15 @@ class Lane:
         if self._thread is not None:
             return
         with self._progress:
-            if self._thread is not None or self._is_stuck():
+            # Another thread may have been faster.
+            started: Any = self._thread
+            if started is not None or self._is_stuck():
                 return
             self._thread = thread = threading.Thread(
-                target=self._run, args=(self._queue,), name=f"tracekit-{self.name}", daemon=True
+                target=in_empty_context(self._run),
+                args=(self._queue,),
+                name=f"tracekit-{self.name}",
+                daemon=True,
             )
         # Not under the lock: whoever flushes must get it in time whatever becomes of the start.
         try:

@@ -35,7 +35,7 @@ from tracekit import _fork
 from tracekit._ledger import Counter
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import ReadableSpan, SpanExporter, SpanProcessor
-from tracekit.processors._lane import Lane
+from tracekit.processors._lane import Lane, in_empty_context
 
 __all__ = ["BatchSpanProcessor"]
 
@@ -182,7 +182,8 @@ class BatchSpanProcessor(SpanProcessor):
         with self._start_lock:
             if self._worker is not None:
                 return True
-            worker = threading.Thread(target=self._run, name="tracekit-batch", daemon=True)
+            work = in_empty_context(self._run)
+            worker = threading.Thread(target=work, name="tracekit-batch", daemon=True)
             try:
                 worker.start()
             except RuntimeError:

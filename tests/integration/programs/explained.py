@@ -161,7 +161,5 @@ EXPLAINED = [
     Explained("`traceidratio`", which_half_is_sampled, [True, True], [False, True]),
     Explained("Spans that start after shutdown", spans_after_shutdown, True, False),
     Explained("Schema URL of the resource", schema_of_the_resource, False, True),
-    Explained(
-        "Reading a span that was not sampled", children_of_what_was_not_sampled, False, True
-    ),
+    Explained("Reading a span that was not sampled", children_of_what_was_not_sampled, False, True),
 ]
