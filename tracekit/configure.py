@@ -277,8 +277,19 @@ def _resource(found: Settings, given: PlainResource | Mapping[str, Any] | None) 
             resource = resource.merge(PlainResource({"service.name": str(service.value)}))
     for name in _names(found.get("resource_detectors", Setting("", "")).value):
         if name not in ("otel", "process", "host", "os", "service_instance"):
-            resource = _detected(name, found["resource_detectors"].source).merge(resource)
+            resource = _with(_detected(name, found["resource_detectors"].source), name, resource)
     return resource.merge(given) if isinstance(given, PlainResource) else resource
+
+
+def _with(detected: PlainResource, name: str, resource: PlainResource) -> PlainResource:
+    """Add what a detector found; what is known already wins."""
+    if {detected.schema_url, resource.schema_url, ""} > {detected.schema_url, ""} > {""}:
+        _logger.warning(
+            "resource detector %r follows another schema (%s): the resource has none now",
+            name,
+            detected.schema_url,
+        )
+    return detected.merge(resource)
 
 
 def _detected(name: str, source: str) -> PlainResource:

@@ -97,7 +97,7 @@ def distro() -> Distro | None:
     """Return our distro; None, which makes the caller look on, when another one is meant."""
     if not _is_chosen(DISTRO_VARIABLE) and _other("opentelemetry_distro") is not None:
         return None
-    from opentelemetry.instrumentation.distro import BaseDistro
+    from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]
 
     BaseDistro.register(Distro)
     return Distro()

@@ -6,9 +6,11 @@ PYTHONPATH. Metrics and logs stay the SDK's, which tracekit does not replace.
 
 from __future__ import annotations
 
+import importlib
+
 # Before anything is replaced: the SDK's other signals keep the classes that they were made with.
-import opentelemetry.sdk._logs.export  # noqa: F401
-import opentelemetry.sdk.metrics.export  # noqa: F401
+import opentelemetry.sdk._logs.export
+import opentelemetry.sdk.metrics.export
 import opentelemetry.sdk.resources
 import opentelemetry.sdk.trace
 import opentelemetry.sdk.trace.export
@@ -38,8 +40,8 @@ for _module in REPLACED:
 
 def pytest_sessionstart() -> None:
     """Refuse to run when the suite would be given anything else than tracekit's provider."""
-    from opentelemetry.test.test_base import TestBase
-
-    provider, exporter = TestBase.create_tracer_provider()
+    # Installed with the suites only, not with tracekit's own tests.
+    test_base = importlib.import_module("opentelemetry.test.test_base")
+    provider, exporter = test_base.TestBase.create_tracer_provider()
     assert type(provider) is tracekit.sdk.TracerProvider
     assert type(exporter) is tracekit.sdk.InMemorySpanExporter

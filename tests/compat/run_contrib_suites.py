@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tarfile
 import venv
-import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent

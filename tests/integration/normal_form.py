@@ -1,4 +1,4 @@
-"""Two runs of one program made comparable: ids are numbered, clock times and the machine removed."""
+"""Two runs of one program made comparable: ids numbered, clock times and machine removed."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class _Names:
 
 
 def _span(span: Any, names: _Names) -> dict[str, Any]:
-    fields = {
+    return {
         "trace": names.of(span.trace_id.hex()),
         "id": names.of(span.span_id.hex()),
         "parent": names.of(span.parent_span_id.hex()) if span.parent_span_id else None,
@@ -112,7 +112,6 @@ def _span(span: Any, names: _Names) -> dict[str, Any]:
         "events": [_event(event, names) for event in span.events],
         "links": [_link(link, names) for link in span.links],
     }
-    return fields
 
 
 def _event(event: Any, names: _Names) -> dict[str, Any]:

@@ -139,7 +139,8 @@ AZURE = """
 import sys, tracekit
 from azure.monitor.opentelemetry.exporter import AzureMonitorTraceExporter
 from integration.test_third_party_parts import serve_one_request
-connection = f"InstrumentationKey={'0' * 8}-0000-0000-0000-{'0' * 11}1;IngestionEndpoint={sys.argv[1]}/"
+key = "00000000-0000-0000-0000-000000000001"
+connection = f"InstrumentationKey={key};IngestionEndpoint={sys.argv[1]}/"
 exporter = AzureMonitorTraceExporter(connection_string=connection, disable_offline_storage=True)
 tracekit.configure(service_name="shop", exporters=exporter)
 serve_one_request()

@@ -20,13 +20,12 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
+from tracekit._otel_context import attach, current_context, detach, with_span
 from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded, split_authority
 from tracekit.instrumentation._http import (
     HttpSettings,
@@ -174,7 +173,7 @@ class ServerRequest:
 
     def attach(self, context: Context | None = None) -> tuple[Token[Any], Token[Any]]:
         """Make the request and its span current; give the result to :meth:`detach`."""
-        return _current.set(self), otel_context.attach(context or self.context)
+        return _current.set(self), attach(context or self.context)
 
     @staticmethod
     def detach(tokens: tuple[Token[Any], Token[Any]]) -> None:
@@ -187,7 +186,7 @@ class ServerRequest:
             _current.reset(tokens[0])
         except ValueError:
             return
-        otel_context.detach(tokens[1])
+        detach(tokens[1])
 
     def matched(self, route: str) -> None:
         """Name the span for the template of the route that serves the request."""
@@ -272,7 +271,7 @@ class HttpServer:
     def start(self, incoming: Incoming) -> ServerRequest | None:
         """Start the span of a request, or return None if it is not to be traced."""
         settings = self.settings
-        around = otel_context.get_current()
+        around = current_context()
         if is_suppressed(around) or (
             settings.excluded_urls is not None and settings.is_excluded(_url(incoming))
         ):
@@ -296,7 +295,7 @@ class HttpServer:
             settings.links(context) if settings.links is not None else None,
         )
         request = ServerRequest(
-            span, trace.set_span_in_context(span, context), name, self.tracer, settings
+            span, with_span(context, span), name, self.tracer, settings
         )
         if settings.server_request_hook is not None:
             _call_hook(settings.server_request_hook, span, incoming.source)

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Tracer, TracerProvider
 
 from tracekit import semconv
+from tracekit._otel_context import attach, current_context, detach
 from tracekit._version import __version__
 from tracekit.instrumentation._forwarded import NOT_FORWARDED, forwarded
 from tracekit.instrumentation._http_server import (
@@ -260,14 +260,17 @@ class _Body:
 
     def __next__(self) -> bytes:
         request = self._request
-        token = otel_context.attach(self._context)
+        if request.is_ended and self._iterator is not None:
+            # Behind the last byte: the span is over, and usually so is the body.
+            return next(self._iterator)
+        token = attach(self._context)
         try:
             if self._iterator is None:
                 self._iterator = iter(self._body)
             chunk = next(self._iterator)
             # A generator may hold a span open across its yields: that one is the parent again
             # when the generator goes on.
-            self._context = otel_context.get_current()
+            self._context = current_context()
         except StopIteration:
             request.end(self._measures())
             raise
@@ -276,7 +279,7 @@ class _Body:
             request.end(self._measures())
             raise
         finally:
-            otel_context.detach(token)
+            detach(token)
         if not self._chunks:
             self._first_ns = request.elapsed_ns()
         self._chunks += 1
@@ -290,7 +293,7 @@ class _Body:
     def close(self) -> None:
         """Close the program's body; what it has not sent by then, nobody waits for."""
         request = self._request
-        token = otel_context.attach(self._context)
+        token = attach(self._context)
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
@@ -299,7 +302,7 @@ class _Body:
             request.fail(exception)
             raise
         finally:
-            otel_context.detach(token)
+            detach(token)
             self._abandon()
 
     def __getattr__(self, name: str) -> Any:

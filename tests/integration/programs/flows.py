@@ -184,20 +184,18 @@ def a_remote_caller_that_did_not_sample(world: World) -> list[object]:
 @program()
 def a_span_that_only_carries_a_context(world: World) -> None:
     carried = SpanContext(int(TRACE_ID, 16), int(SPAN_ID, 16), True, TraceFlags(1))
-    with trace.use_span(NonRecordingSpan(carried)):
-        with world.tracer.start_as_current_span("child"):
-            pass
+    with trace.use_span(NonRecordingSpan(carried)), world.tracer.start_as_current_span("child"):
+        pass
     local = SpanContext(carried.trace_id, carried.span_id, False, TraceFlags(1))
-    with trace.use_span(NonRecordingSpan(local)):
-        with world.tracer.start_as_current_span("child of a local one"):
-            pass
+    scope = world.tracer.start_as_current_span
+    with trace.use_span(NonRecordingSpan(local)), scope("child of a local one"):
+        pass
 
 
 @program()
 def an_invalid_parent(world: World) -> None:
-    with trace.use_span(trace.INVALID_SPAN):
-        with world.tracer.start_as_current_span("root"):
-            pass
+    with trace.use_span(trace.INVALID_SPAN), world.tracer.start_as_current_span("root"):
+        pass
     context = trace.set_span_in_context(NonRecordingSpan(SpanContext(0, 5, True)))
     world.tracer.start_span("root as well", context).end()
 

@@ -173,9 +173,9 @@ class _Ids:
 
 @program(options=lambda names: {"id_generator": _Ids()})
 def ids_of_its_own(world: World) -> list[int]:
-    with world.tracer.start_as_current_span("outer") as outer:
-        with world.tracer.start_as_current_span("inner") as inner:
-            contexts = [outer.get_span_context(), inner.get_span_context()]
+    scope = world.tracer.start_as_current_span
+    with scope("outer") as outer, scope("inner") as inner:
+        contexts = [outer.get_span_context(), inner.get_span_context()]
     return [number for each in contexts for number in (each.trace_id, each.trace_flags)]
 
 

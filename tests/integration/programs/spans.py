@@ -21,11 +21,11 @@ def one_span(world: World) -> None:
 
 @program()
 def nested_spans(world: World) -> None:
-    with world.tracer.start_as_current_span("outer"):
-        with world.tracer.start_as_current_span("middle"):
-            with world.tracer.start_as_current_span("inner"):
-                pass
-        with world.tracer.start_as_current_span("second"):
+    scope = world.tracer.start_as_current_span
+    with scope("outer"):
+        with scope("middle"), scope("inner"):
+            pass
+        with scope("second"):
             pass
 
 
