@@ -44,7 +44,6 @@ def run(
     **environ: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program text to its end and return what it wrote; the exit code is the caller's."""
-    with_packages = os.pathsep.join([str(REPOSITORY), str(PACKAGES)])
     return subprocess.run(
         [python, "-W", "ignore", "-c", textwrap.dedent(program), *arguments],
         capture_output=True,
@@ -52,13 +51,17 @@ def run(
         timeout=timeout,
         check=False,
         cwd="/",
-        env={
-            "PATH": os.environ["PATH"],
-            "XDG_STATE_HOME": os.environ.get("XDG_STATE_HOME", "/nowhere"),
-            "PYTHONPATH": with_packages,
-            **environ,
-        },
+        env={**environment(), **environ},
     )
+
+
+def environment() -> dict[str, str]:
+    """Return what a program needs to find us, and nothing that would configure it."""
+    return {
+        "PATH": os.environ["PATH"],
+        "XDG_STATE_HOME": os.environ.get("XDG_STATE_HOME", "/nowhere"),
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(PACKAGES)]),
+    }
 
 
 def other_pythons() -> list[str]:

@@ -10,13 +10,14 @@ from opentelemetry import propagate, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import tracekit
-from tracekit.configure import _state, current_settings
+from tracekit.configure import current_settings
 from tracekit.errors import (
     ConfigurationError,
     InvalidValueError,
     NotInstalledError,
     UnknownNameError,
 )
+from tracekit.libraries import _instrumentors
 from tracekit.sdk import (
     ALWAYS_OFF,
     AlwaysOnSampler,
@@ -155,10 +156,10 @@ def test_an_instrumentation_whose_library_is_missing_gives_the_pip_command(monke
         def uninstrument(self):
             pass
 
-    monkeypatch.setitem(_state.instrumentors, "absent", Absent())
+    monkeypatch.setitem(_instrumentors, "absent", Absent())
     with pytest.raises(NotInstalledError, match="pip install 'a-library'"):
         tracekit.instrument("absent")
-    del _state.instrumentors["absent"]
+    del _instrumentors["absent"]
 
 
 # Samplers ----------------------------------------------------------------------------------

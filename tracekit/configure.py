@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from opentelemetry import propagate
@@ -20,14 +20,15 @@ from tracekit.core.ids import RandomIdGenerator
 from tracekit.core.limits import SpanLimits
 from tracekit.core.resource import UNKNOWN_SERVICE, Resource
 from tracekit.core.tracer import Tracer
-from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameError
-from tracekit.interfaces import IdGenerator, Instrumentor, Sampler, SpanExporter
+from tracekit.errors import ConfigurationError, UnknownNameError
+from tracekit.interfaces import IdGenerator, Sampler, SpanExporter
+from tracekit.libraries import carry_context, instrument, instrumentations, uninstrument
 from tracekit.model import Resource as PlainResource
 from tracekit.propagators._composite import CompositePropagator
 from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.parentbased import ParentBased
 from tracekit.samplers.traceidratio import TraceIdRatioBased
-from tracekit.settings import Setting, Settings
+from tracekit.settings import Setting, Settings, names_in
 
 __all__ = [
     "TracerProvider",
@@ -46,9 +47,6 @@ _logger = logging.getLogger("tracekit")
 
 _Made = TypeVar("_Made")
 
-CARRY = ("threading", "concurrent_futures", "multiprocessing", "subprocess")
-"""Instrumentations that only carry context; configure() puts them on."""
-
 LOCAL_DELAY_MILLIS = 1_000
 """A trace on the developer's own screen should not wait for the specification's 5 s."""
 
@@ -59,7 +57,6 @@ class _State:
     def __init__(self) -> None:
         self.provider: TracerProvider | None = None
         self.settings: Settings = {}
-        self.instrumentors: dict[str, Instrumentor] = {}
         self.previous_propagator: TextMapPropagator | None = None
 
 
@@ -181,8 +178,7 @@ def configure(
     if _state.previous_propagator is None:
         _state.previous_propagator = propagate.get_global_textmap()
     propagate.set_global_textmap(propagator)
-    for name in set(CARRY) - _disabled(found):
-        _quietly(_instrumentor(name).instrument)
+    carry_context(found)
     exit_hooks.on_sigterm()
     # Imported here, as whatever else a bare `import tracekit` can do without.
     from tracekit import ledger_file
@@ -229,29 +225,6 @@ def _global_provider() -> TracerProvider | None:
     return provider if isinstance(provider, TracerProvider) else None
 
 
-def _disabled(found: Settings) -> set[str]:
-    text = found.get("disabled_instrumentations", Setting("", "")).value
-    names = {name.replace("-", "_") for name in _names(text)}
-    return {*discovery.own_names("instrumentation")} if "*" in names else names
-
-
-def _names(value: Any) -> list[Any]:
-    """Return the parts of a list, or of a text with commas, each once and without "none"."""
-    listed = value.split(",") if isinstance(value, str) else value
-    parts: list[Any] = []
-    for part in listed if isinstance(listed, (list, tuple, set)) else [listed]:
-        name = part.strip() if isinstance(part, str) else part
-        is_none = isinstance(name, str) and name.lower() in ("", "none")
-        # Compared by identity: what an object thinks of equality is its own affair.
-        if not is_none and not any(name is known or _same_name(name, known) for known in parts):
-            parts.append(name)
-    return parts
-
-
-def _same_name(one: Any, other: Any) -> bool:
-    return isinstance(one, str) and isinstance(other, str) and one.lower() == other.lower()
-
-
 def _checked(setting: str, part: Any, method: str) -> Any:
     """Return a part that was passed as an object, if it is one that can work."""
     if isinstance(part, type) or not callable(getattr(part, method, None)):
@@ -275,7 +248,7 @@ def _resource(found: Settings, given: PlainResource | Mapping[str, Any] | None) 
         # OTEL_RESOURCE_ATTRIBUTES is weaker than OTEL_SERVICE_NAME and stronger than a file.
         if not (named and service.source.startswith("[tool")):
             resource = resource.merge(PlainResource({"service.name": str(service.value)}))
-    for name in _names(found.get("resource_detectors", Setting("", "")).value):
+    for name in names_in(found.get("resource_detectors", Setting("", "")).value):
         if name not in ("otel", "process", "host", "os", "service_instance"):
             resource = _with(_detected(name, found["resource_detectors"].source), name, resource)
     return resource.merge(given) if isinstance(given, PlainResource) else resource
@@ -283,7 +256,8 @@ def _resource(found: Settings, given: PlainResource | Mapping[str, Any] | None) 
 
 def _with(detected: PlainResource, name: str, resource: PlainResource) -> PlainResource:
     """Add what a detector found; what is known already wins."""
-    if {detected.schema_url, resource.schema_url, ""} > {detected.schema_url, ""} > {""}:
+    own = resource.schema_url
+    if own and detected.schema_url and own != detected.schema_url:
         _logger.warning(
             "resource detector %r follows another schema (%s): the resource has none now",
             name,
@@ -349,7 +323,7 @@ def _propagator(found: Settings) -> TextMapPropagator:
         _made(discovery.find("propagator", part, source))
         if isinstance(part, str)
         else _checked("propagators", part, "extract")
-        for part in _names(value)
+        for part in names_in(value)
     ]
     return CompositePropagator(parts)
 
@@ -362,7 +336,7 @@ def _made(part: Any) -> Any:
 def _batch(found: Settings) -> list[Any]:
     """Return the batch processor over the exporters that were asked for, or nothing."""
     setting = found.get("exporters") or Setting(_default_exporter(), "default")
-    made = [_exporter(part, setting.source) for part in _names(setting.value)]
+    made = [_exporter(part, setting.source) for part in names_in(setting.value)]
     if not made:
         return []
     from tracekit.processors.batch import BatchSpanProcessor
@@ -382,80 +356,6 @@ def _exporter(part: Any, source: str) -> SpanExporter:
     made = discovery.find("exporter", part, source)() if isinstance(part, str) else part
     exporter: SpanExporter = _checked("exporters", made, "export")
     return exporter
-
-
-# Instrumentation ---------------------------------------------------------------------------
-
-
-def instrument(*names: str, exclude: Iterable[str] = (), **options: Any) -> None:
-    """Watch libraries: those named, or every installed one that is known.
-
-    Args:
-        names: Import names, such as ``"httpx"``. Naming one makes its absence an error.
-        exclude: Names to leave out when none are named.
-        options: Passed to the one instrumentation that is named.
-
-    Raises:
-        UnknownNameError: No instrumentation has that name.
-        NotInstalledError: The library is not installed.
-    """
-    if not names:
-        disabled = _disabled(settings.load({})) | set(exclude)
-        for name in discovery.own_names("instrumentation"):
-            if name not in disabled:
-                _quietly(_instrumentor(name).instrument)
-        _instrument_others(disabled)
-        return
-    for name in names:
-        instrumentor = _instrumentor(name)
-        status = instrumentor.status
-        distributions = getattr(instrumentor, "distributions", ())
-        if distributions and status.installed is None:
-            raise NotInstalledError(f"instrumentation {name!r}", distributions[0])
-        instrumentor.instrument(**options)
-
-
-def _instrument_others(disabled: set[str]) -> None:
-    """Hand the libraries that we do not cover to OpenTelemetry's own instrumentations."""
-    from tracekit import contrib
-
-    covered = [
-        name
-        for instrumentor in _state.instrumentors.values()
-        if instrumentor.status.reason in ("active", "waiting for import")
-        for name in instrumentor.contrib
-    ]
-    off = {name.replace("_", "-") for name in disabled} | disabled
-    contrib.load(covered, off)
-
-
-def uninstrument(*names: str) -> None:
-    """Stop watching libraries: those named, or all."""
-    if not names and "tracekit.contrib" in sys.modules:
-        sys.modules["tracekit.contrib"].unload()
-    for name in names or tuple(_state.instrumentors):
-        if name in _state.instrumentors:
-            _state.instrumentors[name].uninstrument()
-
-
-def instrumentations() -> list[Instrumentor]:
-    """Return every instrumentation that tracekit has, put on or not."""
-    return [_instrumentor(name) for name in discovery.own_names("instrumentation")]
-
-
-def _instrumentor(name: str) -> Instrumentor:
-    if name not in _state.instrumentors:
-        made: Instrumentor = discovery.find("instrumentation", name)()
-        _state.instrumentors[name] = made
-    return _state.instrumentors[name]
-
-
-def _quietly(step: Callable[[], None]) -> None:
-    """Run one library's instrumentation; a failure is its own and stops no other."""
-    try:
-        step()
-    except Exception:
-        _logger.warning("%r failed", step, exc_info=True)
 
 
 # While it runs -----------------------------------------------------------------------------

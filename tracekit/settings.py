@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameError
 
-__all__ = ["Setting", "Settings", "load", "set_log_level"]
+__all__ = ["Setting", "Settings", "load", "names_in", "set_log_level"]
 
 
 class Setting(NamedTuple):
@@ -133,6 +133,23 @@ def _read_toml(path: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+
+
+def names_in(value: Any) -> list[Any]:
+    """Return the parts of a list, or of a text with commas, each once and without "none"."""
+    listed = value.split(",") if isinstance(value, str) else value
+    parts: list[Any] = []
+    for part in listed if isinstance(listed, (list, tuple, set)) else [listed]:
+        name = part.strip() if isinstance(part, str) else part
+        is_none = isinstance(name, str) and name.lower() in ("", "none")
+        # Compared by identity: what an object thinks of equality is its own affair.
+        if not is_none and not any(name is known or _same_name(name, known) for known in parts):
+            parts.append(name)
+    return parts
+
+
+def _same_name(one: Any, other: Any) -> bool:
+    return isinstance(one, str) and isinstance(other, str) and one.lower() == other.lower()
 
 
 _LOG_LEVELS = {

@@ -30,12 +30,12 @@ VERSION, SDK_VERSION = "0.66b1", "1.45.1"
 # What each suite imports, beside opentelemetry-test-utils and pytest.
 SUITES: Mapping[str, Sequence[str]] = {
     "requests": ["requests", "mocket"],
-    "httpx": ["httpx[http2]"],
+    "httpx": ["httpx[http2]", "respx"],
     "flask": ["flask"],
     "fastapi": ["fastapi~=0.118.0", "httpx", "requests"],
     "asgi": ["asgiref"],
     "wsgi": [],
-    "sqlalchemy": ["sqlalchemy~=2.0", "aiosqlite", "greenlet"],
+    "sqlalchemy": ["sqlalchemy~=2.0.36", "aiosqlite", "greenlet"],
     "redis": ["redis", "fakeredis"],
     "grpc": ["grpcio", "protobuf"],
     "celery": ["celery"],

@@ -259,7 +259,9 @@ def test_a_provider_by_hand_reports_an_unknown_name_and_goes_on(name: str, what:
     assert what in record
 
 
-@pytest.mark.parametrize("name", ["OTEL_TRACES_SAMPLER", "OTEL_PROPAGATORS", "OTEL_TRACES_EXPORTER"])
+@pytest.mark.parametrize(
+    "name", ["OTEL_TRACES_SAMPLER", "OTEL_PROPAGATORS", "OTEL_TRACES_EXPORTER"]
+)
 def test_configure_refuses_an_unknown_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """An SDK may fail fast on initialisation for a bad configuration.
 

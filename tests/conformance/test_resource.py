@@ -88,7 +88,9 @@ def test_a_resource_that_was_given_is_taken_as_it_is() -> None:
         ({}, {}, {}),
     ],
 )
-def test_merging_takes_everything_and_the_updating_value(old: Any, updating: Any, merged: Any) -> None:
+def test_merging_takes_everything_and_the_updating_value(
+    old: Any, updating: Any, merged: Any
+) -> None:
     """All attributes are there; for the same key the updating resource's, even if empty.
 
     https://opentelemetry.io/docs/specs/otel/resource/sdk/#merge

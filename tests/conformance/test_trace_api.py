@@ -13,8 +13,8 @@ from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
     SpanKind,
-    Tracer,
     TraceFlags,
+    Tracer,
     TraceState,
     format_span_id,
     format_trace_id,
@@ -248,9 +248,7 @@ def test_a_wrapped_span_context_is_a_span_that_does_nothing() -> None:
     https://opentelemetry.io/docs/specs/otel/trace/api/#wrapping-a-spancontext-in-a-span
     """
     span = get_current_span(
-        TraceContextPropagator().extract(
-            {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, Context()
-        )
+        TraceContextPropagator().extract({"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, Context())
     )
     before = span.get_span_context()
     span.set_attribute("key", 1)

@@ -199,13 +199,16 @@ def test_a_fork_that_python_was_not_told_of_is_noticed_when_the_worker_is_needed
 import ctypes
 child = ctypes.PyDLL(None).fork()
 if child == 0:
-    with tracekit.span("in child"):
-        pass
+    for name in ("first", "second"):
+        with tracekit.span(name):
+            pass
     tell(flushed=tracekit.flush(10))
     os._exit(0)
 os.waitpid(child, 0)
 """
     )
     assert told[0]["flushed"]
-    assert [span[1] for span in spans] == ["in child"]
-    assert spans[0][0] == spans[0][4] == told[0]["pid"]
+    assert [span[1] for span in spans] == ["first", "second"]
+    assert {span[0] for span in spans} == {told[0]["pid"]}
+    # The first one began before anybody noticed, as the parent's.
+    assert spans[1][4] == told[0]["pid"] != spans[0][4]

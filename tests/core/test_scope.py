@@ -29,9 +29,8 @@ def by_name(exporter):
 
 
 def test_nothing_is_current_after_the_block(exporter):
-    with tracekit.span("a"):
-        with tracekit.span("b") as inner:
-            assert current() is inner
+    with tracekit.span("a"), tracekit.span("b") as inner:
+        assert current() is inner
     assert current() is trace.INVALID_SPAN
 
 

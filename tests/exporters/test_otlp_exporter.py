@@ -364,6 +364,14 @@ def test_a_trace_arrives_by_grpc(make_grpc: Make) -> None:
         assert exporter.stats()["sent"] == len(BATCH)
 
 
+def test_metadata_that_grpc_cannot_send_is_no_reason_to_try_again(make_grpc: Make) -> None:
+    with grpc_destination() as destination:
+        exporter = make_grpc(destination.url, headers={"key": "caf\u00e9\u0080"})
+        assert exporter.export(BATCH) is FAILURE
+        assert exporter.stats()["rejected"] == len(BATCH)
+        assert exporter.stats()["retried"] == 0
+
+
 def test_grpc_compresses_when_asked_for(make_grpc: Make) -> None:
     with grpc_destination() as destination:
         assert make_grpc(destination.url, compression="gzip").export(BATCH) is SUCCESS

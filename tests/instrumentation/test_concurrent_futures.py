@@ -108,7 +108,7 @@ def test_fifty_submitters_at_once_have_each_their_own_parent(spans: Spans) -> No
 
 def test_a_subclass_that_overrides_submit_carries_too(spans: Spans) -> None:
     class Counting(ThreadPoolExecutor):
-        submitted: list[object] = []  # noqa: RUF012
+        submitted: list[object] = []
 
         def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
             self.submitted.append(fn)

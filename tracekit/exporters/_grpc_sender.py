@@ -83,6 +83,9 @@ class GrpcSender:
         try:
             body = call(payload.body, timeout=timeout_s, metadata=self._target.headers)
         except Exception as error:
+            # grpcio has the same error for metadata that it cannot send and for a closed channel.
+            if isinstance(error, (ValueError, TypeError)) and not self._is_closed:
+                return Answer(Verdict.REFUSED, printable(f"{type(error).__name__}: {error}"))
             return _answer_to(error)
         rejected, message = partial_success(body, is_json=False)
         return Answer(Verdict.TAKEN, message, rejected=rejected)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tracekit.exporters._grpc_sender import GrpcSender
 
-__all__ = ["OTLPSpanExporter"]
+__all__ = ["OTLPSpanExporter", "RetryPolicy"]
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """What a gRPC server takes unless told otherwise; HTTP servers take at least as much (20 MiB).

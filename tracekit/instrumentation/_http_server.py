@@ -294,9 +294,7 @@ class HttpServer:
             attributes,
             settings.links(context) if settings.links is not None else None,
         )
-        request = ServerRequest(
-            span, with_span(context, span), name, self.tracer, settings
-        )
+        request = ServerRequest(span, with_span(context, span), name, self.tracer, settings)
         if settings.server_request_hook is not None:
             _call_hook(settings.server_request_hook, span, incoming.source)
         return request

@@ -15,7 +15,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, TraceState
 
 from tracekit.model import Attributes, Decision, SamplingResult
-from tracekit.samplers._ot_state import RANDOM_MASK, OtState, threshold_of, with_threshold
+from tracekit.samplers._ot_state import OtState, threshold_of, with_threshold
 from tracekit.samplers._parent import parent_span_context
 
 __all__ = [
@@ -104,10 +104,13 @@ class ComposableParentThreshold:
         parent = parent_span_context(start.parent_context)
         if parent is None:
             return self._root.sampling_intent(start)
-        threshold = OtState.of(parent.trace_state).threshold
-        if threshold is not None:
-            return SamplingIntent(threshold)
-        return SamplingIntent(0 if parent.trace_flags.sampled else None, is_reliable=False)
+        is_sampled = bool(parent.trace_flags.sampled)
+        state = OtState.of(parent.trace_state)
+        # A threshold that contradicts the flag was not the one that decided.
+        # https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/#general-requirements
+        if state.threshold is not None and state.keeps(parent.trace_id) is is_sampled:
+            return SamplingIntent(state.threshold)
+        return SamplingIntent(0 if is_sampled else None, is_reliable=False)
 
     def get_description(self) -> str:
         return f"ComposableParentThreshold{{{self._root.get_description()}}}"
@@ -166,9 +169,7 @@ class CompositeSampler:
             parent_context, trace_id, name, kind, attributes or {}, tuple(links or ()), state
         )
         intent = self._delegate.sampling_intent(start)
-        randomness = OtState.of(state).randomness
-        if randomness is None:
-            randomness = trace_id & RANDOM_MASK
+        randomness = OtState.of(state).randomness_of(trace_id)
         if intent.threshold is None or randomness < intent.threshold:
             return SamplingResult(Decision.DROP, None, with_threshold(state, None))
         threshold = intent.threshold if intent.is_reliable else None

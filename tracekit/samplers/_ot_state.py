@@ -47,6 +47,14 @@ class OtState(NamedTuple):
                 rest.append(pair)
         return cls(threshold, randomness, tuple(rest))
 
+    def randomness_of(self, trace_id: int) -> int:
+        """Return the explicit randomness, else the random bits of the trace id."""
+        return trace_id & RANDOM_MASK if self.randomness is None else self.randomness
+
+    def keeps(self, trace_id: int) -> bool:
+        """Whether the trace's randomness reaches the threshold."""
+        return self.randomness_of(trace_id) >= (self.threshold or 0)
+
     def to_text(self) -> str:
         parts = []
         if self.threshold is not None:

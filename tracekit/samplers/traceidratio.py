@@ -11,7 +11,7 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
-from tracekit.samplers._ot_state import RANDOM_MASK, OtState, threshold_of, with_threshold
+from tracekit.samplers._ot_state import OtState, threshold_of, with_threshold
 from tracekit.samplers._parent import parent_trace_state
 
 __all__ = ["TraceIdRatioBased"]
@@ -68,10 +68,7 @@ class TraceIdRatioBased:
         links: Sequence[Link] | None = None,
     ) -> SamplingResult:
         state = parent_trace_state(parent_context)
-        randomness = OtState.of(state).randomness
-        if randomness is None:
-            randomness = trace_id & RANDOM_MASK
-        if randomness < self.threshold:
+        if OtState.of(state).randomness_of(trace_id) < self.threshold:
             return SamplingResult(Decision.DROP, None, state)
         return SamplingResult(Decision.RECORD_AND_SAMPLE, None, self._state_of(state))
 
