@@ -92,9 +92,13 @@ def test_baggage_attached_outside_stays_visible_inside(exporter):
 
 
 def test_attributes_are_inherited_by_spans_below_and_by_no_others(exporter):
-    with tracekit.attributes(tenant="acme", tier=1):
-        with tracekit.span("a", tier=2), tracekit.attributes(user=7), tracekit.span("b"):
-            pass
+    with (
+        tracekit.attributes(tenant="acme", tier=1),
+        tracekit.span("a", tier=2),
+        tracekit.attributes(user=7),
+        tracekit.span("b"),
+    ):
+        pass
     with tracekit.span("c"):
         pass
     attributes = {name: dict(span.attributes) for name, span in by_name(exporter).items()}
