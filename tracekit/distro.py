@@ -17,10 +17,11 @@ from typing import Any
 
 from opentelemetry import trace as trace_api
 
-from tracekit import contrib, discovery
+from tracekit import contrib, discovery, settings
 from tracekit.configure import TracerProvider, configure, instrument
 from tracekit.errors import ConfigurationError
 from tracekit.interfaces import SpanExporter
+from tracekit.samplers.always_off import AlwaysOffSampler
 
 __all__ = ["Configurator", "Distro", "distro", "tracer_provider"]
 
@@ -54,11 +55,8 @@ def tracer_provider() -> trace_api.TracerProvider:
 
 
 def _made_provider() -> trace_api.TracerProvider:
-    try:
-        provider = TracerProvider()
-    except ConfigurationError as error:
-        _logger.error("not tracing, %s", error)
-        return trace_api.NoOpTracerProvider()
+    # Keeps nothing until it is configured, and leaves reading the environment to that.
+    provider = TracerProvider(sampler=AlwaysOffSampler())
     # configure() asks the API for the provider, which would ask us again. The API sets what is
     # returned here as well, which then changes nothing.
     _InCharge.provider = provider
@@ -70,9 +68,47 @@ def _made_provider() -> trace_api.TracerProvider:
 def _configure() -> None:
     """Configure from the environment; what cannot be used there does not stop the program."""
     try:
-        configure()
+        configure(**_instead_of_unknown_names())
     except ConfigurationError as error:
         _logger.error("not tracing, %s", error)
+
+
+def _instead_of_unknown_names() -> dict[str, Any]:
+    """Return arguments for the settings whose variables name what nothing answers to.
+
+    A program that calls ``configure()`` is told at once. Here nobody called anything: the
+    specification has an unknown value reported and ignored.
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#enum
+    """
+    found = settings.load({})
+    arguments: dict[str, Any] = {}
+    for setting, kind, fallback in _NAMED_PARTS:
+        given = found.get(setting)
+        if given is not None and given.source.startswith(("OTEL_", "TRACEKIT_")):
+            names = settings.names_in(given.value)
+            known = [name for name in names if _is_known(kind, name, given.source)]
+            if known != names:
+                arguments[setting] = known or fallback
+    return arguments
+
+
+_NAMED_PARTS = (
+    ("exporters", "exporter", "store"),
+    ("propagators", "propagator", settings.DEFAULTS["propagators"]),
+    ("sampler", "sampler", settings.DEFAULTS["sampler"]),
+)
+
+
+def _is_known(kind: str, name: str, source: str) -> bool:
+    if name.lower() == "none":
+        return True
+    part = name.lower().removeprefix("parentbased_") if kind == "sampler" else name
+    try:
+        discovery.find(kind, part, source)
+    except ConfigurationError as error:
+        _logger.warning("ignored: %s", error)
+        return False
+    return True
 
 
 class Configurator:

@@ -186,10 +186,11 @@ def _exported(providers: Sequence[Watched]) -> Iterator[Measured]:
 
 def _outcomes(exporter: Any) -> Mapping[str, Any] | None:
     """Return what an exporter itself counts; of a batch, some spans may have been rejected."""
-    stats = getattr(exporter, "stats", None)
+    stats: Any = getattr(exporter, "stats", None)
     told = stats() if callable(stats) else None
-    is_known = isinstance(told, Mapping) and {"sent", "rejected", "dropped"} <= set(told)
-    return told if is_known else None
+    if isinstance(told, Mapping) and {"sent", "rejected", "dropped"} <= set(told):
+        return told
+    return None
 
 
 def _processor_attributes(processor: Any, ledger: Attributes, place: int) -> Attributes:

@@ -222,7 +222,7 @@ def test_finding_nothing_is_no_error(
 def test_a_detector_that_fails_is_reported_and_stops_no_other(
     monkeypatch: pytest.MonkeyPatch, detectors: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An error that occurs during an attempt to detect is considered an error, and thrown to nobody.
+    """An error while detecting is considered one, is reported, and is thrown to nobody.
 
     https://opentelemetry.io/docs/specs/otel/resource/sdk/#detecting-resource-information-from-the-environment
     """

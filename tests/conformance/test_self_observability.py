@@ -342,7 +342,8 @@ metrics.set_meter_provider(MeterProvider([reader]))
 """
 
 READ = """
-scopes = [scope for part in reader.get_metrics_data().resource_metrics for scope in part.scope_metrics]
+(of_resource,) = reader.get_metrics_data().resource_metrics
+scopes = of_resource.scope_metrics
 print(json.dumps({scope.scope.name: sorted(m.name for m in scope.metrics) for scope in scopes}))
 """
 

@@ -53,7 +53,10 @@ class Ending(SpanProcessor):
     """Calls a function with the span that is ending."""
 
     def __init__(self, call: Callable[[Any], None]) -> None:
-        self.on_ending = call
+        self._call = call
+
+    def on_ending(self, span: Any) -> None:
+        self._call(span)
 
 
 class Watchful(SpanExporter):
@@ -105,6 +108,19 @@ def test_processors_are_called_in_the_order_of_registration(make_provider: Any) 
     provider = make_provider(Noting("1.", log), Noting("2.", log))
     provider.get_tracer("library").start_span("a").end()
     assert log == ["1.start", "2.start", "1.ending", "2.ending", "1.end", "2.end"]
+
+
+def test_a_method_that_was_set_on_the_object_is_called(make_provider: Any) -> None:
+    """Users can implement and configure custom processors, in whatever way.
+
+    https://opentelemetry.io/docs/specs/otel/trace/sdk/#span-processor
+    """
+    ended: list[Any] = []
+    processor: Any = SpanProcessor()
+    processor.on_end = ended.append
+    span = make_provider(processor).get_tracer("library").start_span("a")
+    span.end()
+    assert ended == [span]
 
 
 def test_they_are_called_only_for_recording_spans(make_provider: Any) -> None:
