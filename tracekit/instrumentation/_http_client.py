@@ -10,48 +10,100 @@ follows a redirect, answers a challenge or retries. Each :class:`Attempt` is a C
 5. response or exception is recorded
 6. the span ends when the response's headers are read (or its body, on request)
 
-An instrumentation calls ``begin`` before its library's own code, from a step that it makes
-quiet, and ``succeed`` or ``fail`` after it, which never raise. Siblings, not children: the
-attempts of an exchange all have the parent that was current when it began.
+An instrumentation makes an attempt and calls ``begin`` before its library's own code, and
+``succeed`` or ``fail`` after it; none of them raises. Siblings, not children: the attempts of
+an exchange all have the parent that was current when it began.
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span
+
+All of this runs with cold caches, between the library's own code and the kernel, where a call
+costs three times what it costs in a loop: hence few calls, few objects, and one write of
+attributes on each side.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
-from tracekit.instrumentation._http import is_suppressed, suppressed_http
+from tracekit._otel_context import attach, current_context, detach, with_span
+from tracekit.instrumentation._http import Headers, is_suppressed, suppressed_http
 from tracekit.instrumentation._http_client_attributes import (
+    Destination,
     HttpClientSettings,
-    ReceivedResponse,
-    SentRequest,
+    old_request_attributes,
+    old_response_attributes,
     record_exception,
-    request_attributes,
     response_attributes,
 )
 from tracekit.instrumentation._patch import quiet, report
+from tracekit.semconv import HTTP_REQUEST_METHOD
 
 __all__ = [
     "Attempt",
     "Exchange",
     "HttpClientSteps",
     "current_exchange",
-    "watch_pool_wait",
-    "watch_pool_wait_async",
 ]
 
 # Waits below are the cost of asking, not of waiting.
 _NOTABLE_WAIT_NS = 1_000_000
+_CLIENT = SpanKind.CLIENT
 _ERROR = Status(StatusCode.ERROR)
+_NO_PEER: Sequence[Any] = ()
+
+
+class HttpClientSteps:
+    """What the attempts of one instrumented library have in common.
+
+    Attributes:
+        headers_of: Lists the headers of the library's own request or response; asked when some
+            are captured.
+    """
+
+    __slots__ = ("headers_of", "settings", "start_span")
+
+    def __init__(
+        self, tracer: Tracer, settings: HttpClientSettings, headers_of: Callable[[Any], Headers]
+    ) -> None:
+        self.start_span = tracer.start_span
+        self.settings = settings
+        self.headers_of = headers_of
+
+
+class Exchange:
+    """One call of the program, and the attempts that a library makes to serve it."""
+
+    __slots__ = ("_token", "attempt", "closed", "in_hooks", "injected", "owner", "parent", "sends")
+
+    attempt: Attempt | None
+    """The last one that began."""
+
+    def __init__(self, owner: object) -> None:
+        """Begin for `owner`, the session or client that was called; ends with :meth:`close`."""
+        self.owner = owner
+        self.parent = current_context()
+        self.attempt = None
+        self.sends = 0
+        self.injected = self.in_hooks = self.closed = False
+        self._token = current_exchange.set(self)
+
+    def close(self) -> None:
+        # A thread that was started meanwhile may have copied the variable: it reads `closed`.
+        self.closed = True
+        self.attempt = None  # which leads back here
+        try:
+            current_exchange.reset(self._token)
+        except ValueError:  # as in Attempt.leave
+            pass
+
+
+current_exchange: ContextVar[Exchange | None] = ContextVar("tracekit-http-exchange", default=None)
 
 
 class Attempt:
@@ -65,43 +117,159 @@ class Attempt:
         "_context",
         "_ended",
         "_token",
-        "connection",
+        "carrier",
+        "destination",
+        "exchange",
         "handed_over_ns",
+        "method",
+        "native",
         "noted",
         "noted_at",
+        "peer",
         "pool_wait_ns",
-        "request",
         "silenced",
         "span",
         "steps",
+        "timeouts",
         "under_way",
+        "url",
     )
 
+    span: Span
     under_way: bool
-    """Whether the answer is still out; False from the moment headers are read."""
-    noted: Callable[[], ReceivedResponse] | BaseException | None
-    """What a lower layer saw; if it makes another request after that, it retries."""
+    """Whether the answer is still out; False again from the moment headers are read."""
+    noted: Any
+    """Response or exception that a lower layer saw; if it asks again after that, it retries."""
     noted_at: int
     """When it saw that, in Unix nanoseconds."""
-    connection: Any
-    """What the lower layer sent the request over."""
+    peer: Sequence[Any]
+    """Address and port at the other end of the socket; empty when unknown."""
 
     def __init__(
-        self, steps: HttpClientSteps, span: Span, request: SentRequest, context: Context
+        self,
+        steps: HttpClientSteps,
+        exchange: Exchange,
+        native: Any,
+        method: str,
+        url: str,
+        destination: Destination,
+        carrier: Any,
+        timeouts: Mapping[str, float],
     ) -> None:
+        """Gather what an instrumentation knows of a request before it is sent.
+
+        Args:
+            native: The library's own request, for hooks.
+            url: Absolute, as it is, secrets included.
+            carrier: Where trace headers are written; None when the library has no place for them.
+            timeouts: Configured limits in seconds by attribute name.
+        """
         self.steps = steps
-        self.span = span
-        self.request = request
-        self.handed_over_ns = time.perf_counter_ns()
-        self.pool_wait_ns = 0
-        self.silenced = False
+        self.exchange = exchange
+        self.native = native
+        self.method = method
+        self.url = url
+        self.destination = destination
+        self.carrier = carrier
+        self.timeouts = timeouts
+        self.peer = _NO_PEER
         self.noted = None
-        self.noted_at = 0
-        self.connection = None
-        self._ended = False
-        self._context = context
-        self._token: Any = otel_context.attach(context)
-        self.under_way = True
+        self.noted_at = self.handed_over_ns = self.pool_wait_ns = 0
+        self.under_way = self.silenced = self._ended = False
+
+    def begin(self) -> bool:
+        """Start the span and make it current; False when this request is not to be watched."""
+        exchange, steps = self.exchange, self.steps
+        parent, settings = exchange.parent, steps.settings
+        sends = exchange.sends
+        exchange.sends = sends + 1
+        exchange.attempt = None
+        try:
+            if (parent and is_suppressed(parent)) or (
+                settings.excluded_urls is not None and settings.is_excluded(self.url)
+            ):
+                self._withdraw_headers()
+                return False
+            method = self.method
+            original = None
+            if method not in settings.known_methods:
+                method, original = settings.method(method)
+            attributes = {
+                HTTP_REQUEST_METHOD: method,
+                **self.destination.attributes,
+                **self.timeouts,
+            }
+            if original is not None or sends or settings.adds_to_requests:
+                self._add_attributes(attributes, original, sends)
+            name = "HTTP" if method == semconv.METHOD_OTHER else method
+            self.span = span = steps.start_span(name, parent, _CLIENT, attributes)
+            if settings.request_hook is not None:
+                self._call_request_hook()
+            self._context = context = with_span(parent, span)
+            self._inject(context)
+            self._token = attach(context)
+            self.under_way = True
+            exchange.attempt = self
+            return True
+        except Exception:
+            report("the beginning of an HTTP span")
+            return False
+
+    def again(self, carrier: Any) -> Attempt:
+        """Return the next attempt to send the same request, which has not begun."""
+        return Attempt(
+            self.steps,
+            self.exchange,
+            self.native,
+            self.method,
+            self.url,
+            self.destination,
+            carrier,
+            self.timeouts,
+        )
+
+    def _add_attributes(self, attributes: dict[str, Any], original: str | None, sends: int) -> None:
+        settings = self.steps.settings
+        if original is not None:
+            attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
+        if sends:
+            attributes[semconv.HTTP_REQUEST_RESEND_COUNT] = sends
+        if settings.request_headers is not None:
+            headers = self.steps.headers_of(self.native)
+            attributes.update(settings.request_headers.attributes(headers))
+        if settings.writes_old_names:
+            attributes.update(old_request_attributes(attributes, self.destination.origin))
+
+    def _inject(self, context: Context) -> None:
+        try:
+            hosts = self.steps.settings.propagation_hosts
+            if hosts is not None and not hosts.allows(self.destination.origin.host):
+                self._withdraw_headers()
+                return
+            carrier = self.carrier
+            if carrier is None:
+                return
+            # Propagators write to a dict faster than through a setter.
+            headers: Any = {}
+            get_global_textmap().inject(headers, context)
+            for field, value in headers.items():
+                carrier[field] = value
+            self.exchange.injected = True
+        except Exception:
+            report("the injection of trace headers")
+
+    def _withdraw_headers(self) -> None:
+        # A library copies the headers of a redirected request, ours among them, to the next
+        # one; what the program set by itself is left alone.
+        if self.exchange.injected and self.carrier is not None:
+            for field in get_global_textmap().fields:
+                self.carrier.pop(field, None)
+
+    @quiet
+    def _call_request_hook(self) -> None:
+        hook = self.steps.settings.request_hook
+        if hook is not None and self.span.is_recording():
+            hook(self.span, self.native)
 
     @quiet
     def silence(self) -> None:
@@ -113,26 +281,35 @@ class Attempt:
         self.leave()
         self.silenced = True
         self._context = suppressed_http(self._context)
-        self._token = otel_context.attach(self._context)
+        self._token = attach(self._context)
         self.under_way = True
 
     def leave(self) -> None:
         """Make current what was before; safe to call twice."""
         if self.under_way:
             self.under_way = False
-            _detach(self._token)
+            # The API's detach logs an error when a coroutine is closed in another context than
+            # it ran in, as garbage collection does; nothing is left to restore there.
+            try:
+                detach(self._token)
+            except (ValueError, RuntimeError):
+                pass
 
-    def succeed(self, response: ReceivedResponse) -> None:
-        """Record a response and end the span, or leave the end to the response's body."""
+    def succeed(self, response: Any, status: int, version: str) -> None:
+        """Record a response and end the span, or leave the end to the response's body.
+
+        Args:
+            response: The library's own, for hooks and for headers that are captured.
+            version: ``1.1``, ``2``; empty when unknown.
+        """
         self.leave()
         if self._ended:
             return
-        # Both lead to the response: a cycle once the response holds this attempt.
-        self.noted = self.connection = None
-        self._record(response)
+        self.noted = None  # it leads to the response: a cycle once that holds this attempt
+        self.record(response, status, version)
         settings = self.steps.settings
         if settings.response_hook is not None:
-            self._call_hook(response)
+            self._call_response_hook(response)
         if settings.ends_at_body:
             self._begin_body()
         else:
@@ -143,21 +320,28 @@ class Attempt:
         self.leave()
         if self._ended:
             return
-        noted, self.noted = self.noted, None
-        if callable(noted):
-            self._record(noted)
-        record_exception(self.span, self.request, exception)
+        self.noted = None
+        record_exception(self.span, self.url, exception)
         self.end()
 
-    def supersede(self) -> None:
-        """End with what was noted, at its time, because the library tries again."""
-        self.leave()
-        noted, self.noted = self.noted, None
-        if callable(noted):
-            self._record(noted)
-        elif noted is not None:
-            record_exception(self.span, self.request, noted)
-        self.end(self.noted_at)
+    def record(self, response: Any, status: int, version: str) -> None:
+        """Record the head of a response, as :meth:`succeed` does, and go on."""
+        # try and not `quiet`: one frame less for each request of the program.
+        try:
+            span, settings = self.span, self.steps.settings
+            if not span.is_recording():
+                return
+            attributes = response_attributes(status, version, self.peer)
+            if settings.response_headers is not None:
+                headers = self.steps.headers_of(response)
+                attributes.update(settings.response_headers.attributes(headers))
+            if settings.writes_old_names:
+                attributes.update(old_response_attributes(status, version))
+            span.set_attributes(attributes)
+            if status >= 400:
+                span.set_status(_ERROR)
+        except Exception:
+            report("the record of a response")
 
     def end(self, at: int | None = None) -> None:
         """End the span now or at a time in Unix nanoseconds; safe to call twice."""
@@ -181,168 +365,15 @@ class Attempt:
     def fail_body(self, exception: BaseException) -> None:
         """End a span that waits for its body, whose reading failed."""
         if not self._ended:
-            record_exception(self.span, self.request, exception)
+            record_exception(self.span, self.url, exception)
             self.end()
 
     @quiet
     def _begin_body(self) -> None:
         self.span.add_event(semconv.BODY_STARTED_EVENT)
 
-    def _record(self, response: ReceivedResponse | Callable[[], ReceivedResponse]) -> None:
-        # try and not `quiet`: one frame less for each request of the program.
-        try:
-            span = self.span
-            if callable(response):
-                response = response()
-            if span.is_recording():
-                span.set_attributes(response_attributes(response, self.steps.settings))
-                if response.status >= 400:
-                    span.set_status(_ERROR)
-        except Exception:
-            report("the record of a response")
-
     @quiet
-    def _call_hook(self, response: ReceivedResponse) -> None:
+    def _call_response_hook(self, native: Any) -> None:
         hook = self.steps.settings.response_hook
         if hook is not None and self.span.is_recording():
-            hook(self.span, self.request.native, response.native)
-
-
-class Exchange:
-    """One call of the program, and the attempts that a library makes to serve it."""
-
-    __slots__ = ("_token", "attempt", "closed", "in_hooks", "injected", "owner", "parent", "sends")
-
-    def __init__(self, owner: object) -> None:
-        """Begin for `owner`, the session or client that was called; ends with :meth:`close`."""
-        self.owner = owner
-        self.parent = otel_context.get_current()
-        self.attempt: Attempt | None = None
-        self.sends = 0
-        self.injected = False
-        self.in_hooks = False
-        self.closed = False
-        self._token = current_exchange.set(self)
-
-    def close(self) -> None:
-        # A thread that was started meanwhile may have copied the variable: it reads `closed`.
-        self.closed = True
-        try:
-            current_exchange.reset(self._token)
-        except ValueError:  # as in _detach
-            pass
-
-
-current_exchange: ContextVar[Exchange | None] = ContextVar("tracekit-http-exchange", default=None)
-
-
-class HttpClientSteps:
-    """The steps of one instrumented library: its tracer and its settings."""
-
-    __slots__ = ("settings", "tracer")
-
-    def __init__(self, tracer: Tracer, settings: HttpClientSettings) -> None:
-        self.tracer = tracer
-        self.settings = settings
-
-    def begin(self, exchange: Exchange, request: SentRequest) -> Attempt | None:
-        """Start the next attempt of an exchange, or None when it is not to be watched.
-
-        Called from a quiet step, which also gathers what is known of the request.
-        """
-        sends = exchange.sends
-        exchange.sends = sends + 1
-        exchange.attempt = None
-        parent, settings = exchange.parent, self.settings
-        if is_suppressed(parent) or (
-            settings.excluded_urls is not None and settings.is_excluded(request.url)
-        ):
-            self._withdraw_headers(exchange, request)
-            return None
-        span = self._start_span(parent, request, sends)
-        context = set_span_in_context(span, parent)
-        if settings.request_hook is not None:
-            self._call_hook(span, request)
-        self._inject(exchange, request, context)
-        exchange.attempt = attempt = Attempt(self, span, request, context)
-        return attempt
-
-    def _start_span(self, parent: Context, request: SentRequest, sends: int) -> Span:
-        settings = self.settings
-        method, original = request.method, None
-        if method not in settings.known_methods:
-            method, original = settings.method(method)
-        attributes = request_attributes(request, method, settings)
-        if original is not None:
-            attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
-        if sends:
-            attributes[semconv.HTTP_REQUEST_RESEND_COUNT] = sends
-        return self.tracer.start_span(
-            "HTTP" if method == semconv.METHOD_OTHER else method,
-            parent,
-            SpanKind.CLIENT,
-            attributes,
-        )
-
-    def _inject(self, exchange: Exchange, request: SentRequest, context: Context) -> None:
-        try:
-            hosts = self.settings.propagation_hosts
-            if hosts is not None and not hosts.allows(request.origin.host):
-                self._withdraw_headers(exchange, request)
-            elif request.carrier is not None:
-                get_global_textmap().inject(request.carrier, context)
-                exchange.injected = True
-        except Exception:
-            report("the injection of trace headers")
-
-    def _withdraw_headers(self, exchange: Exchange, request: SentRequest) -> None:
-        # A library copies the headers of a redirected request, ours among them, to the next
-        # one; what the program set by itself is left alone.
-        if exchange.injected and request.carrier is not None:
-            for field in get_global_textmap().fields:
-                request.carrier.pop(field, None)
-
-    @quiet
-    def _call_hook(self, span: Span, request: SentRequest) -> None:
-        if self.settings.request_hook is not None and span.is_recording():
-            self.settings.request_hook(span, request.native)
-
-
-def watch_pool_wait(
-    wrapped: Callable[..., Any], _pool: Any, args: Any, kwargs: Mapping[str, Any]
-) -> Any:
-    """Time a library's wait for a free connection, on behalf of the attempt that waits."""
-    began = time.perf_counter_ns()
-    try:
-        return wrapped(*args, **kwargs)
-    finally:
-        _add_pool_wait(time.perf_counter_ns() - began)
-
-
-async def watch_pool_wait_async(
-    wrapped: Callable[..., Awaitable[Any]], _pool: Any, args: Any, kwargs: Mapping[str, Any]
-) -> Any:
-    """Do what :func:`watch_pool_wait` does, for a coroutine."""
-    began = time.perf_counter_ns()
-    try:
-        return await wrapped(*args, **kwargs)
-    finally:
-        _add_pool_wait(time.perf_counter_ns() - began)
-
-
-def _add_pool_wait(duration_ns: int) -> None:
-    exchange = current_exchange.get()
-    if exchange is not None and exchange.attempt is not None:
-        exchange.attempt.pool_wait_ns += duration_ns
-
-
-def _detach(token: Any) -> None:
-    # The API's detach logs an error when a coroutine is closed in another context than it ran
-    # in, as garbage collection does; nothing is left to restore there.
-    if type(token) is not Token:
-        otel_context.detach(token)
-        return
-    try:
-        token.var.reset(token)
-    except (ValueError, RuntimeError):
-        pass
+            hook(self.span, self.native, native)

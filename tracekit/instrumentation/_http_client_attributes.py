@@ -5,6 +5,8 @@ https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span
 
 from __future__ import annotations
 
+import functools
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,63 +17,36 @@ from opentelemetry.trace import Span, Status, StatusCode
 from tracekit import semconv
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._http import (
-    Headers,
     HttpSettings,
     error_type,
     message_of,
     record_failure,
 )
 from tracekit.instrumentation._patch import quiet
-from tracekit.instrumentation._url import HostList, Origin, redact_text, redact_url
+from tracekit.instrumentation._url import HostList, Origin, origin_of, redact_text, redact_url
+from tracekit.semconv import (
+    HTTP_RESPONSE_STATUS_CODE,
+    NETWORK_PEER_ADDRESS,
+    NETWORK_PEER_PORT,
+    NETWORK_PROTOCOL_VERSION,
+    SERVER_ADDRESS,
+    SERVER_PORT,
+    URL_FULL,
+)
 
 __all__ = [
+    "Destination",
     "HttpClientSettings",
-    "ReceivedResponse",
-    "SentRequest",
+    "described",
+    "destination_of",
+    "old_request_attributes",
+    "old_response_attributes",
     "record_exception",
-    "request_attributes",
     "response_attributes",
 ]
 
 RequestHook = Callable[[Span, Any], None]
 ResponseHook = Callable[[Span, Any, Any], None]
-
-
-class SentRequest(NamedTuple):
-    """What an instrumentation knows of a request before it is sent.
-
-    Attributes:
-        url: Absolute, as it is, secrets included.
-        carrier: Where trace headers are written; None when the library has no place for them.
-        headers: Read only when request headers are captured.
-        timeouts: Configured limits in seconds by attribute name.
-        native: The library's own request, for hooks.
-    """
-
-    method: str
-    url: str
-    origin: Origin
-    carrier: Any
-    headers: Callable[[], Headers]
-    timeouts: Mapping[str, float]
-    native: Any
-
-
-class ReceivedResponse(NamedTuple):
-    """What an instrumentation knows once the headers of a response are read.
-
-    Attributes:
-        version: ``1.1``, ``2``; empty when unknown.
-        peer: Address and port at the other end of the socket; empty when unknown.
-        headers: Read only when response headers are captured.
-        native: The library's own response, for hooks.
-    """
-
-    status: int
-    version: str
-    peer: Sequence[Any]
-    headers: Callable[[], Headers]
-    native: Any
 
 
 @dataclass(frozen=True)
@@ -82,6 +57,11 @@ class HttpClientSettings(HttpSettings):
     ends_at_body: bool = False
     request_hook: RequestHook | None = None
     response_hook: ResponseHook | None = None
+
+    @functools.cached_property
+    def adds_to_requests(self) -> bool:
+        """Whether requests have other attributes than those that all have."""
+        return self.request_headers is not None or self.writes_old_names
 
     @classmethod
     def read(
@@ -119,67 +99,84 @@ class HttpClientSettings(HttpSettings):
         )
 
 
-def request_attributes(
-    request: SentRequest, method: str, settings: HttpClientSettings
-) -> dict[str, Any]:
-    """Return what is known at the start, for samplers too; the method is the recorded one."""
-    _, host, port = request.origin
-    attributes: dict[str, Any] = {
-        semconv.HTTP_REQUEST_METHOD: method,
-        semconv.SERVER_ADDRESS: host,
-        semconv.URL_FULL: redact_url(request.url),
-    }
-    if port is not None:
-        attributes[semconv.SERVER_PORT] = port
-    if request.timeouts:
-        attributes.update(request.timeouts)
-    if settings.request_headers is not None:
-        attributes.update(settings.request_headers.attributes(request.headers()))
-    if settings.writes_old_names:
-        attributes.update(_old_request_attributes(attributes, request.origin))
-    return attributes
+class Destination(NamedTuple):
+    """Where a request goes, and the attributes that say so."""
+
+    origin: Origin
+    attributes: Mapping[str, Any]
 
 
-def response_attributes(response: ReceivedResponse, settings: HttpClientSettings) -> dict[str, Any]:
-    """Return what the head of a response adds."""
-    status, version, peer, headers, _ = response
-    attributes: dict[str, Any] = {semconv.HTTP_RESPONSE_STATUS_CODE: status}
-    if version:
-        attributes[semconv.NETWORK_PROTOCOL_VERSION] = version
-    if peer:
-        attributes[semconv.NETWORK_PEER_ADDRESS] = peer[0]
-        attributes[semconv.NETWORK_PEER_PORT] = peer[1]
-    if status >= 400:
-        attributes[semconv.ERROR_TYPE] = str(status)
-    if settings.response_headers is not None:
-        attributes.update(settings.response_headers.attributes(headers()))
-    if settings.writes_old_names:
-        attributes[semconv.OLD_HTTP_STATUS_CODE] = status
-        if version:
-            attributes[semconv.OLD_HTTP_FLAVOR] = version
-    return attributes
+_LONGEST_KEPT = 256
+_MOST_KEPT = 512
+_MAY_HAVE_SECRETS = re.compile("[?@#]")
+_destinations: dict[str, Destination] = {}
 
 
-def record_exception(span: Span, request: SentRequest, exception: BaseException) -> None:
-    """Mark a span as failed, unless the caller stopped waiting on purpose. Never raises."""
-    if _is_cancellation(exception):
-        return
-    if _has_secrets(request.url):
-        _record_redacted(span, exception)
-    else:
-        record_failure(span, exception)
+def destination_of(url: str) -> Destination:
+    """Return where an absolute URL leads; one lookup for most URLs that were seen before."""
+    return _destinations.get(url) or _new_destination(url)
 
 
-def _old_request_attributes(new: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
+def _new_destination(url: str) -> Destination:
+    found = described(url, origin_of(url))
+    # A query differs from call to call, and like userinfo may be a secret, which is not kept.
+    if len(url) <= _LONGEST_KEPT and not _MAY_HAVE_SECRETS.search(url):
+        if len(_destinations) >= _MOST_KEPT:
+            _destinations.clear()
+        _destinations[url] = found
+    return found
+
+
+def described(url: str, origin: Origin) -> Destination:
+    """Return the attributes of a URL whose origin is known."""
+    attributes: dict[str, Any] = {SERVER_ADDRESS: origin.host, URL_FULL: redact_url(url)}
+    if origin.port is not None:
+        attributes[SERVER_PORT] = origin.port
+    return Destination(origin, attributes)
+
+
+def old_request_attributes(new: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
+    """Return the same under the names that conventions had before they were stable."""
     old = {
         semconv.OLD_HTTP_METHOD: new[semconv.HTTP_REQUEST_METHOD],
-        semconv.OLD_HTTP_URL: new[semconv.URL_FULL],
+        semconv.OLD_HTTP_URL: new[URL_FULL],
         semconv.OLD_HTTP_SCHEME: origin.scheme,
         semconv.OLD_NET_PEER_NAME: origin.host,
     }
     if origin.port is not None:
         old[semconv.OLD_NET_PEER_PORT] = origin.port
     return old
+
+
+def response_attributes(status: int, version: str, peer: Sequence[Any]) -> dict[str, Any]:
+    """Return what the head of a response adds."""
+    attributes: dict[str, Any] = {HTTP_RESPONSE_STATUS_CODE: status}
+    if version:
+        attributes[NETWORK_PROTOCOL_VERSION] = version
+    if peer:
+        attributes[NETWORK_PEER_ADDRESS] = peer[0]
+        attributes[NETWORK_PEER_PORT] = peer[1]
+    if status >= 400:
+        attributes[semconv.ERROR_TYPE] = str(status)
+    return attributes
+
+
+def old_response_attributes(status: int, version: str) -> dict[str, Any]:
+    """Return the same under the names that conventions had before they were stable."""
+    old: dict[str, Any] = {semconv.OLD_HTTP_STATUS_CODE: status}
+    if version:
+        old[semconv.OLD_HTTP_FLAVOR] = version
+    return old
+
+
+def record_exception(span: Span, url: str, exception: BaseException) -> None:
+    """Mark a span as failed, unless the caller stopped waiting on purpose. Never raises."""
+    if _is_cancellation(exception):
+        return
+    if _has_secrets(url):
+        _record_redacted(span, exception)
+    else:
+        record_failure(span, exception)
 
 
 def _is_cancellation(exception: BaseException) -> bool:
@@ -192,7 +189,7 @@ def _is_cancellation(exception: BaseException) -> bool:
 
 
 def _has_secrets(url: str) -> bool:
-    return ("?" in url or "@" in url or "#" in url) and redact_url(url) != url
+    return _MAY_HAVE_SECRETS.search(url) is not None and redact_url(url) != url
 
 
 @quiet

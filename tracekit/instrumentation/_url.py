@@ -128,8 +128,8 @@ def origin_of(url: str) -> Origin:
     start = url.find("://") + 3
     end = url.find("/", start) if start > 2 else -1
     # Up to the path there is nothing that varies from call to call, so the cache stays small.
-    # More than 300 characters are no host name, and must not be kept.
-    if 0 < end <= 300:
+    # More than 300 characters are no host name, and must not be kept; nor must a password.
+    if 0 < end <= 300 and "@" not in url[:end]:
         return _parse_origin(url[:end])
     parts = split_url(url)
     return Origin(parts.scheme, parts.host, parts.port)

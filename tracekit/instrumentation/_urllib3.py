@@ -7,39 +7,42 @@ library that sits on urllib3, or of urllib3 itself, opens the exchange and adds 
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tracekit.instrumentation._http_client import (
-    Attempt,
-    Exchange,
-    current_exchange,
-)
-from tracekit.instrumentation._http_client_attributes import ReceivedResponse
-from tracekit.instrumentation._patch import Patch, quiet
+from tracekit.instrumentation._http_client import Attempt, current_exchange
+from tracekit.instrumentation._http_client_attributes import record_exception
+from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._replacing import Replacing
 
-__all__ = ["attempt_patches", "await_body", "body_patches", "hand_over", "peer_of", "version_of"]
+__all__ = [
+    "attempt_patches",
+    "await_body",
+    "body_patches",
+    "hand_over",
+    "record_noted",
+    "version_of",
+]
 
 _VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
 # The attempt whose span ends with the body, in the instance dictionary of a response.
 _BODY = "_tracekit_attempt"
 
 
-def attempt_patches() -> Sequence[Patch]:
+def attempt_patches() -> Sequence[Replacing]:
     """Return what makes every retry an attempt; without, an exchange is a single one."""
     pool = "urllib3.connectionpool"
-    return (Patch(pool, "HTTPConnectionPool._make_request", _make_request, optional=True),)
+    return (Replacing(pool, "HTTPConnectionPool._make_request", _make_request, optional=True),)
 
 
-def body_patches() -> Sequence[Patch]:
+def body_patches() -> Sequence[Replacing]:
     """Return what ends spans at the end of response bodies, for :func:`await_body`."""
     response = "urllib3.response"
     return (
-        Patch(response, "HTTPResponse.release_conn", _release_conn, optional=True),
-        Patch(response, "HTTPResponse.close", _close, optional=True),
+        Replacing(response, "HTTPResponse.release_conn", _release_conn, optional=True),
+        Replacing(response, "HTTPResponse.close", _close, optional=True),
     )
 
 
@@ -67,70 +70,78 @@ def await_body(attempt: Attempt, raw: Any) -> None:
         attempt.end()
 
 
-def _make_request(
-    wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    exchange = current_exchange.get()
-    attempt = None if exchange is None else exchange.attempt
-    if exchange is None or attempt is None or not attempt.under_way:
-        return wrapped(*args, **kwargs)
-    if attempt.noted is not None:
-        attempt = _retry(exchange, attempt, kwargs) or attempt
-    elif pool.block and pool.proxy is None:
-        # Between the two lies the wait for a connection of a pool that is used up, and nothing
-        # else that takes long; other pools open as many connections as they are asked for.
-        attempt.pool_wait_ns = time.perf_counter_ns() - attempt.handed_over_ns
-    try:
-        response = wrapped(*args, **kwargs)
-    except BaseException as error:
-        attempt.noted, attempt.noted_at = error, time.time_ns()
-        raise
-    attempt.connection = args[0] if args else kwargs.get("conn")
-    attempt.noted = functools.partial(_received, response, attempt.connection)
-    attempt.noted_at = time.time_ns()
-    return response
+def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    def make_request(pool: Any, conn: Any, *args: Any, **kwargs: Any) -> Any:
+        exchange = current_exchange.get()
+        attempt = None if exchange is None else exchange.attempt
+        if attempt is None or not (attempt.under_way and owners):
+            return original(pool, conn, *args, **kwargs)
+        if attempt.noted is not None:
+            attempt = _retry(attempt, kwargs) or attempt
+        elif pool.block and pool.proxy is None:
+            # Between the two lies the wait for a connection of a pool that is used up, and
+            # nothing else that takes long; others open as many connections as they need.
+            attempt.pool_wait_ns = time.perf_counter_ns() - attempt.handed_over_ns
+        try:
+            response = original(pool, conn, *args, **kwargs)
+        except BaseException as error:
+            attempt.noted, attempt.noted_at = error, time.time_ns()
+            raise
+        attempt.noted, attempt.noted_at = response, time.time_ns()
+        attempt.peer = _peer_of(conn)
+        return response
+
+    return make_request
 
 
 @quiet
-def _retry(exchange: Exchange, attempt: Attempt, kwargs: dict[str, Any]) -> Attempt | None:
+def record_noted(attempt: Attempt) -> None:
+    """Record the response or exception that urllib3 saw and kept to itself."""
+    noted, attempt.noted = attempt.noted, None
+    if isinstance(noted, BaseException):
+        record_exception(attempt.span, attempt.url, noted)
+    elif noted is not None:
+        attempt.record(noted, noted.status, version_of(noted))
+
+
+@quiet
+def _retry(attempt: Attempt, kwargs: dict[str, Any]) -> Attempt | None:
     """End the attempt that urllib3 gave up and start the next, with trace headers of its own."""
-    silenced = attempt.silenced
-    attempt.supersede()
+    attempt.leave()
+    record_noted(attempt)
+    attempt.end(attempt.noted_at)
     headers = kwargs.get("headers")
     carrier = None
     if headers is not None:
         # urlopen hands the same mapping to every retry, and the caller may hold it.
         carrier = kwargs["headers"] = headers.copy()
-    following = attempt.steps.begin(exchange, attempt.request._replace(carrier=carrier))
-    if following is not None and silenced:
+    following = attempt.again(carrier)
+    if not following.begin():
+        return None
+    if attempt.silenced:
         following.silence()
     return following
 
 
-def _received(response: Any, connection: Any) -> ReceivedResponse:
-    return ReceivedResponse(
-        response.status, version_of(response), peer_of(connection), response.headers.items, response
-    )
-
-
-def peer_of(connection: Any) -> Sequence[Any]:
+def _peer_of(connection: Any) -> Sequence[Any]:
     """Return address and port at the other end of a connection, empty when there is none."""
-    # The socket is gone when the server closes after each response: then it is with the response.
-    sock = getattr(connection, "sock", None)
     try:
-        peer = sock.getpeername() if sock is not None else ()
-    except OSError:
+        # Gone when the server closes after each response: then the socket is the response's.
+        sock = connection.sock
+        peer = () if sock is None else sock.getpeername()
+    except Exception:  # a connection of somebody's own, or one that is closed
         return ()
     return peer if isinstance(peer, tuple) else ()
 
 
-def _release_conn(
-    wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    attempt = vars(instance).pop(_BODY, None)
-    if attempt is not None:
-        _end_body(attempt)
-    return wrapped(*args, **kwargs)
+def _release_conn(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
+    def release_conn(response: Any) -> Any:
+        attempt = vars(response).pop(_BODY, None)
+        if attempt is not None:
+            _end_body(attempt)
+        return original(response)
+
+    return release_conn
 
 
 @quiet
@@ -148,10 +159,11 @@ def _end_body(attempt: Attempt) -> None:
     attempt.end()
 
 
-def _close(
-    wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    attempt = vars(instance).pop(_BODY, None)
-    if attempt is not None:
-        attempt.abandon_body()
-    return wrapped(*args, **kwargs)
+def _close(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
+    def close(response: Any) -> Any:
+        attempt = vars(response).pop(_BODY, None)
+        if attempt is not None:
+            attempt.abandon_body()
+        return original(response)
+
+    return close

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,29 +20,30 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from tracekit import semconv
+from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
     Attempt,
     Exchange,
     HttpClientSteps,
     current_exchange,
-    watch_pool_wait,
-    watch_pool_wait_async,
 )
 from tracekit.instrumentation._http_client_attributes import (
+    Destination,
     HttpClientSettings,
-    ReceivedResponse,
-    SentRequest,
+    described,
+    destination_of,
 )
-from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
+from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation._url import Origin, default_port
 
 if TYPE_CHECKING:
-    from httpx import AsyncClient, Client, Request, Response
+    from httpx import URL, AsyncClient, Client, Request, Response
+
+    Send = Callable[..., Response]
+    SendAsync = Callable[..., Awaitable[Response]]
 
 __all__ = ["HttpxInstrumentor"]
-
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
 _VERSIONS = {b"HTTP/1.0": "1.0", b"HTTP/1.1": "1.1", b"HTTP/2": "2", b"HTTP/3": "3"}
 _PHASES = ("connect", "read", "write", "pool")
@@ -53,7 +55,7 @@ _TIMEOUTS = (
 )
 
 
-class HttpxInstrumentor(LibraryInstrumentor):
+class HttpxInstrumentor(ReplacingInstrumentor):
     """Watch httpx. Options are those of :meth:`HttpClientSettings.read`; hooks are plain
     functions for both clients and get httpx's own request and response."""
 
@@ -64,116 +66,116 @@ class HttpxInstrumentor(LibraryInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        self._steps = HttpClientSteps(self.tracer, settings)
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of)
 
-    def patches(self) -> Sequence[Patch]:
-        client, pool = "httpx._client", "connection_pool"
+    def patches(self) -> Sequence[Replacing]:
+        client, locks = "httpx._client", "httpcore._synchronization"
         return (
-            Patch(client, "Client.send", self._send),
-            Patch(client, "AsyncClient.send", self._send_async),
-            Patch(client, "Client._send_single_request", self._request),
-            Patch(client, "AsyncClient._send_single_request", self._request_async),
-            Patch(
-                f"httpcore._sync.{pool}",
-                "PoolRequest.wait_for_connection",
-                watch_pool_wait,
-                optional=True,
-            ),
-            Patch(
-                f"httpcore._async.{pool}",
-                "AsyncPoolRequest.wait_for_connection",
-                watch_pool_wait_async,
-                optional=True,
-            ),
+            Replacing(client, "Client.send", _send),
+            Replacing(client, "AsyncClient.send", _send_async),
+            Replacing(client, "Client._send_single_request", self._request),
+            Replacing(client, "AsyncClient._send_single_request", self._request_async),
+            # A request waits for these only when all connections of the pool are in use.
+            Replacing(locks, "Event.wait", _watch_wait, optional=True),
+            Replacing(locks, "AsyncEvent.wait", _watch_wait_async, optional=True),
         )
 
-    def _send(
-        self, wrapped: Callable[..., Response], client: Client, args: Args, kwargs: Kwargs
-    ) -> Response:
-        exchange = Exchange(client)
-        try:
-            return wrapped(*args, **kwargs)
-        finally:
-            exchange.close()
+    def _request(self, original: Send, owners: Sequence[object]) -> Send:
+        def send_single_request(client: Client, request: Request) -> Response:
+            attempt = self._begin(client, request)
+            if attempt is None:
+                return original(client, request)
+            try:
+                response = original(client, request)
+            except BaseException as error:
+                attempt.fail(error)
+                raise
+            _complete(attempt, response)
+            return response
 
-    async def _send_async(
-        self,
-        wrapped: Callable[..., Awaitable[Response]],
-        client: AsyncClient,
-        args: Args,
-        kwargs: Kwargs,
-    ) -> Response:
-        exchange = Exchange(client)
-        try:
-            return await wrapped(*args, **kwargs)
-        finally:
-            exchange.close()
+        return send_single_request
 
-    def _request(
-        self, wrapped: Callable[..., Response], client: Client, args: Args, kwargs: Kwargs
-    ) -> Response:
-        attempt = self._begin(client, args, kwargs)
-        if attempt is None:
-            return wrapped(*args, **kwargs)
-        try:
-            response = wrapped(*args, **kwargs)
-        except BaseException as error:
-            attempt.fail(error)
-            raise
-        _complete(attempt, response)
-        return response
+    def _request_async(self, original: SendAsync, owners: Sequence[object]) -> SendAsync:
+        async def send_single_request(client: AsyncClient, request: Request) -> Response:
+            attempt = self._begin(client, request)
+            if attempt is None:
+                return await original(client, request)
+            try:
+                response = await original(client, request)
+            except BaseException as error:
+                attempt.fail(error)
+                raise
+            _complete(attempt, response)
+            return response
 
-    async def _request_async(
-        self,
-        wrapped: Callable[..., Awaitable[Response]],
-        client: AsyncClient,
-        args: Args,
-        kwargs: Kwargs,
-    ) -> Response:
-        attempt = self._begin(client, args, kwargs)
-        if attempt is None:
-            return await wrapped(*args, **kwargs)
-        try:
-            response = await wrapped(*args, **kwargs)
-        except BaseException as error:
-            attempt.fail(error)
-            raise
-        _complete(attempt, response)
-        return response
+        return send_single_request
 
-    @quiet
-    def _begin(self, client: Client | AsyncClient, args: Args, kwargs: Kwargs) -> Attempt | None:
+    def _begin(self, client: Client | AsyncClient, request: Request) -> Attempt | None:
         exchange = current_exchange.get()
         if exchange is None or exchange.owner is not client:
             return None  # not under send(): a private call of somebody's own
-        request: Request = args[0] if args else kwargs["request"]
-        url, headers = request.url, request.headers
-        scheme, port = url.scheme, url.port
-        sent = SentRequest(
-            request.method,
-            str(url),
-            Origin(scheme, url.host, default_port(scheme) if port is None else port),
-            headers,
-            headers.multi_items,
-            _timeouts(request),
-            request,
-        )
-        attempt = self._steps.begin(exchange, sent)
-        if attempt is not None and _is_watched_below(client, request):
-            attempt.silence()
+        try:
+            url = str(request.url)
+            goes_to = _decoded(url, request.url) if "xn--" in url else destination_of(url)
+            method, headers, limits = request.method, request.headers, _timeouts(request)
+            attempt = Attempt(self._steps, exchange, request, method, url, goes_to, headers, limits)
+        except Exception:
+            report("what is known of a request")
+            return None
+        if not attempt.begin():
+            return None
+        if "opentelemetry.instrumentation.httpx" in sys.modules:
+            _silence(attempt, client, request)
         return attempt
 
 
-def _is_watched_below(client: Client | AsyncClient, request: Request) -> bool:
-    """Tell whether OpenTelemetry's instrumentation, put on after ours, watches the transport.
+def _decoded(text: str, url: URL) -> Destination:
+    # What is sent is ASCII; the host's name is what people read.
+    scheme, host, port = url.scheme, url.host, url.port
+    port = default_port(scheme) if port is None else port
+    return described(text, Origin(scheme, host, port))
+
+
+def _headers_of(message: Any) -> Headers:
+    return message.headers.multi_items()  # type: ignore[no-any-return]
+
+
+def _send(original: Send, owners: Sequence[object]) -> Send:
+    def send(client: Client, request: Request, **kwargs: Any) -> Response:
+        if not owners:
+            return original(client, request, **kwargs)
+        exchange = Exchange(client)
+        try:
+            return original(client, request, **kwargs)
+        finally:
+            exchange.close()
+
+    return send
+
+
+def _send_async(original: SendAsync, owners: Sequence[object]) -> SendAsync:
+    async def send(client: AsyncClient, request: Request, **kwargs: Any) -> Response:
+        if not owners:
+            return await original(client, request, **kwargs)
+        exchange = Exchange(client)
+        try:
+            return await original(client, request, **kwargs)
+        finally:
+            exchange.close()
+
+    return send
+
+
+@quiet
+def _silence(attempt: Attempt, client: Client | AsyncClient, request: Request) -> None:
+    """Silence OpenTelemetry's instrumentation, put on after ours, which watches the transport.
 
     Only the two transports of httpx itself: another may serve the request in this process.
     """
-    if "opentelemetry.instrumentation.httpx" not in sys.modules:
-        return False
     httpx = sys.modules["httpx"]
     transport = client._transport_for_url(request.url)
-    return isinstance(transport, (httpx.HTTPTransport, httpx.AsyncHTTPTransport))
+    if isinstance(transport, (httpx.HTTPTransport, httpx.AsyncHTTPTransport)):
+        attempt.silence()
 
 
 def _timeouts(request: Request) -> Mapping[str, float]:
@@ -187,26 +189,18 @@ def _timeout_attributes(*limits: float | None) -> Mapping[str, float]:
 
 
 def _complete(attempt: Attempt, response: Response) -> None:
-    received = _received(response)
-    if received is None:
+    try:
+        extensions = response.extensions
+        status, version = response.status_code, extensions.get("http_version", b"")
+        attempt.peer = _peer(extensions.get("network_stream"))
+    except Exception:  # a transport's own idea of a response
+        report("the reading of a response")
         attempt.leave()
         attempt.end()
         return
-    attempt.succeed(received)
+    attempt.succeed(response, status, _VERSIONS.get(version, ""))
     if attempt.steps.settings.ends_at_body:
         _await_body(attempt, response)
-
-
-@quiet
-def _received(response: Response) -> ReceivedResponse:
-    extensions = response.extensions
-    return ReceivedResponse(
-        response.status_code,
-        _VERSIONS.get(extensions.get("http_version", b""), ""),
-        _peer(extensions.get("network_stream")),
-        response.headers.multi_items,
-        response,
-    )
 
 
 def _peer(stream: Any) -> Sequence[Any]:
@@ -222,6 +216,42 @@ def _await_body(attempt: Attempt, response: Response) -> None:
     watched: Any = _WatchedStream(response.stream, attempt)
     response.stream = watched
     weakref.finalize(watched, attempt.abandon_body)
+
+
+def _watch_wait(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    """Time a library's wait for a free connection, on behalf of the attempt that waits."""
+
+    def wait(event: Any, timeout: float | None = None) -> Any:
+        began = time.perf_counter_ns()
+        try:
+            return original(event, timeout)
+        finally:
+            if owners:
+                _add_pool_wait(time.perf_counter_ns() - began)
+
+    return wait
+
+
+def _watch_wait_async(
+    original: Callable[..., Awaitable[Any]], owners: Sequence[object]
+) -> Callable[..., Awaitable[Any]]:
+    """Do what :func:`_watch_wait` does, for a coroutine."""
+
+    async def wait(event: Any, timeout: float | None = None) -> Any:
+        began = time.perf_counter_ns()
+        try:
+            return await original(event, timeout)
+        finally:
+            if owners:
+                _add_pool_wait(time.perf_counter_ns() - began)
+
+    return wait
+
+
+def _add_pool_wait(duration_ns: int) -> None:
+    exchange = current_exchange.get()
+    if exchange is not None and exchange.attempt is not None:
+        exchange.attempt.pool_wait_ns += duration_ns
 
 
 class _WatchedStream(wrapt.ObjectProxy):  # type: ignore[type-arg]

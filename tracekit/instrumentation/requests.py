@@ -18,25 +18,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tracekit import semconv
+from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
     Attempt,
     Exchange,
     HttpClientSteps,
     current_exchange,
 )
-from tracekit.instrumentation._http_client_attributes import (
-    HttpClientSettings,
-    ReceivedResponse,
-    SentRequest,
-)
-from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
-from tracekit.instrumentation._url import origin_of
+from tracekit.instrumentation._http_client_attributes import HttpClientSettings, destination_of
+from tracekit.instrumentation._patch import LibraryInstrumentor, report
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation._urllib3 import (
     attempt_patches,
     await_body,
     body_patches,
     hand_over,
-    peer_of,
+    record_noted,
     version_of,
 )
 
@@ -44,13 +41,12 @@ if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
     from requests.adapters import HTTPAdapter
 
+    Send = Callable[..., Response]
+
 __all__ = ["RequestsInstrumentor"]
 
-Args = tuple[Any, ...]
-Kwargs = dict[str, Any]
 
-
-class RequestsInstrumentor(LibraryInstrumentor):
+class RequestsInstrumentor(ReplacingInstrumentor):
     """Watch requests. Options are those of :meth:`HttpClientSettings.read`."""
 
     name = "requests"
@@ -60,92 +56,109 @@ class RequestsInstrumentor(LibraryInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        self._steps = HttpClientSteps(self.tracer, settings)
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of)
 
-    def patches(self) -> Sequence[Patch]:
+    def patches(self) -> Sequence[Replacing]:
         return (
-            Patch("requests.sessions", "Session.send", self._session_send),
-            Patch("requests.sessions", "dispatch_hook", _dispatch_hook, optional=True),
-            Patch("requests.adapters", "HTTPAdapter.send", self._adapter_send),
+            Replacing("requests.sessions", "Session.send", self._session_send),
+            Replacing("requests.sessions", "dispatch_hook", _dispatch_hook, optional=True),
+            Replacing("requests.adapters", "HTTPAdapter.send", self._adapter_send),
             *attempt_patches(),
             *(body_patches() if self._steps.settings.ends_at_body else ()),
         )
 
-    def _session_send(
-        self, wrapped: Callable[..., Response], session: Session, args: Args, kwargs: Kwargs
-    ) -> Response:
-        exchange = current_exchange.get()
-        if exchange is not None and _is_redirect(exchange, session, kwargs):
-            return self._attempt(exchange, wrapped, args, kwargs)
-        exchange = Exchange(session)
-        try:
-            return self._attempt(exchange, wrapped, args, kwargs)
-        finally:
-            exchange.close()
+    def _session_send(self, original: Send, owners: Sequence[object]) -> Send:
+        def send(session: Session, request: PreparedRequest, **kwargs: Any) -> Response:
+            if not owners:
+                return original(session, request, **kwargs)
+            exchange = current_exchange.get()
+            if exchange is not None and _is_redirect(exchange, session, kwargs):
+                return self._attempt(exchange, original, session, request, (), kwargs)
+            exchange = Exchange(session)
+            try:
+                return self._attempt(exchange, original, session, request, (), kwargs)
+            finally:
+                exchange.close()
 
-    def _adapter_send(
-        self, wrapped: Callable[..., Response], adapter: HTTPAdapter, args: Args, kwargs: Kwargs
-    ) -> Response:
-        exchange = current_exchange.get()
-        if exchange is None or exchange.closed:
-            return self._exchange_of_adapter(wrapped, adapter, args, kwargs)
-        if exchange.in_hooks:
-            return self._attempt(exchange, wrapped, args, kwargs)
-        if exchange.attempt is not None and exchange.attempt.under_way:
-            hand_over(exchange.attempt)
-        return wrapped(*args, **kwargs)
+        return send
 
-    def _exchange_of_adapter(
-        self, wrapped: Callable[..., Response], adapter: HTTPAdapter, args: Args, kwargs: Kwargs
-    ) -> Response:
-        exchange = Exchange(adapter)
-        try:
-            return self._attempt(exchange, wrapped, args, kwargs)
-        finally:
-            exchange.close()
+    def _adapter_send(self, original: Send, owners: Sequence[object]) -> Send:
+        def send(
+            adapter: HTTPAdapter, request: PreparedRequest, *args: Any, **kwargs: Any
+        ) -> Response:
+            exchange = current_exchange.get()
+            if exchange is not None and not exchange.closed:
+                if exchange.in_hooks:
+                    return self._attempt(exchange, original, adapter, request, args, kwargs)
+                attempt = exchange.attempt
+                if attempt is not None and attempt.under_way:
+                    hand_over(attempt)
+                return original(adapter, request, *args, **kwargs)
+            if not owners:
+                return original(adapter, request, *args, **kwargs)
+            exchange = Exchange(adapter)
+            try:
+                return self._attempt(exchange, original, adapter, request, args, kwargs)
+            finally:
+                exchange.close()
+
+        return send
 
     def _attempt(
-        self, exchange: Exchange, wrapped: Callable[..., Response], args: Args, kwargs: Kwargs
+        self,
+        exchange: Exchange,
+        original: Send,
+        sender: Session | HTTPAdapter,
+        request: PreparedRequest,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Response:
-        attempt = self._begin(exchange, args, kwargs)
+        attempt = self._begin(exchange, request, kwargs)
         if attempt is None:
-            return wrapped(*args, **kwargs)
+            return original(sender, request, *args, **kwargs)
         try:
-            response = wrapped(*args, **kwargs)
+            response = original(sender, request, *args, **kwargs)
         except BaseException as error:
-            # A retry inside has put another attempt in this one's place.
-            _current(exchange, attempt).fail(error)
+            attempt = _current(attempt)
+            if isinstance(attempt.noted, BaseException):
+                attempt.noted = None  # what goes on to the program came of it
+            else:
+                record_noted(attempt)
+            attempt.fail(error)
             raise
-        attempt = _current(exchange, attempt)
+        attempt = _current(attempt)
         if attempt.under_way:
             _complete(attempt, response)
         if self._steps.settings.ends_at_body and getattr(response, "_content_consumed", False):
             attempt.end()
         return response
 
-    @quiet
-    def _begin(self, exchange: Exchange, args: Args, kwargs: Kwargs) -> Attempt | None:
-        request: PreparedRequest = args[0] if args else kwargs["request"]
-        url = request.url
-        if not isinstance(url, str):
+    def _begin(
+        self, exchange: Exchange, request: PreparedRequest, kwargs: Mapping[str, Any]
+    ) -> Attempt | None:
+        try:
+            url = request.url
+            if not isinstance(url, str):
+                return None
+            headers: Any = request.headers
+            if headers is None:
+                headers = sys.modules["requests.structures"].CaseInsensitiveDict()
+                request.headers = headers
+            method, limits = request.method or "", _timeouts(kwargs.get("timeout"))
+            attempt = Attempt(
+                self._steps, exchange, request, method, url, destination_of(url), headers, limits
+            )
+        except Exception:
+            report("what is known of a request")
             return None
-        headers: Any = request.headers
-        if headers is None:
-            headers = sys.modules["requests.structures"].CaseInsensitiveDict()
-            request.headers = headers
-        sent = SentRequest(
-            request.method or "",
-            url,
-            origin_of(url),
-            headers,
-            headers.items,
-            _timeouts(kwargs.get("timeout")),
-            request,
-        )
-        return self._steps.begin(exchange, sent)
+        return attempt if attempt.begin() else None
 
 
-def _is_redirect(exchange: Exchange, session: Session, kwargs: Kwargs) -> bool:
+def _headers_of(message: Any) -> Headers:
+    return message.headers.items()  # type: ignore[no-any-return]
+
+
+def _is_redirect(exchange: Exchange, session: Session, kwargs: Mapping[str, Any]) -> bool:
     """Tell a redirect, sent from inside the call that it belongs to, from a call of its own.
 
     A hook that makes a request, and an adapter that needs a token first, make calls of their own.
@@ -158,52 +171,51 @@ def _is_redirect(exchange: Exchange, session: Session, kwargs: Kwargs) -> bool:
     )
 
 
-def _current(exchange: Exchange, attempt: Attempt) -> Attempt:
+def _current(attempt: Attempt) -> Attempt:
     """Return the attempt that took the place of `attempt`, which urllib3 retried; else itself."""
-    last = exchange.attempt
-    return last if last is not None and last.request.native is attempt.request.native else attempt
+    last = attempt.exchange.attempt
+    if last is attempt or last is None:
+        return attempt
+    return last if last.native is attempt.native else attempt
 
 
-def _dispatch_hook(wrapped: Callable[..., Any], _: None, args: Args, kwargs: Kwargs) -> Any:
-    exchange = current_exchange.get()
-    attempt = None if exchange is None else exchange.attempt
-    if exchange is None or attempt is None or not attempt.under_way:
-        return wrapped(*args, **kwargs)
-    _complete(attempt, args[2] if len(args) > 2 else kwargs.get("hook_data"))
-    exchange.in_hooks = True
-    try:
-        return wrapped(*args, **kwargs)
-    finally:
-        exchange.in_hooks = False
+def _dispatch_hook(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
+    def dispatch_hook(key: Any, hooks: Any, hook_data: Any, **kwargs: Any) -> Any:
+        exchange = current_exchange.get()
+        attempt = None if exchange is None else exchange.attempt
+        if exchange is None or attempt is None or not attempt.under_way:
+            return original(key, hooks, hook_data, **kwargs)
+        _complete(attempt, hook_data)
+        exchange.in_hooks = True
+        try:
+            return original(key, hooks, hook_data, **kwargs)
+        finally:
+            exchange.in_hooks = False
+
+    return dispatch_hook
 
 
 def _complete(attempt: Attempt, response: Any) -> None:
     """Record the response of an attempt whose headers are read."""
-    received = _received(attempt, response)
-    if received is None:  # an adapter's own idea of a response
+    try:
+        status, version = response.status_code, version_of(response.raw)
+    except Exception:  # an adapter's own idea of a response
+        report("the reading of a response")
         attempt.leave()
         attempt.end()
         return
-    attempt.succeed(received)
+    attempt.succeed(response, status, version)
     if attempt.steps.settings.ends_at_body:
         await_body(attempt, response.raw)
 
 
-@quiet
-def _received(attempt: Attempt, response: Any) -> ReceivedResponse:
-    return ReceivedResponse(
-        response.status_code,
-        version_of(response.raw),
-        peer_of(attempt.connection),
-        response.headers.items,
-        response,
-    )
+_NO_TIMEOUTS: Mapping[str, float] = {}
 
 
 def _timeouts(timeout: Any) -> Mapping[str, float]:
     """Return the limits of a number, a pair, or an object of urllib3."""
     if timeout is None:
-        return {}
+        return _NO_TIMEOUTS
     if isinstance(timeout, (int, float)):
         return {semconv.TIMEOUT_CONNECT: timeout, semconv.TIMEOUT_READ: timeout}
     limits: dict[str, Any]
