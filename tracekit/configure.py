@@ -32,6 +32,7 @@ from tracekit.settings import Setting, Settings, names_in
 
 __all__ = [
     "TracerProvider",
+    "check",
     "configure",
     "current_provider",
     "flush",
@@ -275,6 +276,17 @@ def _detected(name: str, source: str) -> PlainResource:
     except Exception:
         _logger.warning("resource detector %r failed", name, exc_info=True)
         return PlainResource()
+
+
+def check(found: Settings) -> None:
+    """Find out whether the names in settings can be used, and change nothing.
+
+    Raises:
+        ConfigurationError: What ``configure()`` would raise.
+    """
+    _sampler(found)
+    _id_generator(found)
+    _propagator(found)
 
 
 def _sampler(found: Settings) -> Sampler:

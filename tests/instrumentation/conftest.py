@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -57,6 +58,15 @@ def spans() -> Iterator[Spans]:
     spans = Spans()
     yield spans
     spans.provider.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def no_global_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the global provider that an earlier test may have left: the API sets it only once.
+
+    FastAPI traces by itself as soon as there is one, and log records tell its service.
+    """
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
 
 
 Instrument = Callable[..., LibraryInstrumentor]

@@ -98,7 +98,7 @@ def _refuse_what_cannot_work(exporters: Sequence[str], sampler: str | None) -> N
         ConfigurationError: With the option's name where the value came from one.
     """
     from tracekit import discovery, settings
-    from tracekit.configure import TracerProvider
+    from tracekit.configure import check
 
     found = settings.load({})
     if setting := found.get("exporters"):
@@ -107,7 +107,7 @@ def _refuse_what_cannot_work(exporters: Sequence[str], sampler: str | None) -> N
             if name.strip() not in ("", "none"):
                 discovery.find("exporter", name.strip(), source)
     try:
-        TracerProvider(shutdown_on_exit=False)
+        check(found)
     except UnknownNameError as error:
         if error.kind != "sampler" or not sampler:
             raise
