@@ -42,7 +42,6 @@ from tracekit.instrumentation._http_client_attributes import (
     response_attributes,
 )
 from tracekit.instrumentation._patch import quiet, report
-from tracekit.semconv import HTTP_REQUEST_METHOD
 
 __all__ = [
     "Attempt",
@@ -195,7 +194,7 @@ class Attempt:
             if method not in settings.known_methods:
                 method, original = settings.method(method)
             attributes = {
-                HTTP_REQUEST_METHOD: method,
+                semconv.HTTP_REQUEST_METHOD: method,
                 **self.destination.attributes,
                 **self.timeouts,
             }
