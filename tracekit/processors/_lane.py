@@ -15,7 +15,7 @@ from opentelemetry import context as context_api
 from tracekit._ledger import tell_exported
 from tracekit.interfaces import ReadableSpan, SpanExporter
 
-__all__ = ["Lane", "call_export", "in_empty_context", "suppressed_context"]
+__all__ = ["Lane", "call_export", "in_empty_context", "load_context_binding", "suppressed_context"]
 
 _logger = logging.getLogger("tracekit")
 
@@ -40,19 +40,25 @@ def suppressed_context() -> context_api.Context:
     return context_api.set_value("suppress_instrumentation", True, context)
 
 
+def load_context_binding() -> None:
+    """Import what ``in_empty_context`` uses, in the thread that sets tracing up.
+
+    It imports asyncio. Left to the thread that ends the first span, that import could be under
+    way while another thread forks, and the child would wait for its lock for ever; and an
+    interpreter that already exits lets no thread import it.
+    """
+    import contextvars_extras.context_management  # noqa: F401
+
+
 def in_empty_context(work: Callable[..., None]) -> Callable[..., None]:
     """Return a thread's work such that none of the program's context variables is set in it.
 
     A thread starts in whoever's context ended the first span, where threads inherit one
     (Python 3.14, or a library that makes them): the request's variables would live, and be
-    seen by exporters, as long as the process. The library imports asyncio, so it is loaded
-    here, when the first thread is made, and not in the thread: an interpreter that already
-    exits lets no thread import it.
+    seen by exporters, as long as the process.
     """
-    try:
-        from contextvars_extras.context_management import bind_to_empty_context
-    except (ImportError, RuntimeError):  # the interpreter exits
-        return work
+    from contextvars_extras.context_management import bind_to_empty_context
+
     bound: Callable[..., None] = bind_to_empty_context(work)
     return bound
 

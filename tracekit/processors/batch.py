@@ -35,7 +35,7 @@ from tracekit import _fork
 from tracekit._ledger import Counter
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import ReadableSpan, SpanExporter, SpanProcessor
-from tracekit.processors._lane import Lane, in_empty_context
+from tracekit.processors._lane import Lane, in_empty_context, load_context_binding
 
 __all__ = ["BatchSpanProcessor"]
 
@@ -79,6 +79,7 @@ class BatchSpanProcessor(SpanProcessor):
         max_export_batch_size: int | None = None,
         export_timeout_millis: float | None = None,
     ) -> None:
+        load_context_binding()
         several = isinstance(span_exporter, (list, tuple))
         exporters: list[Any] = list(span_exporter) if several else [span_exporter]  # type: ignore[arg-type]
         self._limit = limit = _count("MAX_QUEUE_SIZE", max_queue_size, UNBOUNDED_QUEUE_SIZE)
