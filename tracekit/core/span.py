@@ -12,7 +12,7 @@ anchor that turns monotonic readings into wall-clock times. A child copies one r
 The parent is kept as its id, never as an object: a chain of spans would otherwise keep all
 its ancestors in memory.
 
-State that most spans never have (events, links, status, options of the scope) is not in a
+State that most spans never have (events, links, status, dropped counts) is not in a
 slot: it lives in the instance dictionary, above a default on the class, and costs nothing
 until it is written.
 
