@@ -60,7 +60,6 @@ def test_configured_twice_a_span_is_exported_once():
     assert before.get_finished_spans() == ()
 
 
-@pytest.mark.xfail(strict=True, reason="the replaced processor shuts its exporters down")
 def test_an_exporter_that_stays_over_a_reconfiguration_goes_on_working():
     exporter = InMemorySpanExporter()
     tracekit.configure(exporters=[exporter])

@@ -145,6 +145,7 @@ class TracerProvider(trace_api.TracerProvider):
             self._set_processors(leaving.processors if processors is None else processors)
         if processors is not None:
             gone = [part for part in leaving.processors if part not in processors]
+            _spare_exporters(gone, processors)
             Chain(gone, self._counts).shutdown(self._exit_timeout_s)
 
     def _set_processors(self, processors: Sequence[Any]) -> None:
@@ -218,6 +219,14 @@ class TracerProvider(trace_api.TracerProvider):
 
     def _inherited(self, span: ReadableSpan) -> None:
         self._counts.inherited_by_fork.add()
+
+
+def _spare_exporters(gone: Sequence[Any], staying: Sequence[Any]) -> None:
+    """Keep an exporter at work that a processor takes over from one that goes."""
+    kept = [exporter for part in staying for exporter in getattr(part, "exporters", ())]
+    for part in gone:
+        if kept and hasattr(part, "spare"):
+            part.spare(kept)
 
 
 class _Nothing:

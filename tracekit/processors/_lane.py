@@ -129,6 +129,7 @@ class Lane:
         self.exporter = exporter
         self._limit = limit
         self._timeout_s = timeout_s
+        self.owns_exporter = True
         self.begin(progress)
 
     def begin(self, progress: threading.Condition) -> None:
@@ -296,7 +297,7 @@ class Lane:
         return left > 0 and self._ask("force_flush", left, int(left * 1000)) is not False
 
     def close(self, deadline: float) -> None:
-        """Count what is still queued as dropped, and shut the exporter down."""
+        """Count what is still queued as dropped, and shut the exporter down if it is ours."""
         with self._progress:
             while self._accepted > self._finished and time.monotonic() < deadline:
                 self._progress.wait(min(IDLE_S, max(0.0, deadline - time.monotonic())))
@@ -304,7 +305,8 @@ class Lane:
                 self._leave_behind(self._under_way[1], "exit")
         self._tell()
         self._drop_queued()
-        self._ask("shutdown", max(0.2, deadline - time.monotonic()))
+        if self.owns_exporter:
+            self._ask("shutdown", max(0.2, deadline - time.monotonic()))
         self._thread = None
         self._queue.put((0, (), 0))  # wakes the thread, which finds that it may go
 

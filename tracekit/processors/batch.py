@@ -273,6 +273,12 @@ class BatchSpanProcessor(SpanProcessor):
     def _is_settled(self, target: int) -> bool:
         return all(lane.settled >= target for lane in self._lanes)
 
+    def spare(self, exporters: Sequence[SpanExporter]) -> None:
+        """Leave these running at shutdown: another processor goes on with them."""
+        for lane in self._lanes:
+            if any(lane.exporter is part for part in exporters):
+                lane.owns_exporter = False
+
     def shutdown(self, timeout_millis: int = 5_000) -> None:
         """Export what is queued, within the time, and stop; the rest is counted as dropped."""
         with self._handing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry import context as context_api
@@ -29,6 +30,7 @@ class SimpleSpanProcessor(SpanProcessor):
     def __init__(self, span_exporter: SpanExporter) -> None:
         self.span_exporter = span_exporter
         self._is_shut_down = False
+        self._owns_exporter = True
         self.after_fork_in_child()
         _fork.on_fork_in_child(self)
 
@@ -87,7 +89,13 @@ class SimpleSpanProcessor(SpanProcessor):
             try:
                 self.force_flush(timeout_millis)
             finally:
-                self.span_exporter.shutdown()
+                if self._owns_exporter:
+                    self.span_exporter.shutdown()
+
+    def spare(self, exporters: Sequence[SpanExporter]) -> None:
+        """Leave the exporter running at shutdown if another processor goes on with it."""
+        if any(self.span_exporter is part for part in exporters):
+            self._owns_exporter = False
 
     def received(self) -> int:
         return self._received
