@@ -107,6 +107,11 @@ def flask_request(effort: Effort) -> Figures:
     return _added("flask", effort)
 
 
+@row("http.django", "added to a request: Django, WSGI in process", must=0.25, aim=0.12)
+def django_request(effort: Effort) -> Figures:
+    return _added("django", effort)
+
+
 @row("http.fastapi", "added to a request: FastAPI, ASGI in process", must=0.25, aim=0.12)
 def fastapi_request(effort: Effort) -> Figures:
     return _added("fastapi", effort)

@@ -1,6 +1,6 @@
 """One process that serves or sends requests when told to on its input.
 
-``python -m benchmarks.http_worker flask|fastapi|requests|httpx bare|opentelemetry|tracekit PORT``
+``python -m benchmarks.http_worker SUBJECT bare|opentelemetry|tracekit PORT``
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def _flask(_port: int) -> _Requests:
         return str(item)
 
     environ = EnvironBuilder("/items/7", base_url="http://shop.example/").get_environ()
+    return _wsgi_requests(app, environ)
 
+
+def _wsgi_requests(app: Any, environ: dict[str, Any]) -> _Requests:
     def serve(count: int) -> None:
         for _ in range(count):
             answer: Any = app({**environ, "wsgi.input": io.BytesIO()}, _start_response)
@@ -38,6 +41,38 @@ def _flask(_port: int) -> _Requests:
             answer.close()
 
     return serve
+
+
+def _django(_port: int) -> _Requests:
+    import types
+
+    import django
+    from django.conf import settings
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.http import HttpResponse
+    from django.test.client import RequestFactory
+    from django.urls import path
+
+    def show(_request: Any, item: int) -> Any:
+        return HttpResponse(str(item))
+
+    urls: Any = types.ModuleType("urls")
+    urls.urlpatterns = [path("items/<int:item>", show)]
+    settings.ROOT_URLCONF = urls
+    django.setup(set_prefix=False)
+    environ = RequestFactory().get("/items/7", headers={"host": "shop.example"}).environ
+    return _wsgi_requests(WSGIHandler(), environ)
+
+
+def _configure_django() -> None:
+    """Set what OpenTelemetry's instrumentation reads and changes, so before it is put on."""
+    from django.conf import settings
+
+    settings.configure(
+        ALLOWED_HOSTS=["*"],
+        LOGGING_CONFIG=None,
+        MIDDLEWARE=["django.middleware.common.CommonMiddleware"],
+    )
 
 
 def _start_response(*_answer: Any) -> Any:
@@ -115,13 +150,25 @@ def _httpx(port: int) -> _Requests:
     return send
 
 
-SUBJECTS = {"flask": _flask, "fastapi": _fastapi, "requests": _requests, "httpx": _httpx}
+SUBJECTS = {
+    "django": _django,
+    "flask": _flask,
+    "fastapi": _fastapi,
+    "requests": _requests,
+    "httpx": _httpx,
+}
+BEFORE = {"django": _configure_django}
 CONTRIB = {
+    "django": "DjangoInstrumentor",
     "flask": "FlaskInstrumentor",
     "fastapi": "FastAPIInstrumentor",
     "requests": "RequestsInstrumentor",
     "httpx": "HTTPXClientInstrumentor",
 }
+
+
+def _bare_start() -> None:
+    """Have nothing to prepare."""
 
 
 def _bare(_subject: str) -> tuple[Callable[[], object], Callable[[], int]]:
@@ -158,6 +205,7 @@ TRACING = {"bare": _bare, "opentelemetry": _opentelemetry, "tracekit": _tracekit
 
 def main(subject: str, side: str, port: int) -> None:
     """Answer each number on the input with what that many requests cost."""
+    BEFORE.get(subject, _bare_start)()
     settle, received = TRACING[side](subject)
     do = SUBJECTS[subject](port)
     for line in sys.stdin:

@@ -35,9 +35,11 @@ class UnknownNameError(ConfigurationError):
         self.kind, self.name, self.known = kind, name, sorted(known)
         import difflib  # only an error needs it
 
-        near = difflib.get_close_matches(name, self.known, n=1)
+        # `aiohttp` is two: aiohttp_client and aiohttp_server.
+        near = [other for other in self.known if other.startswith(f"{name}_")]
+        near = near or difflib.get_close_matches(name, self.known, n=1)
         where = f" (from {source})" if source else ""
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         super().__init__(
             f"unknown {kind} {name!r}{where}.{hint} Known names: {', '.join(self.known)}."
         )

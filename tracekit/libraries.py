@@ -82,8 +82,8 @@ def uninstrument(*names: str) -> None:
     if not names and "tracekit.contrib" in sys.modules:
         sys.modules["tracekit.contrib"].unload()
     for name in names or tuple(_instrumentors):
-        if name in _instrumentors:
-            _instrumentors[name].uninstrument()
+        if name.replace("-", "_") in _instrumentors:
+            _instrumentor(name).uninstrument()
 
 
 def instrumentations() -> list[Instrumentor]:
@@ -92,6 +92,7 @@ def instrumentations() -> list[Instrumentor]:
 
 
 def _instrumentor(name: str) -> Instrumentor:
+    name = name.replace("-", "_")  # entry points of OpenTelemetry's have dashes
     if name not in _instrumentors:
         made: Instrumentor = discovery.find("instrumentation", name)()
         _instrumentors[name] = made

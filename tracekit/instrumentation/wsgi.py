@@ -66,10 +66,20 @@ class _EnvironGetter(Getter[Environ]):
 
 
 class WsgiServer:
-    """Trace the requests of WSGI applications."""
+    """Trace the requests of WSGI applications.
 
-    def __init__(self, tracer: Tracer, settings: ServerSettings) -> None:
+    Args:
+        is_whole: Tells a body that is in memory, and closed once it is sent, from a stream.
+    """
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        settings: ServerSettings,
+        is_whole: Callable[[Any], bool] | None = None,
+    ) -> None:
         self._server = HttpServer(tracer, settings, _EnvironGetter())
+        self._is_whole = is_whole
 
     def run(self, app: WsgiApp, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Call `app`, and return its body so that the span ends when the body does."""
@@ -90,6 +100,8 @@ class WsgiServer:
             raise
         finally:
             request.detach(tokens)
+        if self._is_whole is not None and self._is_whole(body):
+            return _WholeBody(body, request)
         return _until_its_end(body, request, environ)
 
 
@@ -326,6 +338,37 @@ class _SizedBody(_Body):
 
     def __len__(self) -> int:
         return len(self._body)  # type: ignore[arg-type]
+
+
+class _WholeBody:
+    """A body that is in memory already: iterated as it is, it ends the span when it is closed."""
+
+    __slots__ = ("__weakref__", "_body", "_request")
+
+    def __init__(self, body: Iterable[bytes], request: ServerRequest) -> None:
+        self._body = body
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        request = self._request
+        token = attach(request.context)
+        try:
+            self._body.close()  # type: ignore[attr-defined]
+        except BaseException as exception:
+            request.fail(exception)
+            raise
+        finally:
+            detach(token)
+            request.end()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._body, name)
+
+    def __del__(self) -> None:
+        self._request.end()
 
 
 class WsgiInstrumentor(LibraryInstrumentor):
