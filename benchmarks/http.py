@@ -117,6 +117,11 @@ def fastapi_request(effort: Effort) -> Figures:
     return _added("fastapi", effort)
 
 
+@row("http.starlette", "added to a request: Starlette, ASGI in process", must=0.25, aim=0.12)
+def starlette_request(effort: Effort) -> Figures:
+    return _added("starlette", effort)
+
+
 @row("http.requests", "added to a call: requests.get, loopback", must=0.25, aim=0.12)
 def requests_call(effort: Effort) -> Figures:
     return _added_on_loopback("requests", effort)
@@ -125,3 +130,8 @@ def requests_call(effort: Effort) -> Figures:
 @row("http.httpx", "added to a call: httpx.Client.get, loopback", must=0.25, aim=0.12)
 def httpx_call(effort: Effort) -> Figures:
     return _added_on_loopback("httpx", effort)
+
+
+@row("http.aiohttp_client", "added to a call: aiohttp session.get, loopback", must=0.25, aim=0.12)
+def aiohttp_call(effort: Effort) -> Figures:
+    return _added_on_loopback("aiohttp_client", effort)

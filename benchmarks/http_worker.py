@@ -150,18 +150,49 @@ def _httpx(port: int) -> _Requests:
     return send
 
 
+def _aiohttp_client(port: int) -> _Requests:
+    import aiohttp
+
+    url, loop = f"http://127.0.0.1:{port}/items/7", asyncio.new_event_loop()
+
+    async def fetch(count: int) -> None:
+        async with aiohttp.ClientSession() as session:
+            for _ in range(count):
+                async with session.get(url) as response:
+                    await response.read()
+
+    return lambda count: loop.run_until_complete(fetch(count))
+
+
+def _starlette(_port: int) -> _Requests:
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    async def show(request: Any) -> Any:
+        return PlainTextResponse(request.path_params["item"])
+
+    app = Starlette(routes=[Route("/items/{item}", show)])
+    loop = asyncio.new_event_loop()
+    return lambda count: loop.run_until_complete(_call(app, count))
+
+
 SUBJECTS = {
+    "aiohttp_client": _aiohttp_client,
     "django": _django,
     "flask": _flask,
     "fastapi": _fastapi,
+    "starlette": _starlette,
     "requests": _requests,
     "httpx": _httpx,
 }
 BEFORE = {"django": _configure_django}
 CONTRIB = {
+    "aiohttp_client": "AioHttpClientInstrumentor",
     "django": "DjangoInstrumentor",
     "flask": "FlaskInstrumentor",
     "fastapi": "FastAPIInstrumentor",
+    "starlette": "StarletteInstrumentor",
     "requests": "RequestsInstrumentor",
     "httpx": "HTTPXClientInstrumentor",
 }

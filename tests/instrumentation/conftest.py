@@ -142,7 +142,7 @@ class _Answers(BaseHTTPRequestHandler):
         self._send(200, b"ok")
 
     def answer_status(self, status: str) -> None:
-        self._send(int(status), b"no")
+        self._send(int(status), b"" if status == "204" else b"no")
 
     def answer_redirect(self, times: str) -> None:
         left = int(times or 1) - 1
