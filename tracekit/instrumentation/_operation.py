@@ -20,10 +20,10 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from tracekit import semconv
 from tracekit._otel_context import SPAN_KEY, attach, current_context, detach
 from tracekit.instrumentation._carry import is_suppressed
-from tracekit.instrumentation._http import is_cancellation, message_of, record_failure
+from tracekit.instrumentation._http import is_cancellation, record_failure
 from tracekit.instrumentation._patch import report
 
-__all__ = ["Operation", "begin", "begin_work", "under_way"]
+__all__ = ["Operation", "begin", "begin_work", "is_within", "under_way"]
 
 StartSpan = Callable[..., Span]
 
@@ -40,12 +40,15 @@ class Operation:
 
     __slots__ = ("_ended", "_token", "context", "span", "system")
 
-    def __init__(self, span: Span, system: str, parent: Context) -> None:
+    def __init__(self, span: Span, system: str, parent: Context, current: bool = True) -> None:
+        """Stand for a call whose span has started; not `current` where nothing would know."""
         self.span = span
         self.system = system
         self._ended = False
-        self.context = context = Context({**parent, SPAN_KEY: span, _KEY: self})
-        self._token = attach(context)
+        self.context = parent
+        self._token: Any = None
+        if current:
+            self.enter(Context({**parent, SPAN_KEY: span, _KEY: self}))
 
     def leave(self) -> None:
         """Make current what was before; safe to call twice."""
@@ -56,6 +59,12 @@ class Operation:
                 detach(token)
             except (ValueError, RuntimeError):
                 pass
+
+    def enter(self, context: Context) -> None:
+        """Make current what was made of this operation's context, in its place."""
+        self.leave()
+        self.context = context
+        self._token = attach(context)
 
     def succeed(self, attributes: Mapping[str, Any] | None = None) -> None:
         """End the span, which adds `attributes`; safe to call twice."""
@@ -149,6 +158,12 @@ def under_way(system: str) -> Operation | None:
     """Return the operation of `system` that this code runs inside of."""
     outer = current_context().get(_KEY)
     return outer if isinstance(outer, Operation) and _is_inside(outer, system) else None
+
+
+def is_within(context: Context, system: str) -> bool:
+    """Tell whether code that runs in `context` is inside of an operation of `system`."""
+    outer = context.get(_KEY)
+    return outer is not None and _is_inside(outer, system)
 
 
 def _is_inside(outer: Any, system: str) -> bool:
