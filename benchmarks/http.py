@@ -54,22 +54,24 @@ class _Worker:
 
 
 @contextmanager
-def _workers(subject: str, port: int) -> Iterator[list[_Worker]]:
+def _workers(subject: str, port: int, module: str) -> Iterator[list[_Worker]]:
     with ExitStack() as stack:
         workers = []
         for side in SIDES:
-            worker = _Worker("benchmarks.http_worker", subject, side, str(port))
+            worker = _Worker(module, subject, side, str(port))
             stack.callback(worker.stop)
             workers.append(worker)
         yield workers
 
 
-def _added(subject: str, effort: Effort, port: int = 0) -> Figures:
+def _added(
+    subject: str, effort: Effort, port: int = 0, module: str = "benchmarks.http_worker"
+) -> Figures:
     rounds: list[list[float]] = []
     spans: list[float] = []
     # One process differs from the next, doing the same, by nearly as much as tracing adds.
     for _ in range(effort.generations):
-        with _workers(subject, port) as workers:
+        with _workers(subject, port, module) as workers:
             spans = [worker.ask(effort.items(REQUESTS))["spans"] for worker in workers]
             rounds += _rounds(workers, effort)
     return _figures(rounds, spans)

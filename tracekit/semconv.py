@@ -21,7 +21,7 @@ def link(attribute: str) -> str:
     Header attributes end in the header's name; the registry has one entry for all of them.
     """
     name = attribute
-    for prefix in (HTTP_REQUEST_HEADER, HTTP_RESPONSE_HEADER):
+    for prefix in (HTTP_REQUEST_HEADER, HTTP_RESPONSE_HEADER, DB_QUERY_PARAMETER):
         if attribute.startswith(prefix):
             name = prefix.rstrip(".")
     page = name.partition(".")[0].replace("_", "-")
@@ -80,6 +80,17 @@ EXCEPTION_MESSAGE: Final = "exception.message"
 EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
 EXCEPTION_ESCAPED: Final = "exception.escaped"  # deprecated, written on request only
 
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/db/
+DB_SYSTEM_NAME: Final = "db.system.name"
+DB_NAMESPACE: Final = "db.namespace"
+DB_OPERATION_BATCH_SIZE: Final = "db.operation.batch.size"  # never 1
+DB_QUERY_TEXT: Final = "db.query.text"  # parameterised, or with its values replaced
+DB_QUERY_SUMMARY: Final = "db.query.summary"  # at most 255 characters
+DB_QUERY_PARAMETER: Final = "db.query.parameter."  # + name or index from 0; on request only
+DB_RESPONSE_STATUS_CODE: Final = "db.response.status_code"  # SQLSTATE, or the library's number
+DB_RESPONSE_RETURNED_ROWS: Final = "db.response.returned_rows"
+DB_STORED_PROCEDURE_NAME: Final = "db.stored_procedure.name"
+
 # https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
 CODE_FUNCTION_NAME: Final = "code.function.name"
 CODE_FILE_PATH: Final = "code.file.path"
@@ -131,6 +142,9 @@ TIMEOUT_WRITE: Final = "tracekit.timeout.write_s"
 TIMEOUT_POOL: Final = "tracekit.timeout.pool_s"  # the longest wait for a free connection
 TIMEOUT_TOTAL: Final = "tracekit.timeout.total_s"
 POOL_WAIT: Final = "tracekit.pool.wait_s"  # what was waited for a free connection
+QUERY_HASH: Final = "tracekit.db.query.hash"  # of the whole query without its values
+PARAMETERS_HASH: Final = "tracekit.db.parameters.hash"  # keyed anew in each process
+PING: Final = "tracekit.db.ping"  # true: nothing is asked but whether the database is there
 BODY_STARTED_EVENT: Final = "tracekit.body.started"  # response headers are read, body begins
 BODY_ABANDONED_EVENT: Final = "tracekit.body.abandoned"  # closed before its end was read
 REDACTED: Final = "tracekit.redacted"  # keys of attributes whose values were replaced
@@ -152,3 +166,9 @@ OLD_NET_PEER_PORT: Final = "net.peer.port"
 OLD_NET_PEER_IP: Final = "net.peer.ip"
 OLD_NET_HOST_NAME: Final = "net.host.name"
 OLD_NET_HOST_PORT: Final = "net.host.port"
+
+# The same of the database conventions, for database/dup.
+# https://opentelemetry.io/docs/specs/semconv/non-normative/db-migration/
+OLD_DB_SYSTEM: Final = "db.system"
+OLD_DB_NAME: Final = "db.name"
+OLD_DB_STATEMENT: Final = "db.statement"

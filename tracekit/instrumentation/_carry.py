@@ -112,9 +112,10 @@ def is_machinery(runner: object) -> bool:
     return isinstance(module, str) and module.startswith(_MACHINERY)
 
 
-def is_suppressed() -> bool:
-    """Say whether instrumentation is switched off here, by us or by anybody."""
-    context = get_current()
+def is_suppressed(context: Context | None = None) -> bool:
+    """Say whether instrumentation is switched off, by us or by anybody; here, or in `context`."""
+    if context is None:
+        context = get_current()
     return bool(context.get(_SUPPRESS) or context.get(_SUPPRESS_PLAIN))
 
 

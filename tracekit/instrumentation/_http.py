@@ -20,6 +20,7 @@ __all__ = [
     "HeaderCapture",
     "HttpSettings",
     "error_type",
+    "is_cancellation",
     "is_suppressed",
     "message_of",
     "record_failure",
@@ -199,6 +200,15 @@ def error_type(exception: BaseException) -> str:
     return (
         cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     )
+
+
+def is_cancellation(exception: BaseException) -> bool:
+    """Tell control flow from failure: the caller stopped waiting, nothing went wrong.
+
+    asyncio's and trio's cancellation, GeneratorExit, KeyboardInterrupt and SystemExit are no
+    Exception; neither is gevent's Timeout, which is a failure.
+    """
+    return not isinstance(exception, Exception) and type(exception).__name__ != "Timeout"
 
 
 @quiet

@@ -19,6 +19,7 @@ from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._http import (
     HttpSettings,
     error_type,
+    is_cancellation,
     message_of,
     record_failure,
 )
@@ -171,21 +172,12 @@ def old_response_attributes(status: int, version: str) -> dict[str, Any]:
 
 def record_exception(span: Span, url: str, exception: BaseException) -> None:
     """Mark a span as failed, unless the caller stopped waiting on purpose. Never raises."""
-    if _is_cancellation(exception):
+    if is_cancellation(exception):
         return
     if _has_secrets(url):
         _record_redacted(span, exception)
     else:
         record_failure(span, exception)
-
-
-def _is_cancellation(exception: BaseException) -> bool:
-    """Tell control flow from failure: the caller stopped waiting, nothing went wrong.
-
-    asyncio's and trio's cancellation, GeneratorExit, KeyboardInterrupt and SystemExit are no
-    Exception; neither is gevent's Timeout, which is a failure.
-    """
-    return not isinstance(exception, Exception) and type(exception).__name__ != "Timeout"
 
 
 def _has_secrets(url: str) -> bool:

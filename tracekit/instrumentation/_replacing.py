@@ -57,6 +57,19 @@ class Replacement:
         self.function.__wrapped__ = original
         vars(self.function)[_MARK] = self
 
+    @property
+    def owners(self) -> Sequence[object]:
+        return self._self_owners
+
+    @property
+    def holder(self) -> Any:
+        """The class or module whose attribute it is."""
+        return self._self_place[0]
+
+    @property
+    def original(self) -> Any:
+        return self.function.__wrapped__
+
     def restore(self) -> None:
         """Put the original back unless somebody else's wrapper is on top."""
         holder, name, before = self._self_place

@@ -1,0 +1,179 @@
+"""Which line of the program made the call that a client or database span stands for.
+
+A span of a library says what was asked, not who asked: the same query from two places, or twice
+from one, look alike. So the stack is walked outwards past the library, the standard library and
+ourselves, up to the first line that is the program's own.
+
+Cost: some 0.1 µs a frame, since CPython makes a frame object for each that is looked at; a
+database driver is two to four deep. What a file is, and what a line is called, is found out
+once. Whether a file is the program's is kept by the file's name, whose hash text keeps; a code
+object's would be computed from all of its bytes each time.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+from tracekit import semconv
+from tracekit.errors import InvalidValueError
+from tracekit.instrumentation._patch import report
+
+__all__ = ["Caller", "caller_from"]
+
+_NOWHERE: Mapping[str, Any] = {}
+
+# An ORM that loads lazily inside of a template is some sixty deep.
+_DEEPEST = 120
+_MOST_KEPT = 2048
+
+_LIBRARY, _PROGRAM, _EVENT_LOOP = range(3)
+
+_OURS = str(Path(__file__).resolve().parent.parent) + os.sep
+_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_INSTALLED = re.compile(r"[\\/](?:site|dist)-packages[\\/]([^\\/]+?)(?:\.pyc?)?(?:[\\/]|$)")
+# What a person types has such a name; so has generated code (`<frozen runpy>`,
+# `<attrs generated init app.Order>`), which is nobody's line.
+_TYPED = re.compile(r"<(?:stdin|string|console|(?:ipython|python)-input-.*)>")
+# Further out is who runs the loop, not who asked: a task's own caller is not on the stack.
+_LOOP_FILES = re.compile(
+    r"[\\/](?:asyncio[\\/](?:events|base_events|runners)|uvloop[\\/]__init__)\.pyc?$"
+)
+
+
+def caller_from(environ: Mapping[str, str], code_location: bool | None = None) -> Caller | None:
+    """Return what finds callers, or None where they are not to be recorded.
+
+    Args:
+        environ: ``TRACEKIT_CODE_LOCATION`` is ``true`` (the default) or ``false``;
+            ``TRACEKIT_CODE_LOCATION_PACKAGES`` names, with commas, packages that count as the
+            program's own although they are installed beside the libraries.
+        code_location: An option that takes the first variable's place.
+
+    Raises:
+        InvalidValueError: The variable is neither true nor false.
+    """
+    wanted = _wanted(environ) if code_location is None else code_location
+    if not wanted:
+        return None
+    packages = environ.get("TRACEKIT_CODE_LOCATION_PACKAGES", "").split(",")
+    return Caller(name.strip() for name in packages if name.strip())
+
+
+def _wanted(environ: Mapping[str, str]) -> bool:
+    text = environ.get("TRACEKIT_CODE_LOCATION", "").strip() or "true"
+    if text.lower() not in ("true", "false"):
+        raise InvalidValueError("TRACEKIT_CODE_LOCATION", text, "true or false")
+    return text.lower() == "true"
+
+
+class Caller:
+    """Finds the line of the program that is calling, and says it as attributes.
+
+    Concurrency: from any thread; dictionaries are read and written by single operations.
+    """
+
+    __slots__ = ("_packages", "_places", "_verdicts")
+
+    def __init__(self, packages: Iterable[str] = ()) -> None:
+        """Count `packages`, by their import names, as the program's own wherever they are."""
+        self._packages = frozenset(packages)
+        self._verdicts: dict[str, int] = {}
+        # The code is kept beside its id: as long as it is here, nothing else gets that id.
+        self._places: dict[tuple[int, int], tuple[CodeType, Mapping[str, Any]]] = {}
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Return ``code.function.name``, ``code.file.path`` and ``code.line.number``.
+
+        Returns:
+            The attributes of the nearest line that is the program's; the same object each time,
+            not to be changed. Empty where the library was called by none: from a thread or task
+            that it started itself.
+
+        Raises:
+            Nothing.
+
+        Cost: on the path of a client's call; ask only for a span that is recording.
+        Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
+        """
+        # In one function: a call of our own costs as much as a frame of the library's.
+        verdicts = self._verdicts
+        in_greenlet = True
+        try:
+            frame: FrameType | None = sys._getframe(1)
+            for _ in range(_DEEPEST):
+                if frame is None:
+                    frame = _outside_of_greenlet() if in_greenlet else None
+                    if frame is None:
+                        break
+                    in_greenlet = False
+                code = frame.f_code
+                verdict = verdicts.get(code.co_filename)
+                if verdict is None:
+                    verdict = self._judge(code.co_filename)
+                if verdict:
+                    if verdict == _EVENT_LOOP:
+                        break
+                    place = self._places.get((id(code), frame.f_lasti))
+                    return self._keep(frame, code) if place is None else place[1]
+                frame = frame.f_back
+        except Exception:
+            report("the search for a caller")
+        return _NOWHERE
+
+    def _judge(self, file_name: str) -> int:
+        if len(self._verdicts) >= _MOST_KEPT:
+            self._verdicts.clear()
+        verdict = self._verdicts[file_name] = _kind_of(file_name, self._packages)
+        return verdict
+
+    def _keep(self, frame: FrameType, code: CodeType) -> Mapping[str, Any]:
+        if len(self._places) >= _MOST_KEPT:
+            self._places.clear()
+        found = _described(frame, code)
+        self._places[id(code), frame.f_lasti] = (code, found)
+        return found
+
+
+def _kind_of(file_name: str, packages: frozenset[str]) -> int:
+    if _LOOP_FILES.search(file_name):
+        return _EVENT_LOOP
+    installed = _INSTALLED.search(file_name)
+    if installed is not None:
+        return _PROGRAM if installed[1] in packages else _LIBRARY
+    if file_name.startswith("<"):
+        return _PROGRAM if _TYPED.fullmatch(file_name) else _LIBRARY
+    return _LIBRARY if file_name.startswith((_STANDARD_LIBRARY, _OURS)) else _PROGRAM
+
+
+def _described(frame: FrameType, code: CodeType) -> Mapping[str, Any]:
+    # Python 3.10 knows a function by its last name only.
+    name = getattr(code, "co_qualname", code.co_name)
+    module = frame.f_globals.get("__name__")
+    path = code.co_filename
+    found: dict[str, Any] = {
+        semconv.CODE_FUNCTION_NAME: f"{module}.{name}" if isinstance(module, str) else name,
+        semconv.CODE_FILE_PATH: path if path.startswith("<") else os.path.abspath(path),
+    }
+    line = frame.f_lineno
+    if line:
+        found[semconv.CODE_LINE_NUMBER] = line
+    return found
+
+
+def _outside_of_greenlet() -> FrameType | None:
+    """Return where the stack goes on when it ends in a greenlet, as SQLAlchemy's asyncio has it.
+
+    A greenlet's outermost frame leads nowhere; the coroutine that waits for it is in its parent.
+    One step only: the parent of gevent's hub is whoever happens to wait for it.
+    """
+    greenlet: Any = sys.modules.get("greenlet")
+    if greenlet is None:
+        return None
+    parent = greenlet.getcurrent().parent
+    return None if parent is None else parent.gr_frame

@@ -1,0 +1,397 @@
+"""The steps of a database call, the same for every library, sync and async.
+
+1. suppressed, or inside of a database call already? then it is not watched: the highest layer
+   that is watched speaks for those below, so that a query of an ORM is one span
+2. the query is read: its text without values, its summary, which names the span, its hash
+3. the span starts, and is current while the library works
+4. what only a recorded span needs: the program's line that asked, a hash of the values
+5. the span ends with what came of it
+
+An instrumentation says where a library keeps host, port and database (:class:`Target`) and how
+its exceptions tell what the database answered.
+https://opentelemetry.io/docs/specs/semconv/db/database-spans/
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, Tracer, format_span_id, format_trace_id
+
+from tracekit import semconv
+from tracekit._otel_context import SPAN_KEY, current_context
+from tracekit.errors import InvalidValueError
+from tracekit.instrumentation import _operation
+from tracekit.instrumentation._caller import Caller, caller_from
+from tracekit.instrumentation._carry import is_suppressed
+from tracekit.instrumentation._db_parameters import hash_of, values_of
+from tracekit.instrumentation._http import truncated
+from tracekit.instrumentation._operation import Operation
+from tracekit.instrumentation._patch import quiet, report
+from tracekit.instrumentation._sql import LONGEST_READ, reader, remembering
+
+__all__ = [
+    "DatabaseSettings",
+    "DatabaseSteps",
+    "Target",
+    "add_pool_wait",
+    "is_inside",
+    "text_of",
+    "unwatched",
+]
+
+_LAYER = "database"
+"""What :mod:`_operation` knows all of these by, whatever database it is."""
+_LONGEST_NAME = 255
+_PINGS = frozenset(("", "select 1", "select 1 from dual", "values 1"))
+_DEFAULT_PORTS = {
+    "postgresql": 5432,
+    "mysql": 3306,
+    "mariadb": 3306,
+    "microsoft.sql_server": 1433,
+    "oracle.db": 1521,
+}
+_TEXTS = ("safe", "sanitized", "none")
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """What was configured for one database library, read once when it is instrumented."""
+
+    query_text: str = "safe"
+    captures_parameters: bool = False
+    captures_rows: bool = False
+    writes_comments: bool = False
+    records_pings: bool = False
+    writes_old_names: bool = False
+    caller: Caller | None = None
+
+    @classmethod
+    def read(
+        cls,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        query_text: str | None = None,
+        capture_parameters: bool | None = None,
+        capture_rows: bool | None = None,
+        sql_comments: bool | None = None,
+        pings: bool | None = None,
+        code_location: bool | None = None,
+    ) -> DatabaseSettings:
+        """Read the environment, overridden by options.
+
+        Args:
+            query_text: ``safe`` (as it is when values travel beside it, otherwise without them),
+                ``sanitized`` (always without) or ``none``; ``TRACEKIT_DB_QUERY_TEXT``.
+            capture_parameters: Record the values; ``TRACEKIT_DB_CAPTURE_PARAMETERS``.
+            capture_rows: Record how many rows came; ``TRACEKIT_DB_CAPTURE_ROWS``.
+            sql_comments: Append ``traceparent`` to queries; ``TRACEKIT_DB_SQL_COMMENTS``.
+            pings: Record what a pool asks of its connections; ``TRACEKIT_DB_PINGS``.
+            code_location: Record the program's line; ``TRACEKIT_CODE_LOCATION``.
+
+        Raises:
+            InvalidValueError: a value that there is not.
+            TypeError: an option that there is not.
+        """
+        text = query_text or environ.get("TRACEKIT_DB_QUERY_TEXT") or "safe"
+        if text not in _TEXTS:
+            raise InvalidValueError("TRACEKIT_DB_QUERY_TEXT", text, "safe, sanitized or none")
+        opted = (environ.get("OTEL_SEMCONV_STABILITY_OPT_IN") or "").split(",")
+        return cls(
+            text,
+            _flag(capture_parameters, environ, "TRACEKIT_DB_CAPTURE_PARAMETERS"),
+            _flag(capture_rows, environ, "TRACEKIT_DB_CAPTURE_ROWS"),
+            _flag(sql_comments, environ, "TRACEKIT_DB_SQL_COMMENTS"),
+            _flag(pings, environ, "TRACEKIT_DB_PINGS"),
+            "database/dup" in [name.strip() for name in opted],
+            caller_from(environ, code_location),
+        )
+
+
+def _flag(given: bool | None, environ: Mapping[str, str], name: str) -> bool:
+    if given is not None:
+        return given
+    text = (environ.get(name) or "false").strip().lower()
+    if text not in ("true", "false"):
+        raise InvalidValueError(name, text, "true or false")
+    return text == "true"
+
+
+class _Said(NamedTuple):
+    """What the span of one query says, wherever it is sent."""
+
+    name: str
+    attributes: Mapping[str, Any]
+
+
+class Target:
+    """One database at one place: what every span of a call to it says."""
+
+    __slots__ = ("attributes", "kind", "literal", "name", "parameterised")
+
+    def __init__(
+        self,
+        name: str,
+        attributes: Mapping[str, Any],
+        kind: SpanKind,
+        literal: Callable[[str], _Said],
+        parameterised: Callable[[str], _Said],
+    ) -> None:
+        self.name = name
+        self.attributes = attributes
+        self.kind = kind
+        self.literal = literal
+        self.parameterised = parameterised
+
+
+class DatabaseSteps:
+    """What the calls of one instrumented library have in common.
+
+    Concurrency: from any thread.
+    """
+
+    def __init__(self, tracer: Tracer, settings: DatabaseSettings, *, nests: bool = True) -> None:
+        """Prepare for one library.
+
+        Args:
+            nests: Whether the library may call what is watched too, inside of a call; a driver in
+                C does not, and is spared a context of its own for each query.
+        """
+        self.settings = settings
+        self._nests = nests
+        self._caller = settings.caller
+        self._captures_parameters = settings.captures_parameters
+        self._start_span = tracer.start_span
+        self._readers: dict[str, tuple[Callable[[str], _Said], Callable[[str], _Said]]] = {}
+        self.target = functools.lru_cache(maxsize=256)(self._target)
+        """Return where calls go: `system`, `namespace`, `host`, `port`, and whether it is the
+        memory of this process; one lookup for what was seen before."""
+
+    def _target(
+        self,
+        system: str,
+        namespace: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        in_memory: bool = False,
+    ) -> Target:
+        attributes: dict[str, Any] = {semconv.DB_SYSTEM_NAME: system}
+        if namespace:
+            attributes[semconv.DB_NAMESPACE] = namespace = truncated(namespace, _LONGEST_NAME)
+        if host:
+            attributes[semconv.SERVER_ADDRESS] = host = truncated(host, _LONGEST_NAME)
+            if port and port != _DEFAULT_PORTS.get(system) and not host.startswith(("/", "@")):
+                attributes[semconv.SERVER_PORT] = port
+        if self.settings.writes_old_names:
+            attributes |= _old_names(attributes, port)
+        name = namespace or (f"{host}:{port}" if host and port else host) or system
+        kind = SpanKind.INTERNAL if in_memory else SpanKind.CLIENT
+        if system not in self._readers:
+            self._readers[system] = self._reader(system, False), self._reader(system, True)
+        return Target(name, attributes, kind, *self._readers[system])
+
+    def _reader(self, system: str, parameterised: bool) -> Callable[[str], _Said]:
+        keeps = parameterised and self.settings.query_text == "safe"
+        read = reader(system, parameterised=keeps)
+
+        def said(query: str) -> _Said:
+            text, summary, digest = read(query)
+            attributes: dict[str, Any] = {semconv.QUERY_HASH: digest}
+            if summary:
+                attributes[semconv.DB_QUERY_SUMMARY] = summary
+            if self.settings.query_text != "none":
+                attributes[semconv.DB_QUERY_TEXT] = text
+                if self.settings.writes_old_names:
+                    attributes[semconv.OLD_DB_STATEMENT] = text
+            if query.strip(" ;\n").lower() in _PINGS:
+                attributes[semconv.PING] = True
+            return _Said(summary, attributes)
+
+        return remembering(said)
+
+    def begin(
+        self, target: Target, query: str, parameters: Any = None, batch_size: int = 1
+    ) -> Operation | None:
+        """Start the span of a query; None when it is not to be watched. Never raises.
+
+        Args:
+            parameters: The values that travel beside it, or those of a batch.
+            batch_size: How often it is asked, with other values each time; -1 when unknown.
+        """
+        try:
+            parent = current_context()
+            if parent and _is_spoken_for(parent):
+                return None
+            said = (target.parameterised if parameters else target.literal)(query)
+            attributes = {**target.attributes, **said.attributes}
+            if batch_size == 1:
+                return self._begin(parent, said.name or target.name, attributes, target, parameters)
+            if batch_size >= 0:
+                attributes[semconv.DB_OPERATION_BATCH_SIZE] = batch_size
+            return self._begin(parent, said.name or target.name, attributes, target, None)
+        except Exception:
+            report("the beginning of a database span")
+            return None
+
+    def begin_procedure(self, target: Target, name: str, parameters: Any) -> Operation | None:
+        """Start the span of a stored procedure that is called by a function for it."""
+        try:
+            parent = current_context()
+            if parent and _is_spoken_for(parent):
+                return None
+            name = truncated(name, _LONGEST_NAME - 5)
+            attributes = {
+                **target.attributes,
+                semconv.DB_STORED_PROCEDURE_NAME: name,
+                semconv.DB_QUERY_SUMMARY: f"CALL {name}",
+            }
+            return self._begin(parent, f"CALL {name}", attributes, target, parameters)
+        except Exception:
+            report("the beginning of a database span")
+            return None
+
+    def _begin(
+        self,
+        parent: Context,
+        name: str,
+        attributes: dict[str, Any],
+        target: Target,
+        parameters: Any,
+    ) -> Operation:
+        outer: Any = parent.get(SPAN_KEY)
+        # Below a span that is recorded so is this one, as a rule; of a root it is hoped. Writing
+        # attributes afterwards costs a microsecond more than handing them over at the start.
+        is_known: bool = outer is None or outer.is_recording()
+        if is_known:
+            self._add_details(attributes, parameters)
+        span = self._start_span(name, parent, target.kind, attributes)
+        operation = Operation(span, _LAYER, parent, self._nests or _is_contrib_loaded())
+        if not is_known or _pool_wait_ns.get() or _is_contrib_loaded():
+            self._begin_unusual(operation, is_known, parameters)
+        return operation
+
+    @quiet
+    def _begin_unusual(self, operation: Operation, is_known: bool, parameters: Any) -> None:
+        if not is_known and operation.span.is_recording():
+            details: dict[str, Any] = {}
+            self._add_details(details, parameters)
+            operation.span.set_attributes(details)
+        operation.add_pool_wait(_pool_wait_ns.get())
+        _pool_wait_ns.set(0)
+        if _is_contrib_loaded():
+            _silence_contrib(operation)
+
+    def _add_details(self, attributes: dict[str, Any], parameters: Any) -> None:
+        """Add what costs more than looking up, and only a span that is recorded needs."""
+        if self._caller is not None:
+            attributes.update(self._caller.attributes())
+        if parameters:
+            digest = hash_of(parameters)
+            if digest is not None:
+                attributes[semconv.PARAMETERS_HASH] = digest
+            if self._captures_parameters:
+                attributes.update(values_of(parameters))
+
+    def commented(self, operation: Operation, query: Any) -> Any:
+        """Return `query` with the span's ``traceparent`` behind it, where that was asked for.
+
+        https://opentelemetry.io/docs/specs/semconv/db/database-spans/#sql-commenter
+        """
+        if not self.settings.writes_comments:
+            return query
+        context = operation.span.get_span_context()
+        comment = (
+            f"/*traceparent='00-{format_trace_id(context.trace_id)}-"
+            f"{format_span_id(context.span_id)}-{context.trace_flags:02x}'*/"
+        )
+        if isinstance(query, str):
+            return f"{query} {comment}"
+        return query + b" " + comment.encode() if isinstance(query, bytes) else query
+
+
+def is_inside() -> bool:
+    """Tell whether this runs inside of a database call that has a span, or is not to have one."""
+    return _is_spoken_for(current_context())
+
+
+def _is_spoken_for(context: Context) -> bool:
+    # A context that holds the current span alone, as most do, says nothing else.
+    says_more = len(context) > 1 or SPAN_KEY not in context
+    if says_more and (_operation.is_within(context, _LAYER) or is_suppressed(context)):
+        return True
+    return _is_contrib_loaded() and _contrib_speaks()
+
+
+def _old_names(new: Mapping[str, Any], port: int | None) -> dict[str, Any]:
+    """Return the same under the names that conventions had before they were stable."""
+    old = {
+        semconv.OLD_DB_SYSTEM: new[semconv.DB_SYSTEM_NAME],
+        semconv.OLD_DB_NAME: new.get(semconv.DB_NAMESPACE),
+        semconv.OLD_NET_PEER_NAME: new.get(semconv.SERVER_ADDRESS),
+        semconv.OLD_NET_PEER_PORT: port if semconv.SERVER_ADDRESS in new else None,
+    }
+    return {name: value for name, value in old.items() if value is not None}
+
+
+def text_of(query: Any) -> str:
+    """Return a query as text; of a long one in bytes, what would be read."""
+    if isinstance(query, str):
+        return query
+    if isinstance(query, (bytes, bytearray)):
+        return query[:LONGEST_READ].decode("utf-8", "replace")
+    return str(query)
+
+
+# What a pool's user has waited for a connection since the last query in this context.
+_pool_wait_ns: ContextVar[int] = ContextVar("tracekit-db-pool-wait", default=0)
+
+
+def add_pool_wait(duration_ns: int) -> None:
+    """Record a wait for a free connection on the next query, which had to wait for it."""
+    _pool_wait_ns.set(_pool_wait_ns.get() + duration_ns)
+
+
+def unwatched(call: Callable[[], Any]) -> Any:
+    """Run `call`, whose database calls are not the program's, without spans."""
+    context = otel_context.set_value("suppress_instrumentation", True, current_context())
+    token = otel_context.attach(context)
+    try:
+        return call()
+    finally:
+        otel_context.detach(token)
+
+
+# OpenTelemetry's instrumentations of drivers know nothing of spans above them but this one key.
+_SUPPRESS = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+
+
+def _is_contrib_loaded() -> bool:
+    modules = sys.modules
+    return (
+        "opentelemetry.instrumentation.dbapi" in modules
+        or "opentelemetry.instrumentation.asyncpg" in modules
+    )
+
+
+def _silence_contrib(operation: Operation) -> None:
+    """Let OpenTelemetry's instrumentations of what is further down make no spans of their own."""
+    operation.enter(otel_context.set_value(_SUPPRESS, True, operation.context))
+
+
+def _contrib_speaks() -> bool:
+    """Tell whether OpenTelemetry's instrumentation, put on over ours, has a span for this call."""
+    span: Any = trace.get_current_span()
+    scope = getattr(getattr(span, "instrumentation_scope", None), "name", "")
+    attributes = getattr(span, "attributes", None) or {}
+    return scope.startswith("opentelemetry.instrumentation.") and (
+        semconv.OLD_DB_SYSTEM in attributes or semconv.DB_SYSTEM_NAME in attributes
+    )

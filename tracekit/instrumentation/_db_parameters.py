@@ -1,0 +1,132 @@
+"""What is said of the values that travel beside a query: a hash always, themselves on request.
+
+The hash tells that the same query was asked twice with the same values, and nothing else: its key
+is made anew in each process and never leaves it, so that even a value that is easily guessed
+cannot be tried out against it. It is Python's own of text, SipHash, whose purpose this is and
+which costs a third of what a call of hashlib does; what comes first in the text is the key, for
+programs that fix Python's own key by ``PYTHONHASHSEED``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from tracekit import semconv
+from tracekit.instrumentation._http import truncated
+
+__all__ = ["hash_of", "values_of"]
+
+_LONGEST_HASHED = 4096
+_MOST_HASHED = 256
+_LONGEST_VALUE = 1024
+_MOST_VALUES = 128
+
+_KEY = os.urandom(32).hex()
+_TEXTS = frozenset((str, bytes, bytearray, memoryview))
+# What these say of themselves is short, tells all of the value, and runs no code of the program's.
+_SCALARS = frozenset(
+    (
+        *(int, float, bool, type(None), complex, uuid.UUID, decimal.Decimal),
+        *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
+    )
+)
+
+
+def hash_of(parameters: Any) -> str | None:
+    """Return 16 hexadecimal digits that tell the same values again within this process.
+
+    Args:
+        parameters: A tuple, list or mapping, as the program passed it.
+
+    Returns:
+        None for values of a kind that cannot be told apart without running the program's code,
+        for more of them than are worth it, and for none.
+
+    Cost: 0.7 µs for a few; of a long value only the ends and the length are read.
+    """
+    kind = type(parameters)
+    if kind is tuple or kind is list:
+        values: Any = parameters
+    elif kind is dict:
+        values = parameters.values()
+    else:
+        return None
+    if not parameters or len(parameters) > _MOST_HASHED:
+        return None
+    plain = True
+    for value in values:
+        of = type(value)
+        if of not in _SCALARS:
+            if of not in _TEXTS:
+                return None
+            if of is memoryview or len(value) > _LONGEST_HASHED:
+                plain = False
+    shown = repr(parameters) if plain else "".join(_pieces(parameters))
+    return _digest(shown)
+
+
+def _siphash(shown: str) -> str:
+    return f"{hash(_KEY + shown) & 0xFFFFFFFFFFFFFFFF:016x}"
+
+
+def _blake(shown: str) -> str:
+    text = shown.encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=8, key=_KEY.encode()).hexdigest()
+
+
+# A Python may be built with another hash, which is no secret's keeper, or a shorter one.
+_IS_SIPHASH = sys.hash_info.algorithm.startswith("siphash") and sys.hash_info.hash_bits == 64
+_digest = _siphash if _IS_SIPHASH else _blake
+
+
+def _pieces(parameters: Any) -> Iterator[str]:
+    named = parameters.items() if type(parameters) is dict else enumerate(parameters)
+    for name, value in named:
+        yield f"{name}:"
+        if type(value) in _TEXTS:
+            yield f"{_ends(value)!r},"
+        else:
+            yield f"{value!r},"
+
+
+def _ends(value: Any) -> Any:
+    if type(value) is memoryview:
+        value = value.cast("B")
+    half = _LONGEST_HASHED // 2
+    first, last = value[:half], value[half:][-half:]
+    if type(value) is memoryview:
+        first, last = first.tobytes(), last.tobytes()
+    return len(value), first, last
+
+
+def values_of(parameters: Any) -> dict[str, str]:
+    """Return the values themselves as attributes, each bounded; on request only."""
+    if isinstance(parameters, Mapping):
+        named: Any = parameters.items()
+    elif isinstance(parameters, (tuple, list)):
+        named = enumerate(parameters)
+    else:
+        return {}
+    found: dict[str, str] = {}
+    for name, value in named:
+        if len(found) >= _MOST_VALUES:
+            break
+        found[f"{semconv.DB_QUERY_PARAMETER}{name}"] = _shown(value)
+    return found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        text = value[: _LONGEST_VALUE + 1]
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        text = repr(bytes(value[:_LONGEST_VALUE]))
+    else:
+        text = str(value)
+    return truncated(text, _LONGEST_VALUE).encode("utf-8", "replace").decode()

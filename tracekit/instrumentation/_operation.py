@@ -1,0 +1,171 @@
+"""One operation of a library and the span that stands for it.
+
+What a command of a database, a call of another service and a message have in common: the span
+starts with everything a sampler may want to know, is current while the library works, and ends
+with what came of it. An instrumentation calls :func:`begin` before the library's own code, and
+``succeed`` or ``fail`` after it; none of them raises.
+
+Inside of an operation a library may call its own functions that are patched too: a cluster asks
+a node, a pipeline loads its scripts. Those are part of it: :func:`under_way` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+
+from tracekit import semconv
+from tracekit._otel_context import SPAN_KEY, attach, current_context, detach
+from tracekit.instrumentation._carry import is_suppressed
+from tracekit.instrumentation._http import is_cancellation, record_failure
+from tracekit.instrumentation._patch import report
+
+__all__ = ["Operation", "begin", "begin_work", "is_within", "under_way"]
+
+StartSpan = Callable[..., Span]
+
+_KEY = "tracekit-operation"
+# Waits below are the cost of asking, not of waiting.
+_NOTABLE_WAIT_NS = 1_000_000
+
+
+class Operation:
+    """A call that is under way.
+
+    Concurrency: used by the thread or task that makes the call.
+    """
+
+    __slots__ = ("_ended", "_token", "context", "span", "system")
+
+    def __init__(self, span: Span, system: str, parent: Context, current: bool = True) -> None:
+        """Stand for a call whose span has started; not `current` where nothing would know."""
+        self.span = span
+        self.system = system
+        self._ended = False
+        self.context = parent
+        self._token: Any = None
+        if current:
+            self.enter(Context({**parent, SPAN_KEY: span, _KEY: self}))
+
+    def leave(self) -> None:
+        """Make current what was before; safe to call twice."""
+        token, self._token = self._token, None
+        if token is not None:
+            # A coroutine that garbage collection closes does so in another context.
+            try:
+                detach(token)
+            except (ValueError, RuntimeError):
+                pass
+
+    def enter(self, context: Context) -> None:
+        """Make current what was made of this operation's context, in its place."""
+        self.leave()
+        self.context = context
+        self._token = attach(context)
+
+    def succeed(self, attributes: Mapping[str, Any] | None = None) -> None:
+        """End the span, which adds `attributes`; safe to call twice."""
+        self.leave()
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            if attributes:
+                self.span.set_attributes(attributes)
+            self.span.end()
+        except Exception:
+            report("the end of a span")
+
+    def fail(self, exception: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
+        """Record the exception that goes on to the program, and end the span.
+
+        Args:
+            attributes: Written last: an ``error.type`` among them takes the class's place.
+        """
+        if not self._ended and not is_cancellation(exception):
+            record_failure(self.span, exception)
+        self.succeed(attributes)
+
+    def fail_with(self, code: str, message: str, attributes: Mapping[str, Any]) -> None:
+        """End the span of an operation that was answered with an error, and raised none."""
+        try:
+            self.span.set_attribute(semconv.ERROR_TYPE, code)
+            self.span.set_status(Status(StatusCode.ERROR, message))
+        except Exception:
+            report("the record of an error")
+        self.succeed(attributes)
+
+    def add_pool_wait(self, wait_ns: int) -> None:
+        """Record that the operation waited for a connection of a pool that was used up."""
+        if wait_ns >= _NOTABLE_WAIT_NS and not self._ended:
+            try:
+                self.span.set_attribute(semconv.POOL_WAIT, wait_ns / 1e9)
+            except Exception:
+                report("the record of a wait")
+
+
+def begin(
+    start_span: StartSpan,
+    system: str,
+    name: str,
+    attributes: Mapping[str, Any],
+    kind: SpanKind = SpanKind.CLIENT,
+) -> Operation | None:
+    """Start the span of an operation and make it current; None when it is not to be watched.
+
+    Args:
+        system: Whose operation it is; one inside another of the same system has no span.
+    """
+    try:
+        parent = current_context()
+        if parent:
+            if is_suppressed(parent):
+                return None
+            outer = parent.get(_KEY)
+            if outer is not None and _is_inside(outer, system):
+                return None
+        return Operation(start_span(name, parent, kind, attributes), system, parent)
+    except Exception:
+        report("the beginning of a span")
+        return None
+
+
+def begin_work(
+    start_span: StartSpan,
+    name: str,
+    attributes: Mapping[str, Any],
+    kind: SpanKind,
+    parent: Context,
+    links: Sequence[Link] = (),
+) -> Operation | None:
+    """Start the span of what the program itself does: serve a call, work a message off.
+
+    What it calls from there are operations of their own. None when it is not to be watched.
+    """
+    try:
+        if is_suppressed(parent):
+            return None
+        return Operation(start_span(name, parent, kind, attributes, links), "", parent)
+    except Exception:
+        report("the beginning of a span")
+        return None
+
+
+def under_way(system: str) -> Operation | None:
+    """Return the operation of `system` that this code runs inside of."""
+    outer = current_context().get(_KEY)
+    return outer if isinstance(outer, Operation) and _is_inside(outer, system) else None
+
+
+def is_within(context: Context, system: str) -> bool:
+    """Tell whether code that runs in `context` is inside of an operation of `system`."""
+    outer = context.get(_KEY)
+    return outer is not None and _is_inside(outer, system)
+
+
+def _is_inside(outer: Any, system: str) -> bool:
+    # A thread or task that was started meanwhile may have copied the context.
+    return outer.system == system and not outer._ended
