@@ -6,7 +6,7 @@ import re
 from base64 import b64decode
 from collections.abc import Mapping
 
-__all__ = ["Fields", "double_in", "integer_in", "micros"]
+__all__ = ["Fields", "bytes_in", "double_in", "integer_in", "micros"]
 
 _SNAKE = re.compile(r"_([a-z])")
 _HEX = re.compile(r"[0-9a-fA-F]+").fullmatch
@@ -76,6 +76,14 @@ def double_in(value: object) -> float | None:
     try:
         return float(value) if isinstance(value, (int, float, str)) else None
     except (ValueError, OverflowError):
+        return None
+
+
+def bytes_in(value: object) -> bytes | None:
+    """Return the bytes of a text in base64."""
+    try:
+        return b64decode(value) if isinstance(value, str) else None
+    except ValueError:
         return None
 
 

@@ -8,7 +8,6 @@ https://opentelemetry.io/docs/specs/otel/common/mapping-to-non-otlp/
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -20,7 +19,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from tracekit.formats._fields import Fields, double_in, integer_in, micros
+from tracekit.formats._fields import Fields, bytes_in, double_in, integer_in, micros
 from tracekit.formats._format import TraceFormat, Unit, Unreadable
 from tracekit.formats._kept_in_tags import scope_from, status_from
 from tracekit.model import Event, Resource, SpanRecord
@@ -172,15 +171,8 @@ def _value(value: object, kind: str) -> Any:
     if kind in ("bool", "boolean"):
         return value if isinstance(value, bool) else str(value).lower() == "true"
     if kind == "binary":
-        return _bytes(value)
+        return bytes_in(value)
     return value if isinstance(value, (str, bool, int, float)) or value is None else str(value)
-
-
-def _bytes(value: object) -> bytes | None:
-    try:
-        return b64decode(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
 
 
 plugin: type[TraceFormat] = JaegerJsonFormat

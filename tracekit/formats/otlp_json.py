@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
-from tracekit.formats._fields import Fields, double_in, integer_in
+from tracekit.formats._fields import Fields, bytes_in, double_in, integer_in
 from tracekit.formats._format import TraceFormat, Unit, Unreadable
 from tracekit.model import Event, InstrumentationScope, Resource, SpanRecord
 
@@ -213,16 +212,9 @@ def _value(any_value: object, depth: int) -> Any:
     if name == "doubleValue":
         return double_in(value)
     if name == "bytesValue":
-        return _bytes(value)
+        return bytes_in(value)
     expected = {"stringValue": str, "boolValue": bool}.get(name, ())
     return value if isinstance(value, expected) else None
-
-
-def _bytes(value: object) -> bytes | None:
-    try:
-        return b64decode(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
 
 
 plugin: type[TraceFormat] = OtlpJsonFormat
