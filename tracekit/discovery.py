@@ -30,6 +30,7 @@ KINDS = {
     "sampler": Kind("sampler", "tracekit.samplers", "opentelemetry_traces_sampler"),
     "propagator": Kind("propagator", "tracekit.propagators", "opentelemetry_propagator"),
     "instrumentation": Kind("instrumentation", "tracekit.instrumentation", None),
+    "format": Kind("format", "tracekit.formats", None),
     "id generator": Kind("id generator", "", "opentelemetry_id_generator"),
     "resource detector": Kind("resource detector", "", "opentelemetry_resource_detector"),
 }
@@ -77,7 +78,7 @@ def find(kind: str, name: str, source: str = "") -> Any:
         for point in _entry_points(part):
             if point.name == wanted:
                 return _load_entry_point(part, point)
-    if name in PACKAGES:
+    if name in PACKAGES and part.entry_point_group:
         raise NotInstalledError(f"{part.label} {name!r}", PACKAGES[name])
     raise UnknownNameError(part.label, name, names(kind), source)
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = ROOT / "tracekit"
 
 # Folders in which every file without a leading underscore is one plug-in.
-PLUGIN_FOLDERS = ("exporters", "instrumentation", "propagators", "samplers")
+PLUGIN_FOLDERS = ("exporters", "formats", "instrumentation", "propagators", "samplers")
 
 
 @dataclass(frozen=True)

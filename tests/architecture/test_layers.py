@@ -32,6 +32,7 @@ ROWS: dict[str, int] = {
     "ledger_file": 3,
     "interfaces": 2,
     "store": 2,
+    "formats": 2,
     "model": 1,
     "discovery": 1,
     "contrib": 1,

@@ -14,7 +14,7 @@ from tracekit._version import __version__
 from tracekit.cli._group import group
 
 COMMANDS = sorted(
-    path.stem
+    path.stem.replace("_", "-")
     for path in Path(tracekit.cli.__file__).parent.glob("*.py")
     if not path.stem.startswith("_")
 )
@@ -23,7 +23,7 @@ COMMANDS = sorted(
 def test_every_file_is_a_command_and_is_listed(tracekit) -> None:
     listed = tracekit("--help").output
     assert [name for name in COMMANDS if f"  {name} " not in listed] == []
-    assert {"run", "ls", "show", "doctor"} <= set(COMMANDS)
+    assert {"run", "ls", "show", "doctor", "import", "send", "collector-config"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -36,7 +36,9 @@ def test_every_command_explains_itself_and_its_options(tracekit, name: str) -> N
 
 
 def test_an_unknown_command_is_a_usage_error(tracekit) -> None:
-    assert tracekit("shwo").exit_code == 2
+    result = tracekit("shwo")
+    assert result.exit_code == 2
+    assert "Did you mean 'show'?" in result.stderr
 
 
 def test_the_version_is_told(tracekit) -> None:

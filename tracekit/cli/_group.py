@@ -16,17 +16,33 @@ __all__ = ["group"]
 
 
 class CommandFolder(click.Group):
-    """Commands by file name; a module is imported when its command, or the help, needs it."""
+    """Commands by file name, with dashes; a module is imported when its command is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         modules = pkgutil.iter_modules(tracekit.cli.__path__)
-        return sorted(module.name for module in modules if not module.name.startswith("_"))
+        names = (module.name for module in modules if not module.name.startswith("_"))
+        return sorted(name.replace("_", "-") for name in names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"tracekit.cli.{cmd_name}").command
+        module = importlib.import_module(f"tracekit.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            message = f"{error.message} Did you mean {near[0]!r}?"
+            raise click.UsageError(message, ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what tracekit raises on purpose is a message and exit code 1."""

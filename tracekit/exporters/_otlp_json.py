@@ -12,8 +12,8 @@ from math import isfinite, isnan
 from typing import Any
 
 from tracekit.exporters._anyvalue import INT64, attribute_key, exact, text
-from tracekit.exporters._otlp_json_decoder import decode
 from tracekit.exporters._readable import identity_of, plain_attributes, remote_flags, salvage
+from tracekit.formats.otlp_json import decode
 from tracekit.interfaces import ReadableSpan
 
 __all__ = ["decode", "encode", "encode_line"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from opentelemetry.trace import (
@@ -18,9 +17,11 @@ from opentelemetry.trace import (
     TraceState,
 )
 
+from tracekit.formats._fields import Fields, bytes_in, double_in, integer_in
+from tracekit.formats._format import TraceFormat, Unit, Unreadable
 from tracekit.model import Event, InstrumentationScope, Resource, SpanRecord
 
-__all__ = ["decode"]
+__all__ = ["OtlpJsonFormat", "decode"]
 
 MAX_DEPTH = 64
 _KINDS = {
@@ -32,7 +33,6 @@ _KINDS = {
 }
 _CODES = {"STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2}
 _IS_REMOTE = 0x200
-_SNAKE = re.compile(r"_([a-z])")
 
 
 def decode(document: Mapping[str, Any] | str | bytes) -> list[SpanRecord]:
@@ -46,7 +46,7 @@ def decode(document: Mapping[str, Any] | str | bytes) -> list[SpanRecord]:
         ValueError: the text is not JSON.
     """
     documents = [document] if isinstance(document, Mapping) else _documents(document)
-    return [span for item in documents for span in _traces(_Fields(item))]
+    return [span for item in documents for span in _traces(Fields(item))]
 
 
 def _documents(source: str | bytes) -> Iterator[Any]:
@@ -65,70 +65,65 @@ def _next_text(content: str, position: int) -> int | None:
     return match.start() if match else None
 
 
-class _Fields:
-    """An object of the document, read by lowerCamelCase names and without surprises."""
-
-    __slots__ = ("values",)
-
-    def __init__(self, values: object) -> None:
-        pairs = values.items() if isinstance(values, Mapping) else ()
-        self.values = {_SNAKE.sub(lambda m: m[1].upper(), str(key)): item for key, item in pairs}
-
-    def object(self, name: str) -> _Fields:
-        return _Fields(self.values.get(name))
-
-    def objects(self, *names: str) -> list[_Fields]:
-        for name in names:
-            if isinstance(found := self.values.get(name), list):
-                return [_Fields(item) for item in found]
-        return []
-
-    def text(self, name: str) -> str:
-        found = self.values.get(name)
-        return found if isinstance(found, str) else ""
-
-    def number(self, name: str) -> int:
-        return _integer(self.values.get(name)) or 0
-
-    def choice(self, name: str, names: Mapping[str, int]) -> int:
-        found = self.values.get(name)
-        return names.get(found, 0) if isinstance(found, str) else self.number(name)
-
-    def identifier(self, name: str, size: int) -> int:
-        """Return an id of ``size`` bytes; 0, which is no id, for what is none."""
-        found = self.text(name)
-        try:
-            is_hex = len(found) == 2 * size
-            raw = bytes.fromhex(found) if is_hex else b64decode(found, validate=True)
-        except ValueError:
-            return 0
-        return int.from_bytes(raw, "big") if len(raw) == size else 0
-
-    def attributes(self, name: str = "attributes") -> dict[str, Any]:
-        return _pairs(self.values.get(name), MAX_DEPTH)
+def _traces(document: Fields) -> Iterator[SpanRecord]:
+    for batch in document.objects("resourceSpans", "batches"):
+        yield from (span for span in _batch(batch) if span is not None)
 
 
-def _traces(document: _Fields) -> Iterator[SpanRecord]:
-    for batch in document.objects("resourceSpans"):
-        resource = Resource(batch.object("resource").attributes(), batch.text("schemaUrl"))
-        for group in batch.objects("scopeSpans", "instrumentationLibrarySpans"):
-            scope = _scope(group)
-            for fields in group.objects("spans"):
-                if fields.identifier("traceId", 16) and fields.identifier("spanId", 8):
-                    yield _span(fields, resource, scope)
+def _batch(batch: Fields) -> Iterator[SpanRecord | None]:
+    """Yield the spans of one resource, None for each that has no usable ids."""
+    resource = Resource(attributes_of(batch.object("resource")), batch.text("schemaUrl"))
+    for group in batch.objects("scopeSpans", "instrumentationLibrarySpans"):
+        scope = _scope(group)
+        for fields in group.objects("spans"):
+            has_ids = fields.identifier("traceId", 16) and fields.identifier("spanId", 8)
+            yield _span(fields, resource, scope) if has_ids else None
 
 
-def _scope(group: _Fields) -> InstrumentationScope:
+class OtlpJsonFormat(TraceFormat):
+    """One document, or one a line as the Collector and the exporter ``otlp_file`` write them.
+
+    ``batches`` is Grafana Tempo's name for ``resourceSpans``; its API, and Jaeger's third, put
+    the document into an object ``trace`` or ``result``.
+    """
+
+    name = "otlp_json"
+    arrays = dict.fromkeys(("resourceSpans", "resource_spans", "batches"), "{[{[")
+
+    def recognises(self, unit: Unit) -> bool:
+        return unit.key in self.arrays or any(True for _ in _batches(unit))
+
+    def read(self, units: Iterable[Unit]) -> Iterator[SpanRecord | Unreadable]:
+        for unit in units:
+            found = 0
+            for batch in _batches(unit):
+                found += 1
+                for span in _batch(batch):
+                    yield span or Unreadable(unit.line, 1, "a span without usable ids", spans=1)
+            if not found:
+                yield Unreadable(unit.line, 1, "not OTLP JSON: it has no resourceSpans")
+
+
+def _batches(unit: Unit) -> Iterator[Fields]:
+    if unit.key in OtlpJsonFormat.arrays:
+        yield Fields(unit.value)
+        return
+    document = Fields(unit.value)
+    for inner in (document, document.object("result"), document.object("trace")):
+        yield from inner.objects("resourceSpans", "batches")
+
+
+def _scope(group: Fields) -> InstrumentationScope:
     fields = group.object("scope" if "scope" in group.values else "instrumentationLibrary")
     return InstrumentationScope(
         fields.text("name"),
         fields.text("version") or None,
         group.text("schemaUrl"),
-        fields.attributes(),
+        attributes_of(fields),
     )
 
 
-def _span(fields: _Fields, resource: Resource, scope: InstrumentationScope) -> SpanRecord:
+def _span(fields: Fields, resource: Resource, scope: InstrumentationScope) -> SpanRecord:
     kind = fields.choice("kind", _KINDS)
     return SpanRecord(
         name=fields.text("name"),
@@ -137,7 +132,7 @@ def _span(fields: _Fields, resource: Resource, scope: InstrumentationScope) -> S
         kind=SpanKind(kind - 1) if 1 <= kind <= 5 else SpanKind.INTERNAL,
         start_time=fields.number("startTimeUnixNano"),
         end_time=fields.number("endTimeUnixNano") or None,
-        attributes=fields.attributes(),
+        attributes=attributes_of(fields),
         events=tuple(_event(item) for item in fields.objects("events")),
         links=tuple(_link(item) for item in fields.objects("links")),
         status=_status(fields.object("status")),
@@ -149,7 +144,7 @@ def _span(fields: _Fields, resource: Resource, scope: InstrumentationScope) -> S
     )
 
 
-def _context(fields: _Fields, *, is_remote: bool) -> SpanContext:
+def _context(fields: Fields, *, is_remote: bool) -> SpanContext:
     return SpanContext(
         fields.identifier("traceId", 16),
         fields.identifier("spanId", 8),
@@ -159,7 +154,7 @@ def _context(fields: _Fields, *, is_remote: bool) -> SpanContext:
     )
 
 
-def _parent(fields: _Fields) -> SpanContext | None:
+def _parent(fields: Fields) -> SpanContext | None:
     parent_id = fields.identifier("parentSpanId", 8)
     if not parent_id:
         return None
@@ -170,31 +165,35 @@ def _parent(fields: _Fields) -> SpanContext | None:
     )
 
 
-def _status(fields: _Fields) -> Status:
+def _status(fields: Fields) -> Status:
     code = fields.choice("code", _CODES)
     if code == 2:
         return Status(StatusCode.ERROR, fields.text("message") or None)
     return Status(StatusCode.OK if code == 1 else StatusCode.UNSET)
 
 
-def _event(fields: _Fields) -> Event:
+def attributes_of(fields: Fields) -> dict[str, Any]:
+    return _pairs(fields.values.get("attributes"), MAX_DEPTH)
+
+
+def _event(fields: Fields) -> Event:
     return Event(
         fields.text("name"),
-        fields.attributes(),
+        attributes_of(fields),
         fields.number("timeUnixNano"),
         fields.number("droppedAttributesCount"),
     )
 
 
-def _link(fields: _Fields) -> Link:
+def _link(fields: Fields) -> Link:
     is_remote = bool(fields.number("flags") & _IS_REMOTE)
-    return Link(_context(fields, is_remote=is_remote), fields.attributes())
+    return Link(_context(fields, is_remote=is_remote), attributes_of(fields))
 
 
 def _pairs(values: object, depth: int) -> dict[str, Any]:
     if not isinstance(values, list):
         return {}
-    fields = [_Fields(item) for item in values]
+    fields = [Fields(item) for item in values]
     return {item.text("key"): _value(item.values.get("value"), depth) for item in fields}
 
 
@@ -202,42 +201,20 @@ def _value(any_value: object, depth: int) -> Any:
     """Return the Python value of an AnyValue; None for an empty one, or one that makes no sense."""
     if depth <= 0 or not isinstance(any_value, Mapping) or not any_value:
         return None
-    ((name, value),) = list(_Fields(any_value).values.items())[:1]
+    ((name, value),) = list(Fields(any_value).values.items())[:1]
     if name == "arrayValue":
         items = value.get("values") if isinstance(value, Mapping) else None
         return [_value(item, depth - 1) for item in items] if isinstance(items, list) else []
     if name == "kvlistValue":
         return _pairs(value.get("values") if isinstance(value, Mapping) else None, depth - 1)
     if name == "intValue":
-        return _integer(value)
+        return integer_in(value)
     if name == "doubleValue":
-        return _double(value)
+        return double_in(value)
     if name == "bytesValue":
-        return _bytes(value)
+        return bytes_in(value)
     expected = {"stringValue": str, "boolValue": bool}.get(name, ())
     return value if isinstance(value, expected) else None
 
 
-def _integer(value: object) -> int | None:
-    """Return a number in 64 bits, signed or not, that JSON holds as a number or as its digits."""
-    if isinstance(value, str) and len(value) > 20:
-        return None
-    try:
-        number = int(value) if isinstance(value, (int, str, float)) else None
-    except (ValueError, OverflowError):
-        return None
-    return number if number is not None and -(2**63) <= number < 2**64 else None
-
-
-def _double(value: object) -> float | None:
-    try:
-        return float(value) if isinstance(value, (int, float, str)) else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def _bytes(value: object) -> bytes | None:
-    try:
-        return b64decode(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
+plugin: type[TraceFormat] = OtlpJsonFormat

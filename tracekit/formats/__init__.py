@@ -1,0 +1,1 @@
+"""Files of traces that others wrote, read back to span records: one file a format."""
