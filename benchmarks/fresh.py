@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,16 @@ def run_code(code: str) -> Any:
 
 
 def _run(*arguments: str) -> Any:
+    # An installed package has its bytecode beside it. A checkout gets it from the first process,
+    # unless the environment forbids that: each would compile all of tracekit, and measure it.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise RuntimeError(f"{arguments} failed: {done.stderr.strip().splitlines()[-1]}")

@@ -26,6 +26,7 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 
 __all__ = [
     "SPAN_KEY",
+    "OnlySpan",
     "attach",
     "current_context",
     "detach",
@@ -64,11 +65,73 @@ SPAN_KEY: str = _span_key()
 current_context, attach, detach, is_fast = _ways()
 
 
+class OnlySpan(Context):
+    """A Context that holds the current span and nothing else, as most do.
+
+    Made for every span that is current: filling a dictionary for it costs 0.09 µs more than
+    keeping the span in a slot, and reading the dictionary 0.02 µs more than ``context.span``.
+    Whoever looks a value up gets it from the slot. Whatever else a dictionary can do first
+    fills this one and makes it a ``_FilledOnlySpan``, which is a Context like any other. The short
+    cuts that CPython takes through dictionaries (``dict(context)``, ``{**context}``) are for those
+    whose ``__iter__`` is their own; only C code that takes one uninvited finds it empty, such as
+    the encoder of ``json``, which could not write a span either.
+
+    Concurrency: filling it a second time changes nothing.
+    """
+
+    __slots__ = ("span",)
+
+    span: Any
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.span if key == SPAN_KEY else default
+
+    def copy(self) -> dict[str, object]:
+        return {SPAN_KEY: self.span}
+
+    def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
+        return Context, (self.copy(),)
+
+
+class _FilledOnlySpan(Context):
+    """What becomes of an ``OnlySpan`` that was asked for more: a plain dictionary."""
+
+    __slots__ = ("span",)
+
+    def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
+        return Context, (dict(self),)
+
+
+def _once_filled(name: str) -> Callable[..., Any]:
+    """Return a dictionary's method that fills an ``OnlySpan`` before it is called."""
+
+    def method(self: Any, *args: Any, **named: Any) -> Any:
+        dict.__setitem__(self, SPAN_KEY, self.span)
+        self.__class__ = _FilledOnlySpan
+        return getattr(self, name)(*args, **named)
+
+    return method
+
+
+_NEEDS_NO_FILLING = {
+    *vars(OnlySpan),
+    *("__new__", "__init__", "__getattribute__", "__hash__", "__class_getitem__", "fromkeys"),
+}
+
+for _name in vars(dict).keys() - _NEEDS_NO_FILLING:
+    setattr(OnlySpan, _name, _once_filled(_name))
+
+
 def with_span(context: Context, span: object) -> Context:
     """Return a copy of ``context`` in which ``span`` is current."""
-    return Context({**context, SPAN_KEY: span})
+    if type(context) is not OnlySpan and context:
+        return Context({**context, SPAN_KEY: span})
+    only = OnlySpan()
+    only.span = span
+    return only
 
 
+_new_tuple = tuple.__new__
 _FLAGS = tuple(TraceFlags(bits) for bits in range(256))
 
 
@@ -83,8 +146,9 @@ def _fast_span_context(
 ) -> SpanContext:
     # The constructor checks ranges and builds a TraceFlags, 0.8 µs; our ids are in range.
     state = trace_state if trace_state is not None else DEFAULT_TRACE_STATE
-    values = (trace_id, span_id, is_remote, _FLAGS[flags & 0xFF], state, True)
-    return tuple.__new__(SpanContext, values)
+    return _new_tuple(
+        SpanContext, (trace_id, span_id, is_remote, _FLAGS[flags & 0xFF], state, True)
+    )
 
 
 def _span_context_maker() -> Callable[[int, int, bool, int, TraceState | None], SpanContext]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import json
+import time
+import types
 
 import pytest
 from opentelemetry import trace
@@ -172,6 +175,78 @@ def test_child_nests_in_its_parent_when_the_wall_clock_is_set_back(tracer, expor
             clock.advance(1)
     child, parent = exporter.get_finished_spans()
     assert parent.start_time <= child.start_time <= child.end_time <= parent.end_time
+
+
+def test_a_root_begins_at_the_time_to_which_the_wall_clock_was_set(tracer, exporter, clock):
+    with tracer.start_as_current_span("before"):
+        pass
+    clock.step_wall_clock(-3600)
+    with tracer.start_as_current_span("after"):
+        pass
+    before, after = exporter.get_finished_spans()
+    assert after.start_time == before.start_time - 3_600_000_000_000
+
+
+def test_roots_by_the_dozen_keep_to_the_system_clock(exporter):
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("shop")
+    readings = []
+    until = time.perf_counter_ns() + 5_000_000  # several times as long as roots share a reading
+    while time.perf_counter_ns() < until:
+        readings.append(time.time_ns())
+        with tracer.start_as_current_span("root"):
+            pass
+    readings.append(time.time_ns())
+    for number, span in enumerate(exporter.get_finished_spans()):
+        # Between the two clocks of one reading another thread may run: 5 ms, the switch interval.
+        assert readings[number] - 50_000_000 <= span.start_time <= span.end_time
+        assert span.end_time <= readings[number + 1] + 50_000_000
+
+
+GIVEN = {
+    "a literal": lambda items: {"plain": 1, "items": items},
+    "dict() of names": lambda items: dict(plain=1, items=items),  # noqa: C408
+    "dict() of pairs": lambda items: dict(zip(("plain", "items"), (1, items), strict=True)),
+    "fromkeys": lambda items: dict.fromkeys(("items",), items),
+    "a copy": lambda items: {"items": items}.copy(),
+    "a union": lambda items: {"plain": 1} | {"items": items},
+    "an update": lambda items: _filled({"plain": 1}, items),
+    "set by key": lambda items: _set({"plain": 1}, items),
+    "a subclass": lambda items: collections.OrderedDict(plain=1, items=items),
+    "no dictionary": lambda items: types.MappingProxyType({"items": items}),
+}
+
+
+def _filled(target, items):
+    target.update(items=items)
+    return target
+
+
+def _set(target, items):
+    target["items"] = items
+    return target
+
+
+@pytest.mark.parametrize("start", ["start_span", "start_as_current_span"])
+@pytest.mark.parametrize("given", GIVEN)
+@pytest.mark.parametrize(
+    ("made", "change", "expected"),
+    [
+        (lambda: ["a"], lambda items: items.append("b"), ("a",)),
+        (lambda: {"a": 1}, lambda items: items.update(b=2), {"a": 1}),
+        (lambda: {"a"}, lambda items: items.add("b"), ("a",)),
+    ],
+    ids=["list", "dict", "set"],
+)
+def test_a_container_given_at_the_start_says_what_it_held_then(
+    tracer, exporter, start, given, made, change, expected
+):
+    items = made()
+    with getattr(tracer, start)("work", attributes=GIVEN[given](items)):
+        change(items)
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes["items"] == expected
 
 
 def test_explicit_context_is_the_parent_whatever_is_current(tracer, exporter):

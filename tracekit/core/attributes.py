@@ -29,7 +29,7 @@ the length of a text that we make ourselves by ``str()``."""
 MAX_NANOSECONDS = 2**63 - 1
 
 _PLAIN: frozenset[Any] = frozenset({str, bool, int, float, bytes, type(None)})
-MUTABLE: frozenset[Any] = frozenset({list, dict, set, bytearray})
+MUTABLE: frozenset[Any] = frozenset({list, dict, set})
 
 
 def snapshot(value: Any) -> Any:

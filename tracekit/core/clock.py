@@ -1,4 +1,4 @@
-"""Where times come from: wall time once per local root, monotonic time for everything after."""
+"""Where times come from: wall time for local roots, monotonic time for everything after."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["SYSTEM_CLOCK", "Clock"]
 class Clock(NamedTuple):
     """Two readings in nanoseconds, as plain callables because each span calls them.
 
-    A local root reads both once; their difference is its trace's anchor. Later times are
-    the anchor plus a monotonic reading, so children nest in their parents and no duration is
-    negative, whatever is done to the wall clock meanwhile.
+    The difference of both is the anchor of a local root; later times are the anchor plus a
+    monotonic reading, so children nest in their parents and no duration is negative, whatever
+    is done to the wall clock meanwhile. Roots of the same millisecond share the system clock's.
     """
 
     wall_ns: Callable[[], int]

@@ -9,10 +9,13 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status
 
 from tracekit._otel_context import span_context
 from tracekit.core.attributes import EMPTY
-from tracekit.core.binding import Binding, LocalTrace
+from tracekit.core.binding import Anchor, Binding
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
 
-__all__ = ["DroppedSpan"]
+__all__ = ["DROPPED", "DroppedSpan"]
+
+DROPPED: set[type] = set()
+"""The classes that stand for dropped spans: what starts below one of them is dropped as well."""
 
 
 class DroppedSpan(trace_api.NonRecordingSpan):
@@ -22,7 +25,7 @@ class DroppedSpan(trace_api.NonRecordingSpan):
     asking first. https://github.com/pydantic/logfire/issues/1541
     """
 
-    __slots__ = ("_binding", "_name", "_span_id", "_trace")
+    __slots__ = ("_anchor", "_binding", "_name", "_trace_id")
 
     kind = SpanKind.INTERNAL
     parent: SpanContext | None = None
@@ -36,11 +39,11 @@ class DroppedSpan(trace_api.NonRecordingSpan):
     resource = Resource()
     instrumentation_scope = InstrumentationScope("")
 
-    def __init__(self, binding: Binding, trace: LocalTrace, name: str) -> None:
+    def __init__(self, binding: Binding, trace_id: int, anchor: Anchor, name: str) -> None:
         self._binding = binding
-        self._trace = trace
+        self._trace_id = trace_id
+        self._anchor = anchor
         self._name = name
-        self._span_id = 0
 
     @property
     def name(self) -> str:
@@ -48,13 +51,13 @@ class DroppedSpan(trace_api.NonRecordingSpan):
 
     @property
     def _context(self) -> SpanContext:  # type: ignore[override]
-        # The id is drawn when somebody propagates it, which nobody does for most spans.
-        if not self._span_id:
-            # One call, so that two threads which ask at the same time get the same id.
-            drawn = self._binding.random_bits(64) or 1
-            self._span_id = vars(self).setdefault("_drawn_span_id", drawn)
-        trace = self._trace
-        return span_context(trace[0], self._span_id, False, trace[1], trace[2])
+        # The id is drawn when somebody propagates it, which nobody does for most spans. One
+        # call, so that two threads which ask at the same time get the same id.
+        span_id = vars(self).get("_span_id") or vars(self).setdefault(
+            "_span_id", self._binding.random_bits(64) or 1
+        )
+        flags, state, _ = self._anchor
+        return span_context(self._trace_id, span_id, False, flags, state)
 
     @property
     def context(self) -> SpanContext:
@@ -65,3 +68,6 @@ class DroppedSpan(trace_api.NonRecordingSpan):
 
     def to_json(self, indent: int | None = 4) -> str:
         return span_to_json(self, indent)
+
+
+DROPPED.add(DroppedSpan)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
-from opentelemetry import propagate
 from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
@@ -56,11 +55,7 @@ def new_scope(
     tracer = _tracer
     if tracer is None:
         return _UnconfiguredScope(name, kind, attributes, options)
-    binding = tracer.binding
-    if options is DEFAULT_OPTIONS and not binding.decides_early:
-        # What scoped() would return; on the path of every span that is made without a tracer.
-        return ScopedSpan(binding, name, kind, attributes)
-    return scoped(binding, name, kind, attributes, options)
+    return scoped(tracer.binding, name, kind, attributes, options)
 
 
 def scope_maker(name: str, kind: SpanKind) -> Callable[[Any, Any], Any]:
@@ -68,8 +63,8 @@ def scope_maker(name: str, kind: SpanKind) -> Callable[[Any, Any], Any]:
 
     def scope_of(_args: Any, _kwargs: Any) -> Any:
         tracer = _tracer
-        if tracer is not None and not tracer.binding.decides_early:
-            return ScopedSpan(tracer.binding, name, kind, None)
+        if tracer is not None:
+            return scoped(tracer.binding, name, kind, None)
         return new_scope(name, kind, None)
 
     return scope_of
@@ -120,12 +115,18 @@ def get_tracer(name: str = SCOPE_NAME, version: str | None = None) -> trace_api.
 
 def inject(carrier: _C) -> _C:
     """Write the current span's context into a carrier, such as a dict of headers; return it."""
+    # It reads the environment and loads the entry points of propagators, 5 ms: not on the way of
+    # `import tracekit`.
+    from opentelemetry import propagate
+
     propagate.inject(carrier)
     return carrier
 
 
 def extract(carrier: Mapping[str, Any]) -> Context:
     """Read a remote parent out of a carrier; the current Context when there is none."""
+    from opentelemetry import propagate
+
     return propagate.extract(carrier)
 
 

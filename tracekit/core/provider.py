@@ -214,7 +214,6 @@ class TracerProvider(trace_api.TracerProvider):
         for tracer in self._tracers.values():
             tracer.binding.on_end = self._inherited
             tracer.binding.on_end_unsampled = self._inherited
-            tracer.binding.on_ending = None
         self._rebind()
 
     def _inherited(self, span: ReadableSpan) -> None:

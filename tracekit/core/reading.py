@@ -10,7 +10,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from tracekit._otel_context import span_context
 from tracekit.core.attributes import EMPTY, all_plain, clean, text
-from tracekit.core.binding import Binding, LocalTrace, SpanOptions
+from tracekit.core.binding import DEFAULT_OPTIONS, Anchor, Binding, SpanOptions
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
 
 __all__ = ["RawEvent", "Reading"]
@@ -57,14 +57,15 @@ class Reading:
     _name: str
     _kind: SpanKind
     _attributes: dict[str, Any] | None
-    _trace: LocalTrace
+    _trace_id: int
+    _anchor: Anchor
     _span_id: int
     _parent: int | SpanContext | None
     _start: int
     _end: int | None
     _token: Any
-    _options: SpanOptions
 
+    _options: SpanOptions = DEFAULT_OPTIONS
     _events: deque[RawEvent] | None = None
     _links: list[Link] | None = None
     _status: tuple[StatusCode, str | None] = (UNSET, None)
@@ -78,8 +79,8 @@ class Reading:
     def get_span_context(self) -> SpanContext:
         context = self._context
         if context is None:
-            trace = self._trace
-            context = span_context(trace[0], self._span_id, False, trace[1], trace[2])
+            flags, state, _ = self._anchor
+            context = span_context(self._trace_id, self._span_id, False, flags, state)
             self._context = context  # type: ignore[misc]
         return context
 
@@ -100,18 +101,18 @@ class Reading:
     def parent(self) -> SpanContext | None:
         parent = self._parent
         if isinstance(parent, int):
-            trace = self._trace
-            return span_context(trace[0], parent, False, trace[1], trace[2])
+            flags, state, _ = self._anchor
+            return span_context(self._trace_id, parent, False, flags, state)
         return parent
 
     @property
     def start_time(self) -> int:
-        return self._start + self._trace[3]
+        return self._start + self._anchor[2]
 
     @property
     def end_time(self) -> int | None:
         end = self._end
-        return None if end is None else end + self._trace[3]
+        return None if end is None else end + self._anchor[2]
 
     # Private in opentelemetry-sdk, and read all the same: its own test-utils sort by it.
     _start_time, _end_time = start_time, end_time
@@ -202,12 +203,12 @@ class Reading:
             checked: False for a reader that finds out by itself whether an ended span's
                 attributes can be exported as they were written, and reads again if not.
         """
-        trace_id, flags, state, offset = self._trace
+        flags, state, offset = self._anchor
         binding, end = self._binding, self._end
         code, description = self._status
         attributes, dropped = self._wire_attributes(checked)
         return (
-            trace_id,
+            self._trace_id,
             self._span_id,
             self.parent_span_id if self._parent else 0,
             self.parent_is_remote if type(self._parent) is SpanContext else False,
@@ -242,7 +243,7 @@ class Reading:
 
     @property
     def trace_id(self) -> int:
-        return self._trace[0]
+        return self._trace_id
 
     @property
     def span_id(self) -> int:
@@ -272,11 +273,11 @@ class Reading:
 
     @property
     def trace_flags(self) -> int:
-        return self._trace[1]
+        return self._anchor[0]
 
     @property
     def trace_state_header(self) -> str:
-        state = self._trace[2]
+        state = self._anchor[1]
         return state.to_header() if state else ""
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import sys
 import uuid
 from collections.abc import Mapping
@@ -99,4 +98,6 @@ def _process() -> dict[str, str | int]:
 
 
 def _host() -> dict[str, str]:
+    import platform
+
     return {semconv.HOST_NAME: platform.node(), semconv.OS_TYPE: sys.platform}

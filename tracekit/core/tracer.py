@@ -10,9 +10,9 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
 from tracekit._otel_context import current_context
-from tracekit.core.binding import DEFAULT_OPTIONS, Binding, Listeners, Parts, SpanOptions
+from tracekit.core.binding import Binding, Listeners, Parts, SpanOptions
 from tracekit.core.counts import Counts
-from tracekit.core.scoped import DroppedScope, ScopedSpan, scoped
+from tracekit.core.scoped import DroppedScope, ScopedSpan, new_object, scoped
 from tracekit.core.span import Span
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, InstrumentationScope, Resource
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["Tracer"]
-
-new_object = object.__new__
 
 
 class Tracer(trace_api.Tracer):
@@ -69,14 +67,21 @@ class Tracer(trace_api.Tracer):
             attributes: Given here rather than later, they are seen by the sampler.
             start_time: Unix nanoseconds; None stands for now.
         """
-        own = _own(attributes) if attributes else None
-        span = Span(self.binding, name, kind, own)
-        if links or start_time is not None or not (record_exception and set_status_on_exception):
-            span._options = SpanOptions(
-                context, links or (), start_time, record_exception, set_status_on_exception
-            )
+        span = new_object(Span)
+        span._binding = self.binding
+        span._name = name
+        span._kind = kind
+        span._attributes = _own(attributes) if attributes else None
+        span._end = None
         # Anything else that was passed, such as a span, holds no parent that could be read.
-        return span.begin(context if isinstance(context, dict) else current_context())
+        if context is None or not isinstance(context, dict):
+            context = current_context()
+        if not links and start_time is None and record_exception and set_status_on_exception:
+            return span.begin(context)
+        options = SpanOptions(
+            context, links or (), start_time, record_exception, set_status_on_exception
+        )
+        return span.begin(context, options)
 
     def start_as_current_span(  # type: ignore[override]
         self,
@@ -102,20 +107,7 @@ class Tracer(trace_api.Tracer):
             and set_status_on_exception
             and end_on_exit
         ):
-            binding = self.binding
-            if not binding.decides_early:
-                # ScopedSpan(binding, name, kind, own), without the frame of __init__: 0.07 µs.
-                span = new_object(ScopedSpan)
-                span._binding = binding
-                span._name = name
-                span._kind = kind
-                span._attributes = own
-                span._options = DEFAULT_OPTIONS
-                span._end = None
-                return span
-            if binding.drops_roots and not current_context():
-                return DroppedScope(binding, 0, name, kind, own)
-            return scoped(binding, name, kind, own)
+            return scoped(self.binding, name, kind, own)
         options = SpanOptions(
             context if isinstance(context, dict) else None,
             links or (),

@@ -90,8 +90,9 @@ class CompositePropagator(TextMapPropagator):
     ) -> None:
         self._inject = tuple(inject)
         self._extract = self._inject if extract is None else tuple(extract)
-        # Bound once: this is on the path of each outgoing request.
+        # Bound once: these are on the path of each request, out and in.
         self._injects = tuple(propagator.inject for propagator in self._inject)
+        self._extracts = tuple(propagator.extract for propagator in self._extract)
         self._order = order
         self._trust = trust
         self.failed: dict[str, int] = {}
@@ -142,10 +143,29 @@ class CompositePropagator(TextMapPropagator):
         Without a context the first propagator starts from its own default: an empty one for
         trace contexts, the current one for baggage.
         """
+        if self._trust is not None or self._order == "first":
+            return self._extract_with_care(carrier, context, getter)
+        for extract in self._extracts:
+            try:
+                found = extract(carrier, context, getter)
+                if found is not None:
+                    context = found
+            except Exception:
+                self._count_failure(getattr(extract, "__self__", extract), "extract")
+        return Context() if context is None else context
+
+    def _extract_with_care(
+        self, carrier: Any, context: Context | None, getter: Getter[Any]
+    ) -> Context:
+        """Extract where the first one counts, or where not everybody is trusted."""
         given = context
         winner: Span | None = None
-        for propagator in self._extract:
-            found = self._extracted(propagator, carrier, context, getter)
+        for extract in self._extracts:
+            try:
+                found = extract(carrier, context, getter)
+            except Exception:
+                self._count_failure(getattr(extract, "__self__", extract), "extract")
+                continue
             if found is context or found is None:
                 continue
             if self._order == "first":
@@ -156,19 +176,6 @@ class CompositePropagator(TextMapPropagator):
         if self._trust is None or context is given:
             return context
         return _judged(self._trust, context, given, Headers(carrier, getter))
-
-    def _extracted(
-        self,
-        propagator: TextMapPropagator,
-        carrier: Any,
-        context: Context | None,
-        getter: Getter[Any],
-    ) -> Context | None:
-        try:
-            return propagator.extract(carrier, context, getter)
-        except Exception:
-            self._count_failure(propagator, "extract")
-            return None
 
     def _count_failure(self, propagator: object, step: str) -> None:
         name = type(propagator).__name__

@@ -29,7 +29,12 @@ def header_values(
     """
     try:
         if getter is default_getter:
-            found = _from_mapping(carrier, name, title)
+            # Not through it: it makes a list of every iterable, endless ones too.
+            found = carrier.get(name)  # type: ignore[attr-defined]
+            if found is None and title:
+                found = carrier.get(title)  # type: ignore[attr-defined]
+            if found is None:
+                return []
         else:
             found = getter.get(carrier, name)
         if type(found) is list and len(found) <= _MAX_REPEATED:
@@ -39,14 +44,6 @@ def header_values(
         # "If a value can not be parsed from the carrier [...] MUST NOT throw an exception":
         # https://opentelemetry.io/docs/specs/otel/context/api-propagators/#extract
         return []
-
-
-def _from_mapping(carrier: Any, name: str, title: str) -> object:
-    # Not through the default getter, which makes a list of every iterable, endless ones too.
-    found = carrier.get(name)
-    if found is None and title:
-        return carrier.get(title)
-    return found
 
 
 def _as_list(found: object) -> list[Any]:

@@ -123,6 +123,14 @@ class BaggagePropagator(TextMapPropagator):
         """
         if context is None:
             context = get_current()
+        # Most requests have none.
+        if (
+            getter is default_getter
+            and type(carrier) is dict
+            and "baggage" not in carrier
+            and "Baggage" not in carrier
+        ):
+            return context
         values = header_values(carrier, "baggage", getter, "Baggage")
         if not values:
             return context
