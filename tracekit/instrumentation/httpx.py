@@ -178,9 +178,12 @@ def _silence(attempt: Attempt, client: Client | AsyncClient, request: Request) -
         attempt.silence()
 
 
+_NO_TIMEOUTS: Mapping[str, float] = {}
+
+
 def _timeouts(request: Request) -> Mapping[str, float]:
     timeout = request.extensions.get("timeout")
-    return _timeout_attributes(*map(timeout.get, _PHASES)) if timeout else {}
+    return _timeout_attributes(*map(timeout.get, _PHASES)) if timeout else _NO_TIMEOUTS
 
 
 @functools.lru_cache(maxsize=64)
