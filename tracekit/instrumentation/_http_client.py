@@ -53,7 +53,6 @@ __all__ = [
 _NOTABLE_WAIT_NS = 1_000_000
 _CLIENT = SpanKind.CLIENT
 _ERROR = Status(StatusCode.ERROR)
-_NO_PEER: Sequence[Any] = ()
 SEEN = object()
 """Noted of an attempt that has ended, when what was seen is recorded."""
 
@@ -85,18 +84,18 @@ class HttpClientSteps:
 class Exchange:
     """One call of the program, and the attempts that a library makes to serve it."""
 
-    __slots__ = ("_token", "attempt", "closed", "in_hooks", "injected", "owner", "parent", "sends")
-
-    attempt: Attempt | None
+    # Not in slots, as in Attempt.
+    attempt: Attempt | None = None
     """The last one that began."""
+    sends: int = 0
+    injected: bool = False
+    in_hooks: bool = False
+    closed: bool = False
 
     def __init__(self, owner: object) -> None:
         """Begin for `owner`, the session or client that was called; ends with :meth:`close`."""
         self.owner = owner
         self.parent = current_context()
-        self.attempt = None
-        self.sends = 0
-        self.injected = self.in_hooks = self.closed = False
         self._token = current_exchange.set(self)
 
     def close(self) -> None:
@@ -119,37 +118,21 @@ class Attempt:
     may come from another.
     """
 
-    __slots__ = (
-        "_context",
-        "_token",
-        "carrier",
-        "destination",
-        "exchange",
-        "handed_over_ns",
-        "is_over",
-        "method",
-        "native",
-        "noted",
-        "noted_at",
-        "peer",
-        "pool_wait_ns",
-        "silenced",
-        "span",
-        "steps",
-        "timeouts",
-        "under_way",
-        "url",
-    )
-
+    # Not in slots: what most attempts leave as it is here costs them nothing.
     span: Span
-    under_way: bool
+    under_way: bool = False
     """Whether the answer is still out; False again from the moment headers are read."""
-    noted: Any
+    is_over: bool = False
+    """Whether the span has ended."""
+    noted: Any = None
     """Response or exception that a lower layer saw; if it asks again after that, it retries."""
-    noted_at: int
+    noted_at: int = 0
     """When it saw that, in Unix nanoseconds."""
-    peer: Sequence[Any]
+    peer: Sequence[Any] = ()
     """Address and port at the other end of the socket; empty when unknown."""
+    handed_over_ns: int = 0
+    pool_wait_ns: int = 0
+    silenced: bool = False
 
     def __init__(
         self,
@@ -178,10 +161,6 @@ class Attempt:
         self.destination = destination
         self.carrier = carrier
         self.timeouts = timeouts
-        self.peer = _NO_PEER
-        self.noted = None
-        self.noted_at = self.handed_over_ns = self.pool_wait_ns = 0
-        self.under_way = self.silenced = self.is_over = False
 
     def begin(self) -> bool:
         """Start the span and make it current; False when this request is not to be watched."""
@@ -243,19 +222,16 @@ class Attempt:
 
     def _inject(self, context: Context) -> None:
         try:
-            hosts = self.steps.settings.propagation_hosts
+            carrier, hosts = self.carrier, self.steps.settings.propagation_hosts
             if hosts is not None and not hosts.allows(self.destination.origin.host):
                 self._withdraw_headers()
-                return
-            carrier = self.carrier
-            if carrier is None:
-                return
-            # Propagators write to a dict faster than through a setter.
-            headers: Any = {}
-            get_global_textmap().inject(headers, context)
-            for field in headers:
-                carrier[field] = headers[field]
-            self.exchange.injected = True
+            elif carrier is not None:
+                # Propagators write to a dict faster than through a setter.
+                headers: Any = {}
+                get_global_textmap().inject(headers, context)
+                for field in headers:
+                    carrier[field] = headers[field]
+                self.exchange.injected = True
         except Exception:
             report("the injection of trace headers")
 
@@ -317,7 +293,7 @@ class Attempt:
         else:
             self.end()
 
-    def succeed_early(self, status: int, version: str) -> None:
+    def succeed_plainly(self, status: int, version: str) -> None:
         """Do what :meth:`succeed` does, where nothing but the head of a response is asked for.
 
         Written out: each call that is saved here is one less for nearly all requests.

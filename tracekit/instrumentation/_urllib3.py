@@ -16,7 +16,7 @@ from typing import Any
 from tracekit import semconv
 from tracekit.instrumentation._http_client import SEEN, Attempt, current_exchange
 from tracekit.instrumentation._http_client_attributes import record_exception
-from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
 
 __all__ = [
@@ -53,7 +53,7 @@ def hand_over(attempt: Attempt) -> None:
     """Tell that `attempt` is about to be served by urllib3."""
     attempt.handed_over_ns = time.perf_counter_ns()
     # OpenTelemetry's instrumentation of urllib3 asks whether it may; ours knows the exchange.
-    if "opentelemetry.instrumentation.urllib3" in sys.modules:
+    if "opentelemetry.instrumentation.urllib3" in sys.modules and attempt.under_way:
         attempt.silence()
 
 
@@ -120,22 +120,31 @@ def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Cal
             attempt.noted, attempt.noted_at = error, time.time_ns()
             raise
         try:
-            # Gone when the server closes after each response: then the socket is the response's.
-            sock = conn.sock
-            if sock is not None:
-                peer = sock.getpeername()
-                if type(peer) is tuple:
-                    attempt.peer = peer
+            peer = attempt.destination.peer
+            if peer is None or pool.proxy is not None:
+                peer = _peer_of(conn)
+            attempt.peer = peer
             status = response.status
             if status < 400 and attempt.under_way and attempt.steps.settings.is_terse:
-                attempt.succeed_early(status, _VERSIONS.get(response.version, ""))
+                attempt.succeed_plainly(status, _VERSIONS.get(response.version, ""))
                 return response
-        except Exception:  # a connection of somebody's own, or one that is closed
-            pass
+        except Exception:  # a pool of somebody's own
+            report("the reading of a response")
         attempt.noted, attempt.noted_at = response, time.time_ns()
         return response
 
     return make_request
+
+
+def _peer_of(connection: Any) -> Sequence[Any]:
+    """Return address and port at the other end of a connection, empty when there is none."""
+    try:
+        # Gone when the server closes after each response: then the socket is the response's.
+        sock = connection.sock
+        peer = () if sock is None else sock.getpeername()
+    except Exception:  # a connection of somebody's own, or one that is closed
+        return ()
+    return peer if isinstance(peer, tuple) else ()
 
 
 @quiet

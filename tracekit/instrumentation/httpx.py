@@ -201,6 +201,9 @@ def _complete(attempt: Attempt, response: Response) -> None:
         attempt.leave()
         attempt.end()
         return
+    if status < 400 and attempt.steps.settings.is_terse:
+        attempt.succeed_plainly(status, _VERSIONS.get(version, ""))
+        return
     attempt.succeed(response, status, _VERSIONS.get(version, ""))
     if attempt.steps.settings.ends_at_body:
         _await_body(attempt, response)

@@ -74,7 +74,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             exchange = current_exchange.get()
             if exchange is not None and _is_redirect(exchange, session, kwargs):
                 return self._attempt(exchange, original, session, request, (), kwargs)
-            exchange = Exchange(session)
+            exchange, attempt = Exchange(session), None
             # As _attempt(), which is one frame less for nearly all requests of the program.
             try:
                 attempt = self._begin(exchange, request, kwargs.get("timeout"))
@@ -96,15 +96,14 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             adapter: HTTPAdapter, request: PreparedRequest, *args: Any, **kwargs: Any
         ) -> Response:
             exchange = current_exchange.get()
-            if exchange is not None and not exchange.closed:
-                if exchange.in_hooks:
-                    return self._attempt(exchange, original, adapter, request, args, kwargs)
-                attempt = exchange.attempt
-                if attempt is not None and attempt.under_way:
-                    hand_over(attempt)
+            if exchange is not None and not (exchange.in_hooks or exchange.closed):
+                if exchange.attempt is not None:
+                    hand_over(exchange.attempt)
                 return original(adapter, request, *args, **kwargs)
             if not owners:
                 return original(adapter, request, *args, **kwargs)
+            if exchange is not None and exchange.in_hooks:
+                return self._attempt(exchange, original, adapter, request, args, kwargs)
             exchange = Exchange(adapter)
             try:
                 return self._attempt(exchange, original, adapter, request, args, kwargs)
@@ -212,20 +211,20 @@ def _dispatch_hook(original: Callable[..., Any], _owners: Sequence[object]) -> C
     def dispatch_hook(key: Any, hooks: Any, hook_data: Any, **kwargs: Any) -> Any:
         exchange = current_exchange.get()
         attempt = None if exchange is None else exchange.attempt
-        if exchange is None or attempt is None:
+        if attempt is None:
             return original(key, hooks, hook_data, **kwargs)
         if attempt.under_way:
             _complete(attempt, hook_data)
         elif attempt.noted is None:
             return original(key, hooks, hook_data, **kwargs)
         attempt.noted = None
-        if is_librarys_own and type(hooks) is dict and not hooks.get(key):
+        if is_librarys_own and not (hooks and hooks.get(key)):
             return hook_data
-        exchange.in_hooks = True
+        attempt.exchange.in_hooks = True
         try:
             return original(key, hooks, hook_data, **kwargs)
         finally:
-            exchange.in_hooks = False
+            attempt.exchange.in_hooks = False
 
     return dispatch_hook
 
