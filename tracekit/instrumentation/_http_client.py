@@ -39,7 +39,6 @@ from tracekit.instrumentation._http_client_attributes import (
     old_request_attributes,
     old_response_attributes,
     record_exception,
-    response_attributes,
 )
 from tracekit.instrumentation._patch import quiet, report
 
@@ -54,7 +53,14 @@ __all__ = [
 _NOTABLE_WAIT_NS = 1_000_000
 _CLIENT = SpanKind.CLIENT
 _ERROR = Status(StatusCode.ERROR)
-_NO_PEER: Sequence[Any] = ()
+SEEN = object()
+"""Noted of an attempt that has ended, when what was seen is recorded."""
+
+# One lookup less on the path of each request.
+HTTP_RESPONSE_STATUS_CODE = semconv.HTTP_RESPONSE_STATUS_CODE
+NETWORK_PEER_ADDRESS = semconv.NETWORK_PEER_ADDRESS
+NETWORK_PEER_PORT = semconv.NETWORK_PEER_PORT
+NETWORK_PROTOCOL_VERSION = semconv.NETWORK_PROTOCOL_VERSION
 
 
 class HttpClientSteps:
@@ -78,18 +84,18 @@ class HttpClientSteps:
 class Exchange:
     """One call of the program, and the attempts that a library makes to serve it."""
 
-    __slots__ = ("_token", "attempt", "closed", "in_hooks", "injected", "owner", "parent", "sends")
-
-    attempt: Attempt | None
+    # Not in slots, as in Attempt.
+    attempt: Attempt | None = None
     """The last one that began."""
+    sends: int = 0
+    injected: bool = False
+    in_hooks: bool = False
+    closed: bool = False
 
     def __init__(self, owner: object) -> None:
         """Begin for `owner`, the session or client that was called; ends with :meth:`close`."""
         self.owner = owner
         self.parent = current_context()
-        self.attempt = None
-        self.sends = 0
-        self.injected = self.in_hooks = self.closed = False
         self._token = current_exchange.set(self)
 
     def close(self) -> None:
@@ -112,37 +118,21 @@ class Attempt:
     may come from another.
     """
 
-    __slots__ = (
-        "_context",
-        "_ended",
-        "_token",
-        "carrier",
-        "destination",
-        "exchange",
-        "handed_over_ns",
-        "method",
-        "native",
-        "noted",
-        "noted_at",
-        "peer",
-        "pool_wait_ns",
-        "silenced",
-        "span",
-        "steps",
-        "timeouts",
-        "under_way",
-        "url",
-    )
-
+    # Not in slots: what most attempts leave as it is here costs them nothing.
     span: Span
-    under_way: bool
+    under_way: bool = False
     """Whether the answer is still out; False again from the moment headers are read."""
-    noted: Any
+    is_over: bool = False
+    """Whether the span has ended."""
+    noted: Any = None
     """Response or exception that a lower layer saw; if it asks again after that, it retries."""
-    noted_at: int
+    noted_at: int = 0
     """When it saw that, in Unix nanoseconds."""
-    peer: Sequence[Any]
+    peer: Sequence[Any] = ()
     """Address and port at the other end of the socket; empty when unknown."""
+    handed_over_ns: int = 0
+    pool_wait_ns: int = 0
+    silenced: bool = False
 
     def __init__(
         self,
@@ -171,16 +161,11 @@ class Attempt:
         self.destination = destination
         self.carrier = carrier
         self.timeouts = timeouts
-        self.peer = _NO_PEER
-        self.noted = None
-        self.noted_at = self.handed_over_ns = self.pool_wait_ns = 0
-        self.under_way = self.silenced = self._ended = False
 
     def begin(self) -> bool:
         """Start the span and make it current; False when this request is not to be watched."""
-        exchange, steps = self.exchange, self.steps
-        parent, settings = exchange.parent, steps.settings
-        sends = exchange.sends
+        exchange, steps, method = self.exchange, self.steps, self.method
+        parent, settings, sends = exchange.parent, steps.settings, exchange.sends
         exchange.sends = sends + 1
         exchange.attempt = None
         try:
@@ -189,19 +174,11 @@ class Attempt:
             ):
                 self._withdraw_headers()
                 return False
-            method = self.method
-            original = None
-            if method not in settings.known_methods:
-                method, original = settings.method(method)
-            attributes = {
-                semconv.HTTP_REQUEST_METHOD: method,
-                **self.destination.attributes,
-                **self.timeouts,
-            }
-            if original is not None or sends or settings.adds_to_requests:
-                self._add_attributes(attributes, original, sends)
-            name = "HTTP" if method == semconv.METHOD_OTHER else method
-            self.span = span = steps.start_span(name, parent, _CLIENT, attributes)
+            if sends or settings.adds_to_requests or method not in settings.known_methods:
+                method, attributes = self._told(method, sends)
+            else:
+                attributes = self.destination.told_of(method, self.timeouts)
+            self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
             if settings.request_hook is not None:
                 self._call_request_hook()
             self._context = context = with_span(parent, span)
@@ -227,8 +204,11 @@ class Attempt:
             self.timeouts,
         )
 
-    def _add_attributes(self, attributes: dict[str, Any], original: str | None, sends: int) -> None:
+    def _told(self, method: str, sends: int) -> tuple[str, dict[str, Any]]:
+        """Return the name of the span, and its attributes where they are not the usual ones."""
         settings = self.steps.settings
+        method, original = settings.method(method)
+        attributes = {**self.destination.told_of(method, self.timeouts)}
         if original is not None:
             attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
         if sends:
@@ -238,22 +218,20 @@ class Attempt:
             attributes.update(settings.request_headers.attributes(headers))
         if settings.writes_old_names:
             attributes.update(old_request_attributes(attributes, self.destination.origin))
+        return "HTTP" if method == semconv.METHOD_OTHER else method, attributes
 
     def _inject(self, context: Context) -> None:
         try:
-            hosts = self.steps.settings.propagation_hosts
+            carrier, hosts = self.carrier, self.steps.settings.propagation_hosts
             if hosts is not None and not hosts.allows(self.destination.origin.host):
                 self._withdraw_headers()
-                return
-            carrier = self.carrier
-            if carrier is None:
-                return
-            # Propagators write to a dict faster than through a setter.
-            headers: Any = {}
-            get_global_textmap().inject(headers, context)
-            for field, value in headers.items():
-                carrier[field] = value
-            self.exchange.injected = True
+            elif carrier is not None:
+                # Propagators write to a dict faster than through a setter.
+                headers: Any = {}
+                get_global_textmap().inject(headers, context)
+                for field in headers:
+                    carrier[field] = headers[field]
+                self.exchange.injected = True
         except Exception:
             report("the injection of trace headers")
 
@@ -301,8 +279,9 @@ class Attempt:
             response: The library's own, for hooks and for headers that are captured.
             version: ``1.1``, ``2``; empty when unknown.
         """
-        self.leave()
-        if self._ended:
+        if self.under_way:
+            self.leave()
+        if self.is_over:
             return
         self.noted = None  # it leads to the response: a cycle once that holds this attempt
         self.record(response, status, version)
@@ -314,10 +293,39 @@ class Attempt:
         else:
             self.end()
 
+    def succeed_plainly(self, status: int, version: str) -> None:
+        """Do what :meth:`succeed` does, where nothing but the head of a response is asked for.
+
+        Written out: each call that is saved here is one less for nearly all requests.
+        """
+        self.under_way = False
+        self.noted = SEEN
+        try:
+            detach(self._token)
+        except (ValueError, RuntimeError):  # as in leave()
+            pass
+        if self.is_over:
+            return
+        self.is_over = True
+        try:
+            span, peer = self.span, self.peer
+            attributes: dict[str, Any] = {HTTP_RESPONSE_STATUS_CODE: status}
+            if version:
+                attributes[NETWORK_PROTOCOL_VERSION] = version
+            if peer:
+                attributes[NETWORK_PEER_ADDRESS] = peer[0]
+                attributes[NETWORK_PEER_PORT] = peer[1]
+            if self.pool_wait_ns >= _NOTABLE_WAIT_NS:
+                attributes[semconv.POOL_WAIT] = self.pool_wait_ns / 1e9
+            span.set_attributes(attributes)
+            span.end()
+        except Exception:
+            report("the record of a response")
+
     def fail(self, exception: BaseException) -> None:
         """Record the exception that goes on to the program, and end the span."""
         self.leave()
-        if self._ended:
+        if self.is_over:
             return
         self.noted = None
         record_exception(self.span, self.url, exception)
@@ -327,26 +335,37 @@ class Attempt:
         """Record the head of a response, as :meth:`succeed` does, and go on."""
         # try and not `quiet`: one frame less for each request of the program.
         try:
-            span, settings = self.span, self.steps.settings
-            if not span.is_recording():
-                return
-            attributes = response_attributes(status, version, self.peer)
-            if settings.response_headers is not None:
-                headers = self.steps.headers_of(response)
-                attributes.update(settings.response_headers.attributes(headers))
-            if settings.writes_old_names:
-                attributes.update(old_response_attributes(status, version))
-            span.set_attributes(attributes)
+            span, settings, peer = self.span, self.steps.settings, self.peer
+            attributes: dict[str, Any] = {HTTP_RESPONSE_STATUS_CODE: status}
+            if version:
+                attributes[NETWORK_PROTOCOL_VERSION] = version
+            if peer:
+                attributes[NETWORK_PEER_ADDRESS] = peer[0]
+                attributes[NETWORK_PEER_PORT] = peer[1]
             if status >= 400:
+                attributes[semconv.ERROR_TYPE] = str(status)
                 span.set_status(_ERROR)
+            if settings.adds_to_responses:
+                self._add_to_response(attributes, response, status, version)
+            span.set_attributes(attributes)
         except Exception:
             report("the record of a response")
 
+    def _add_to_response(
+        self, attributes: dict[str, Any], response: Any, status: int, version: str
+    ) -> None:
+        settings = self.steps.settings
+        if settings.response_headers is not None and self.span.is_recording():
+            headers = self.steps.headers_of(response)
+            attributes.update(settings.response_headers.attributes(headers))
+        if settings.writes_old_names:
+            attributes.update(old_response_attributes(status, version))
+
     def end(self, at: int | None = None) -> None:
         """End the span now or at a time in Unix nanoseconds; safe to call twice."""
-        if self._ended:
+        if self.is_over:
             return
-        self._ended = True
+        self.is_over = True
         try:
             if self.pool_wait_ns >= _NOTABLE_WAIT_NS:
                 self.span.set_attribute(semconv.POOL_WAIT, self.pool_wait_ns / 1e9)
@@ -357,13 +376,13 @@ class Attempt:
     @quiet
     def abandon_body(self) -> None:
         """End a span that waits for its body, which is not going to be read to its end."""
-        if not self._ended:
+        if not self.is_over:
             self.span.add_event(semconv.BODY_ABANDONED_EVENT)
             self.end()
 
     def fail_body(self, exception: BaseException) -> None:
         """End a span that waits for its body, whose reading failed."""
-        if not self._ended:
+        if not self.is_over:
             record_exception(self.span, self.url, exception)
             self.end()
 

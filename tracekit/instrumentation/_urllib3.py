@@ -7,14 +7,16 @@ library that sits on urllib3, or of urllib3 itself, opens the exchange and adds 
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tracekit.instrumentation._http_client import Attempt, current_exchange
+from tracekit import semconv
+from tracekit.instrumentation._http_client import SEEN, Attempt, current_exchange
 from tracekit.instrumentation._http_client_attributes import record_exception
-from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "await_body",
     "body_patches",
     "hand_over",
+    "limits_of",
     "record_noted",
     "version_of",
 ]
@@ -50,8 +53,35 @@ def hand_over(attempt: Attempt) -> None:
     """Tell that `attempt` is about to be served by urllib3."""
     attempt.handed_over_ns = time.perf_counter_ns()
     # OpenTelemetry's instrumentation of urllib3 asks whether it may; ours knows the exchange.
-    if "opentelemetry.instrumentation.urllib3" in sys.modules:
+    if "opentelemetry.instrumentation.urllib3" in sys.modules and attempt.under_way:
         attempt.silence()
+
+
+_NO_LIMITS: Mapping[str, float] = {}
+
+
+def limits_of(timeout: Any) -> Mapping[str, float]:
+    """Return the configured limits of a number, a pair, or a Timeout; the same for the same."""
+    if timeout is None:
+        return _NO_LIMITS
+    if isinstance(timeout, (int, float)):
+        return _limits(timeout, timeout)
+    if isinstance(timeout, tuple):
+        connect, read = timeout
+        return _limits(_number(connect), _number(read))
+    connect, read = getattr(timeout, "_connect", None), getattr(timeout, "_read", None)
+    return _limits(_number(connect), _number(read), _number(getattr(timeout, "total", None)))
+
+
+def _number(limit: Any) -> float | None:
+    # Anything else is none, or a mark that stands for the default.
+    return limit if isinstance(limit, (int, float)) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _limits(*limits: float | None) -> Mapping[str, float]:
+    names = (semconv.TIMEOUT_CONNECT, semconv.TIMEOUT_READ, semconv.TIMEOUT_TOTAL)
+    return {name: s for name, s in zip(names, limits, strict=False) if s is not None}
 
 
 def version_of(raw: Any) -> str:
@@ -74,10 +104,12 @@ def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Cal
     def make_request(pool: Any, conn: Any, *args: Any, **kwargs: Any) -> Any:
         exchange = current_exchange.get()
         attempt = None if exchange is None else exchange.attempt
-        if attempt is None or not (attempt.under_way and owners):
+        if attempt is None or not owners:
             return original(pool, conn, *args, **kwargs)
         if attempt.noted is not None:
             attempt = _retry(attempt, kwargs) or attempt
+        elif not attempt.under_way:
+            return original(pool, conn, *args, **kwargs)
         elif pool.block and pool.proxy is None:
             # Between the two lies the wait for a connection of a pool that is used up, and
             # nothing else that takes long; others open as many connections as they need.
@@ -87,11 +119,32 @@ def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Cal
         except BaseException as error:
             attempt.noted, attempt.noted_at = error, time.time_ns()
             raise
+        try:
+            peer = attempt.destination.peer
+            if peer is None or pool.proxy is not None:
+                peer = _peer_of(conn)
+            attempt.peer = peer
+            status = response.status
+            if status < 400 and attempt.under_way and attempt.steps.settings.is_terse:
+                attempt.succeed_plainly(status, _VERSIONS.get(response.version, ""))
+                return response
+        except Exception:  # a pool of somebody's own
+            report("the reading of a response")
         attempt.noted, attempt.noted_at = response, time.time_ns()
-        attempt.peer = _peer_of(conn)
         return response
 
     return make_request
+
+
+def _peer_of(connection: Any) -> Sequence[Any]:
+    """Return address and port at the other end of a connection, empty when there is none."""
+    try:
+        # Gone when the server closes after each response: then the socket is the response's.
+        sock = connection.sock
+        peer = () if sock is None else sock.getpeername()
+    except Exception:  # a connection of somebody's own, or one that is closed
+        return ()
+    return peer if isinstance(peer, tuple) else ()
 
 
 @quiet
@@ -100,7 +153,7 @@ def record_noted(attempt: Attempt) -> None:
     noted, attempt.noted = attempt.noted, None
     if isinstance(noted, BaseException):
         record_exception(attempt.span, attempt.url, noted)
-    elif noted is not None:
+    elif noted is not None and noted is not SEEN:
         attempt.record(noted, noted.status, version_of(noted))
 
 
@@ -121,17 +174,6 @@ def _retry(attempt: Attempt, kwargs: dict[str, Any]) -> Attempt | None:
     if attempt.silenced:
         following.silence()
     return following
-
-
-def _peer_of(connection: Any) -> Sequence[Any]:
-    """Return address and port at the other end of a connection, empty when there is none."""
-    try:
-        # Gone when the server closes after each response: then the socket is the response's.
-        sock = connection.sock
-        peer = () if sock is None else sock.getpeername()
-    except Exception:  # a connection of somebody's own, or one that is closed
-        return ()
-    return peer if isinstance(peer, tuple) else ()
 
 
 def _release_conn(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 from tracekit.instrumentation._http_server import (
@@ -11,13 +12,14 @@ from tracekit.instrumentation._http_server import (
     ServerSettings,
     current_request,
 )
-from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
+from tracekit.instrumentation._patch import LibraryInstrumentor, report
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation.wsgi import WsgiServer
 
 __all__ = ["FlaskInstrumentor"]
 
 
-class FlaskInstrumentor(LibraryInstrumentor):
+class FlaskInstrumentor(ReplacingInstrumentor):
     """Patch the class, so that applications made before are traced too.
 
     Options: ``excluded_urls``, ``server_request_hook``, ``server_response_hook``,
@@ -33,49 +35,54 @@ class FlaskInstrumentor(LibraryInstrumentor):
     def configure(self, options: Mapping[str, Any]) -> None:
         self._server = WsgiServer(self.tracer, ServerSettings.read(self.name, options))
 
-    def patches(self) -> Sequence[Patch]:
+    def patches(self) -> Sequence[Replacing]:
         return (
             # Around middleware that users put into `app.wsgi_app`.
-            Patch("flask.app", "Flask.__call__", self._call),
+            Replacing("flask.app", "Flask.__call__", self._call),
             # Called without the other by DispatcherMiddleware and by `gunicorn app:app.wsgi_app`.
-            Patch("flask.app", "Flask.wsgi_app", self._call),
-            Patch("flask.app", "Flask.handle_user_exception", _note_exception),
-            Patch("flask.app", "Flask.handle_exception", _note_exception),
-            Patch("flask.ctx", "RequestContext.match_request", _match, optional=True),
+            Replacing("flask.app", "Flask.wsgi_app", self._call),
+            Replacing("flask.app", "Flask.handle_user_exception", _note_exception),
+            Replacing("flask.app", "Flask.handle_exception", _note_exception),
+            Replacing("flask.ctx", "RequestContext.match_request", _match, optional=True),
         )
 
-    def _call(
-        self, wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        return self._server.run(wrapped, *args, **kwargs)
+    def _call(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+        run = self._server.run
+
+        def call(app: Any, environ: Any, start_response: Any) -> Any:
+            if REQUEST_KEY in environ or not owners:
+                return original(app, environ, start_response)
+            return run(MethodType(original, app), environ, start_response)
+
+        return call
 
 
-def _match(
-    wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    result = wrapped(*args, **kwargs)
-    _name(instance.request)
-    return result
+def _match(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
+    def match_request(context: Any) -> Any:
+        result = original(context)
+        try:
+            flask_request = context.request
+            environ, rule = flask_request.environ, flask_request.url_rule
+            request: ServerRequest | None = environ.get(REQUEST_KEY)
+            if request is not None and rule is not None:
+                # Where the application is mounted, by a dispatcher or a proxy, belongs to the route.
+                request.matched(environ.get("SCRIPT_NAME", "") + rule.rule)
+        except Exception:
+            report("the name of a route")
+        return result
+
+    return match_request
 
 
-@quiet
-def _name(flask_request: Any) -> None:
-    environ = flask_request.environ
-    request: ServerRequest | None = environ.get(REQUEST_KEY)
-    rule = flask_request.url_rule
-    if request is not None and rule is not None:
-        # Where the application is mounted, by a dispatcher or a proxy, belongs to the route.
-        request.matched(environ.get("SCRIPT_NAME", "") + rule.rule)
+def _note_exception(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
+    def handle(app: Any, e: Any) -> Any:
+        request = current_request()
+        if request is not None:
+            # By the time that start_response is called it is not being handled any more.
+            request.suspect = e
+        return original(app, e)
 
-
-def _note_exception(
-    wrapped: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    request = current_request()
-    if request is not None and args:
-        # By the time that start_response is called it is not being handled any more.
-        request.suspect = args[-1]
-    return wrapped(*args, **kwargs)
+    return handle
 
 
 plugin: type[LibraryInstrumentor] = FlaskInstrumentor

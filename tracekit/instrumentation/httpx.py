@@ -178,9 +178,12 @@ def _silence(attempt: Attempt, client: Client | AsyncClient, request: Request) -
         attempt.silence()
 
 
+_NO_TIMEOUTS: Mapping[str, float] = {}
+
+
 def _timeouts(request: Request) -> Mapping[str, float]:
     timeout = request.extensions.get("timeout")
-    return _timeout_attributes(*map(timeout.get, _PHASES)) if timeout else {}
+    return _timeout_attributes(*map(timeout.get, _PHASES)) if timeout else _NO_TIMEOUTS
 
 
 @functools.lru_cache(maxsize=64)
@@ -197,6 +200,9 @@ def _complete(attempt: Attempt, response: Response) -> None:
         report("the reading of a response")
         attempt.leave()
         attempt.end()
+        return
+    if status < 400 and attempt.steps.settings.is_terse:
+        attempt.succeed_plainly(status, _VERSIONS.get(version, ""))
         return
     attempt.succeed(response, status, _VERSIONS.get(version, ""))
     if attempt.steps.settings.ends_at_body:

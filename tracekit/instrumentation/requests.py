@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tracekit import semconv
 from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
     Attempt,
@@ -33,6 +32,7 @@ from tracekit.instrumentation._urllib3 import (
     await_body,
     body_patches,
     hand_over,
+    limits_of,
     record_noted,
     version_of,
 )
@@ -74,9 +74,18 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             exchange = current_exchange.get()
             if exchange is not None and _is_redirect(exchange, session, kwargs):
                 return self._attempt(exchange, original, session, request, (), kwargs)
-            exchange = Exchange(session)
+            exchange, attempt = Exchange(session), None
+            # As _attempt(), which is one frame less for nearly all requests of the program.
             try:
-                return self._attempt(exchange, original, session, request, (), kwargs)
+                attempt = self._begin(exchange, request, kwargs.get("timeout"))
+                response = original(session, request, **kwargs)
+                if attempt is not None:
+                    _finish(attempt, response)
+                return response
+            except BaseException as error:
+                if attempt is not None:
+                    _fail(attempt, error)
+                raise
             finally:
                 exchange.close()
 
@@ -87,15 +96,14 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             adapter: HTTPAdapter, request: PreparedRequest, *args: Any, **kwargs: Any
         ) -> Response:
             exchange = current_exchange.get()
-            if exchange is not None and not exchange.closed:
-                if exchange.in_hooks:
-                    return self._attempt(exchange, original, adapter, request, args, kwargs)
-                attempt = exchange.attempt
-                if attempt is not None and attempt.under_way:
-                    hand_over(attempt)
+            if exchange is not None and not (exchange.in_hooks or exchange.closed):
+                if exchange.attempt is not None:
+                    hand_over(exchange.attempt)
                 return original(adapter, request, *args, **kwargs)
             if not owners:
                 return original(adapter, request, *args, **kwargs)
+            if exchange is not None and exchange.in_hooks:
+                return self._attempt(exchange, original, adapter, request, args, kwargs)
             exchange = Exchange(adapter)
             try:
                 return self._attempt(exchange, original, adapter, request, args, kwargs)
@@ -113,28 +121,19 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Response:
-        attempt = self._begin(exchange, request, kwargs)
+        attempt = self._begin(exchange, request, kwargs.get("timeout"))
         if attempt is None:
             return original(sender, request, *args, **kwargs)
         try:
             response = original(sender, request, *args, **kwargs)
         except BaseException as error:
-            attempt = _current(attempt)
-            if isinstance(attempt.noted, BaseException):
-                attempt.noted = None  # what goes on to the program came of it
-            else:
-                record_noted(attempt)
-            attempt.fail(error)
+            _fail(attempt, error)
             raise
-        attempt = _current(attempt)
-        if attempt.under_way:
-            _complete(attempt, response)
-        if self._steps.settings.ends_at_body and getattr(response, "_content_consumed", False):
-            attempt.end()
+        _finish(attempt, response)
         return response
 
     def _begin(
-        self, exchange: Exchange, request: PreparedRequest, kwargs: Mapping[str, Any]
+        self, exchange: Exchange, request: PreparedRequest, timeout: Any
     ) -> Attempt | None:
         try:
             url = request.url
@@ -144,14 +143,40 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             if headers is None:
                 headers = sys.modules["requests.structures"].CaseInsensitiveDict()
                 request.headers = headers
-            method, limits = request.method or "", _timeouts(kwargs.get("timeout"))
             attempt = Attempt(
-                self._steps, exchange, request, method, url, destination_of(url), headers, limits
+                self._steps,
+                exchange,
+                request,
+                request.method or "",
+                url,
+                destination_of(url),
+                headers,
+                limits_of(timeout),
             )
         except Exception:
             report("what is known of a request")
             return None
         return attempt if attempt.begin() else None
+
+
+def _finish(attempt: Attempt, response: Response) -> None:
+    """Record what came of an attempt; most have ended when the headers were read."""
+    if attempt.is_over:
+        return
+    attempt = _current(attempt)
+    if attempt.under_way:
+        _complete(attempt, response)
+    if attempt.steps.settings.ends_at_body and getattr(response, "_content_consumed", False):
+        attempt.end()
+
+
+def _fail(attempt: Attempt, error: BaseException) -> None:
+    attempt = _current(attempt)
+    if isinstance(attempt.noted, BaseException):
+        attempt.noted = None  # what goes on to the program came of it
+    else:
+        record_noted(attempt)
+    attempt.fail(error)
 
 
 def _headers_of(message: Any) -> Headers:
@@ -180,17 +205,26 @@ def _current(attempt: Attempt) -> Attempt:
 
 
 def _dispatch_hook(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
+    # Without hooks the library's own does nothing, which needs no call of it.
+    is_librarys_own = original.__module__ == "requests.hooks"
+
     def dispatch_hook(key: Any, hooks: Any, hook_data: Any, **kwargs: Any) -> Any:
         exchange = current_exchange.get()
         attempt = None if exchange is None else exchange.attempt
-        if exchange is None or attempt is None or not attempt.under_way:
+        if attempt is None:
             return original(key, hooks, hook_data, **kwargs)
-        _complete(attempt, hook_data)
-        exchange.in_hooks = True
+        if attempt.under_way:
+            _complete(attempt, hook_data)
+        elif attempt.noted is None:
+            return original(key, hooks, hook_data, **kwargs)
+        attempt.noted = None
+        if is_librarys_own and not (hooks and hooks.get(key)):
+            return hook_data
+        attempt.exchange.in_hooks = True
         try:
             return original(key, hooks, hook_data, **kwargs)
         finally:
-            exchange.in_hooks = False
+            attempt.exchange.in_hooks = False
 
     return dispatch_hook
 
@@ -207,27 +241,6 @@ def _complete(attempt: Attempt, response: Any) -> None:
     attempt.succeed(response, status, version)
     if attempt.steps.settings.ends_at_body:
         await_body(attempt, response.raw)
-
-
-_NO_TIMEOUTS: Mapping[str, float] = {}
-
-
-def _timeouts(timeout: Any) -> Mapping[str, float]:
-    """Return the limits of a number, a pair, or an object of urllib3."""
-    if timeout is None:
-        return _NO_TIMEOUTS
-    if isinstance(timeout, (int, float)):
-        return {semconv.TIMEOUT_CONNECT: timeout, semconv.TIMEOUT_READ: timeout}
-    limits: dict[str, Any]
-    if isinstance(timeout, tuple):
-        limits = dict(zip((semconv.TIMEOUT_CONNECT, semconv.TIMEOUT_READ), timeout, strict=False))
-    else:
-        limits = {
-            semconv.TIMEOUT_CONNECT: getattr(timeout, "_connect", None),
-            semconv.TIMEOUT_READ: getattr(timeout, "_read", None),
-            semconv.TIMEOUT_TOTAL: getattr(timeout, "total", None),
-        }
-    return {name: limit for name, limit in limits.items() if isinstance(limit, (int, float))}
 
 
 plugin: type[LibraryInstrumentor] = RequestsInstrumentor

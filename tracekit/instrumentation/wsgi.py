@@ -31,7 +31,7 @@ from tracekit.instrumentation._patch import (
     InstrumentationStatus,
     LibraryInstrumentor,
     Patch,
-    quiet,
+    report,
 )
 
 __all__ = ["WSGIMiddleware", "WsgiInstrumentor", "WsgiServer"]
@@ -85,7 +85,11 @@ class WsgiServer:
         """Call `app`, and return its body so that the span ends when the body does."""
         if REQUEST_KEY in environ:  # we are mounted in an application that is traced
             return app(environ, start_response)
-        request = _start(self._server, environ)
+        try:  # and not `quiet`: one frame less for each request
+            request = self._server.start(_incoming(environ))
+        except Exception:
+            report("the beginning of a request")
+            request = None
         environ[REQUEST_KEY] = request
         if request is None:
             return app(environ, start_response)
@@ -127,11 +131,6 @@ class WSGIMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         return self._server.run(self.app, environ, start_response)
-
-
-@quiet
-def _start(server: HttpServer, environ: Environ) -> ServerRequest | None:
-    return server.start(_incoming(environ))
 
 
 def _incoming(environ: Environ) -> Incoming:
@@ -177,19 +176,22 @@ def _watched(start_response: StartResponse, request: ServerRequest) -> StartResp
     """Note the status; what `start_response` returns is the server's own write()."""
 
     def start(status: str, headers: Any, *exc_info: Any, **more: Any) -> Any:
-        _note(request, status, headers, exc_info[0] if exc_info else more.get("exc_info"))
+        try:
+            if exc_info or more:
+                _note_suspect(request, exc_info[0] if exc_info else more.get("exc_info"))
+            code = status[:3]
+            request.responded(int(code) if code.isdecimal() else 0, headers)
+            request.body_length = _content_length(headers)
+        except Exception:
+            report("the reading of a response")
         return start_response(status, headers, *exc_info, **more)
 
     return start
 
 
-@quiet
-def _note(request: ServerRequest, status: str, headers: Any, exc_info: Any) -> None:
+def _note_suspect(request: ServerRequest, exc_info: Any) -> None:
     if exc_info and exc_info[1] is not None:
         request.suspect = exc_info[1]
-    code = status[:3]
-    request.responded(int(code) if code.isdecimal() else 0, headers)
-    request.body_length = _content_length(headers)
 
 
 def _content_length(headers: Any) -> int:

@@ -9,6 +9,7 @@ from opentelemetry import baggage
 from opentelemetry.context import Context, get_current
 
 __all__ = [
+    "BAGGAGE_KEY",
     "MAX_BYTES",
     "MAX_ENTRIES",
     "MAX_ENTRY_BYTES",
@@ -31,17 +32,17 @@ MAX_BYTES = 8192
 is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 
 # As with the span's key: a Context shows it, and one write beats one per entry.
-_BAGGAGE_KEY = next(iter(baggage.set_baggage("key", "value", Context())))
+BAGGAGE_KEY = next(iter(baggage.set_baggage("key", "value", Context())))
 
 
 def with_entries(context: Context, entries: Mapping[str, object]) -> Context:
     """Return the context with more baggage; an entry replaces an older one of its name."""
-    return Context({**context, _BAGGAGE_KEY: {**baggage.get_all(context), **entries}})
+    return Context({**context, BAGGAGE_KEY: {**baggage.get_all(context), **entries}})
 
 
 def entry_values(context: Context | None) -> Iterable[tuple[object, object]]:
     """List the baggage of a context, whatever types a program put there."""
-    if _BAGGAGE_KEY not in (get_current() if context is None else context):
+    if BAGGAGE_KEY not in (get_current() if context is None else context):
         return ()  # as in most requests; asking for an empty mapping takes 0.5 µs
     return baggage.get_all(context).items()
 

@@ -69,6 +69,9 @@ class TrustPolicy:
 class CompositePropagator(TextMapPropagator):
     """Run several propagators, each for itself: one that raises does not stop the others.
 
+    A propagator that has an attribute `injects_key` is not called for a context without that key:
+    it would find nothing to write.
+
     Args:
         inject: In the order in which they write.
         extract: In the order in which they read; as `inject` when not given.
@@ -91,7 +94,10 @@ class CompositePropagator(TextMapPropagator):
         self._inject = tuple(inject)
         self._extract = self._inject if extract is None else tuple(extract)
         # Bound once: these are on the path of each request, out and in.
-        self._injects = tuple(propagator.inject for propagator in self._inject)
+        self._injects = tuple(
+            (getattr(propagator, "injects_key", None), propagator.inject)
+            for propagator in self._inject
+        )
         self._extracts = tuple(propagator.extract for propagator in self._extract)
         self._order = order
         self._trust = trust
@@ -126,7 +132,9 @@ class CompositePropagator(TextMapPropagator):
     ) -> None:
         if context is None:
             context = get_current()
-        for inject in self._injects:
+        for key, inject in self._injects:
+            if key is not None and key not in context:
+                continue
             try:
                 inject(carrier, context, setter)
             except Exception:

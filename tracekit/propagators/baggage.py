@@ -17,6 +17,7 @@ from opentelemetry.propagators.textmap import (
 )
 
 from tracekit.propagators._baggage_entries import (
+    BAGGAGE_KEY,
     MAX_BYTES,
     MAX_ENTRIES,
     MAX_ENTRY_BYTES,
@@ -74,6 +75,8 @@ class BaggagePropagator(TextMapPropagator):
 
     Source: https://www.w3.org/TR/baggage/
     """
+
+    injects_key = BAGGAGE_KEY
 
     def __init__(self) -> None:
         self.refused: dict[str, int] = {}

@@ -103,6 +103,8 @@ class TraceContextPropagator(TextMapPropagator):
     Source: https://www.w3.org/TR/trace-context-2/
     """
 
+    injects_key = SPAN_KEY
+
     def __init__(self) -> None:
         self.refused: dict[str, int] = {}
 
@@ -131,10 +133,10 @@ class TraceContextPropagator(TextMapPropagator):
             trace_id, span_id, flags, state, valid = _read_by_name(context)
         if not valid:
             return
-        # The cheapest way to padded hex; format() takes twice as long.
-        trace_hex = trace_id.to_bytes(16, "big").hex()
-        span_hex = span_id.to_bytes(8, "big").hex()
-        header = f"00-{trace_hex}-{span_hex}{_FLAGS_TEXT[flags & 3]}"
+        # The cheapest way to padded hex, a dash behind the first 16 bytes; format() takes twice as
+        # long for each of the two.
+        ids = (trace_id << 64 | span_id).to_bytes(24, "big").hex("-", -16)
+        header = f"00-{ids}{_FLAGS_TEXT[flags & 3]}"
         if setter is default_setter and type(carrier) is dict:
             carrier["traceparent"] = header
         else:
