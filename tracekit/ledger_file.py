@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tracekit import _fork
-from tracekit.store.location import default_path, private_folder
+from tracekit.store.location import private_folder, state_folder
 from tracekit.store.process import is_lost, this_process
 
 __all__ = ["EVERY_S", "KEPT", "LedgerFile", "folder", "read_all", "start"]
@@ -42,9 +42,7 @@ class _Provider(Protocol):
 
 def folder(environ: Mapping[str, str] | None = None) -> Path:
     """Return where ledgers are: beside the default store, wherever the chosen one is."""
-    environ = os.environ if environ is None else environ
-    others = {name: value for name, value in environ.items() if name != "TRACEKIT_STORE"}
-    return default_path(others).parent / "ledger"
+    return state_folder(environ) / "ledger"
 
 
 class LedgerFile:
