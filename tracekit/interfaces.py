@@ -118,6 +118,7 @@ class SpanExporter:
     * ``put_aside(spans) -> ExportOutcome | None``: keep a batch for later instead of sending it.
       One whose ``export`` is under way may be given too: what is not settled of it is kept, and
       its ``export`` counts no more. None where nothing can be kept.
+    * ``export_started(spans)``: note spans that are open; told when the process ends.
     * ``stats() -> Mapping``: its own counts, shown in the ledger.
 
     Concurrency: ``export`` is called from one thread at a time, never from the thread that

@@ -126,6 +126,12 @@ def start(provider: _Provider, at_exit: Callable[[Callable[[], Any]], Any]) -> N
             processor.after_hand_out = _current.save_if_due
 
 
+def save() -> None:
+    """Write the ledger that is kept, if one is; for a process that ends unannounced."""
+    if _current is not None:
+        _current.save()
+
+
 def stop(not_at_exit: Callable[[Callable[[], Any]], Any]) -> None:
     """Keep no ledger any more; what was written stays."""
     global _current

@@ -133,7 +133,7 @@ def test_what_could_not_be_sent_arrives_later_as_it_was(name: str, make: Make) -
 
 def test_everything_arrives_once_and_in_order(make: Make, spool: Spool) -> None:
     with Destination(DOWN) as destination:
-        exporter = make(destination.url, timeout=0.05)
+        exporter = make(destination.url, timeout=0.02)
         for number in range(1, 31):
             exporter.export([made(number, f"span {number}")])
         assert exporter.stats()["waiting"] == 30

@@ -256,6 +256,15 @@ class Lane:
         return left > 0 and self._ask("force_flush", left, int(left * 1000)) is not False
 
     @property
+    def takes_unfinished(self) -> bool:
+        """Whether the exporter can note spans that are under way."""
+        return callable(getattr(self.exporter, "export_started", None))
+
+    def export_unfinished(self, spans: Sequence[ReadableSpan], deadline: float) -> None:
+        if self.takes_unfinished:
+            self._ask("export_started", max(0.0, deadline - time.monotonic()), spans)
+
+    @property
     def can_keep(self) -> bool:
         """Whether the exporter can keep for later what there is no time to export."""
         return getattr(self.exporter, "keeps_spans", False) is True

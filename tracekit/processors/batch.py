@@ -273,6 +273,17 @@ class BatchSpanProcessor(SpanProcessor):
                 lane.step_in(deadline)
         return True
 
+    @property
+    def takes_unfinished(self) -> bool:
+        return any(lane.takes_unfinished for lane in self._lanes)
+
+    def export_unfinished(self, spans: Sequence[ReadableSpan], timeout_millis: int) -> None:
+        """Let exporters that can note spans which are still open, behind those that have ended."""
+        deadline = time.monotonic() + timeout_millis / 1000
+        self._wake.set()
+        for lane in self._lanes:
+            lane.export_unfinished(spans, deadline)
+
     def _is_settled(self, target: int) -> bool:
         return all(lane.settled >= target for lane in self._lanes)
 

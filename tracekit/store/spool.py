@@ -71,6 +71,11 @@ class Waiting(NamedTuple):
     spans: int
     oldest_s: float
 
+    @property
+    def address(self) -> str:
+        """The destination as it may be shown to anybody."""
+        return self.destination.rpartition(" #")[0].partition(" ")[2] or self.destination
+
 
 def default_spool_path(environ: Mapping[str, str] | None = None) -> Path:
     return state_folder(environ) / "spool.db"
