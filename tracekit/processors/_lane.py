@@ -315,9 +315,9 @@ class Lane:
             self.settled = max(self.settled, last)
             self._finished += len(spans)
             self._finished_bytes += size
-            if outcome is None:
+            if outcome is None and spans:
                 self._dropped["exit"] += len(spans)
-            else:
+            elif outcome is not None:
                 self._fates.add(outcome)
             self._progress.notify_all()
 
