@@ -86,6 +86,12 @@ class OnlySpan(Context):
     def get(self, key: str, default: Any = None) -> Any:
         return self.span if key == SPAN_KEY else default
 
+    def __contains__(self, key: object) -> bool:
+        return key == SPAN_KEY
+
+    def __len__(self) -> int:
+        return 1
+
     def copy(self) -> dict[str, object]:
         return {SPAN_KEY: self.span}
 

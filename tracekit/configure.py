@@ -182,10 +182,20 @@ def configure(
     propagate.set_global_textmap(propagator)
     carry_context(found)
     exit_hooks.on_sigterm()
+    exit_hooks.on_os_exit(_leave)
     from tracekit import ledger_file
 
     ledger_file.start(provider, exit_hooks.add)
     return provider
+
+
+def _leave(timeout_s: float) -> None:
+    """Flush before ``os._exit``, if this very process made any spans."""
+    provider = current_provider()
+    if provider is not None and provider.has_spans():
+        provider.shutdown(timeout_s)
+        if "tracekit.ledger_file" in sys.modules:
+            sys.modules["tracekit.ledger_file"].save()
 
 
 def _tell_of_itself(provider: TracerProvider, meter_provider: Any) -> None:
@@ -412,6 +422,7 @@ def reset() -> None:
     keeps nothing and the next ``configure()`` uses it again.
     """
     uninstrument()
+    exit_hooks.not_on_os_exit()
     if "tracekit.ledger_file" in sys.modules:
         sys.modules["tracekit.ledger_file"].stop(exit_hooks.remove)
     provider = current_provider()

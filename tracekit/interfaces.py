@@ -7,9 +7,10 @@ classes has to be inherited from, they are checked by what they do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import TextMapPropagator
@@ -26,6 +27,7 @@ from tracekit.model import (
 
 __all__ = [
     "Decision",
+    "ExportOutcome",
     "IdGenerator",
     "Instrumentor",
     "ReadableSpan",
@@ -83,8 +85,41 @@ class SpanExportResult(Enum):
     FAILURE = 1
 
 
+class ExportOutcome(NamedTuple):
+    """What became of the spans of one batch; the numbers add up to its size.
+
+    Attributes:
+        rejected: Refused by the destination for good.
+        dropped: Lost, by reason.
+        spooled: Kept on the disk, to be sent later.
+        reason: Why not all was sent; empty when all was.
+    """
+
+    sent: int
+    rejected: int = 0
+    dropped: Mapping[str, int] = MappingProxyType({})
+    spooled: int = 0
+    reason: str = ""
+
+    @property
+    def lost(self) -> int:
+        return self.rejected + sum(self.dropped.values())
+
+
 class SpanExporter:
     """Carry batches of ended spans to one destination.
+
+    An exporter may say and do more; what it does not have counts as absent:
+
+    * ``last_outcome: ExportOutcome | None``: what became of the batch that the calling thread
+      exported last, where SUCCESS and FAILURE are too coarse.
+    * ``hurry()``: the process is about to end; from now on, try each batch once.
+    * ``keeps_spans: bool``: whether the next method can do what it is for.
+    * ``put_aside(spans) -> ExportOutcome | None``: keep a batch for later instead of sending it.
+      One whose ``export`` is under way may be given too: what is not settled of it is kept, and
+      its ``export`` counts no more. None where nothing can be kept.
+    * ``export_started(spans)``: note spans that are open; told when the process ends.
+    * ``stats() -> Mapping``: its own counts, shown in the ledger.
 
     Concurrency: ``export`` is called from one thread at a time, never from the thread that
     ended the span. ``force_flush`` and ``shutdown`` may come from another.

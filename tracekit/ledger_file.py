@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tracekit import _fork
-from tracekit.store.location import default_path, private_folder
+from tracekit.store.location import private_folder, state_folder
 from tracekit.store.process import is_lost, this_process
 
 __all__ = ["EVERY_S", "KEPT", "LedgerFile", "folder", "read_all", "start"]
@@ -42,9 +42,7 @@ class _Provider(Protocol):
 
 def folder(environ: Mapping[str, str] | None = None) -> Path:
     """Return where ledgers are: beside the default store, wherever the chosen one is."""
-    environ = os.environ if environ is None else environ
-    others = {name: value for name, value in environ.items() if name != "TRACEKIT_STORE"}
-    return default_path(others).parent / "ledger"
+    return state_folder(environ) / "ledger"
 
 
 class LedgerFile:
@@ -126,6 +124,12 @@ def start(provider: _Provider, at_exit: Callable[[Callable[[], Any]], Any]) -> N
     for processor in provider.span_processors:
         if hasattr(processor, "after_hand_out"):
             processor.after_hand_out = _current.save_if_due
+
+
+def save() -> None:
+    """Write the ledger that is kept, if one is; for a process that ends unannounced."""
+    if _current is not None:
+        _current.save()
 
 
 def stop(not_at_exit: Callable[[Callable[[], Any]], Any]) -> None:

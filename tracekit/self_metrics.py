@@ -163,34 +163,31 @@ def _processed(providers: Sequence[Watched]) -> Iterator[Measured]:
     for processor, place, _exporter, ledger, lane in _lanes(providers):
         own = _processor_attributes(processor, ledger, place)
         # A span is processed when it is handed to the exporter, whatever becomes of it there.
-        yield lane["exported"] + lane["exporting"] + sum(lane["failed"].values()), own
+        settled = lane["exported"] + lane["spooled"] + sum(lane["failed"].values())
+        yield settled + lane["exporting"], own
         yield from _failures(own, ledger["dropped"], lane["dropped"])
 
 
 def _inflight(providers: Sequence[Watched]) -> Iterator[Measured]:
     for _processor, _place, exporter, _ledger, lane in _lanes(providers):
-        yield lane["exporting"], _exporter_attributes(exporter)
+        # What waits on the disk is neither exported nor lost yet.
+        kept = lane.get("delivery", {}).get("waiting", 0)
+        yield lane["exporting"] + kept, _exporter_attributes(exporter)
 
 
 def _exported(providers: Sequence[Watched]) -> Iterator[Measured]:
     for _processor, _place, exporter, _ledger, lane in _lanes(providers):
         own = _exporter_attributes(exporter)
-        told = _outcomes(exporter)
-        if told is None:
+        told = lane.get("delivery", {})
+        if not {"sent", "rejected", "dropped"} <= set(told):
             yield lane["exported"], own
             yield from _failures(own, lane["failed"])
         else:
-            yield told["sent"], own
-            yield from _failures(own, told["dropped"], {"rejected": told["rejected"]})
-
-
-def _outcomes(exporter: Any) -> Mapping[str, Any] | None:
-    """Return what an exporter itself counts; of a batch, some spans may have been rejected."""
-    stats: Any = getattr(exporter, "stats", None)
-    told = stats() if callable(stats) else None
-    if isinstance(told, Mapping) and {"sent", "rejected", "dropped"} <= set(told):
-        return told
-    return None
+            # What an exporter counts itself: of a batch, some spans may have been rejected.
+            spool = told.get("spool") or {"rejected": 0, "dropped": {}}
+            yield told["sent"] + told.get("recovered", 0), own
+            rejected = {"rejected": told["rejected"] + spool["rejected"]}
+            yield from _failures(own, told["dropped"], spool["dropped"], rejected)
 
 
 def _processor_attributes(processor: Any, ledger: Attributes, place: int) -> Attributes:

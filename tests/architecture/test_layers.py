@@ -42,6 +42,7 @@ ROWS: dict[str, int] = {
     "_fork": 0,
     "_otel_context": 0,
     "_ledger": 0,
+    "_own_work": 0,
     "_version": 0,
 }
 

@@ -191,3 +191,41 @@ def test_a_process_without_exporter_is_told(tracekit) -> None:
 
 def test_without_any_ledger_it_says_how_to_begin(tracekit) -> None:
     assert "tracekit run" in tracekit("doctor").output
+
+
+# The spool --------------------------------------------------------------------------------------
+
+SENDING = """
+import tracekit
+from tracekit.exporters.otlp import OTLPSpanExporter, RetryPolicy
+
+once = RetryPolicy(failures_to_open=1)
+exporter = OTLPSpanExporter("http://u:s3cret@localhost:9", retry_policy=once)
+tracekit.configure("shop", exporters=[exporter])
+for _ in range(3):
+    with tracekit.span("step"):
+        pass
+"""
+
+
+def test_spans_that_wait_on_the_disk_are_told_with_their_destination(tracekit) -> None:
+    run_program(SENDING)
+    found = diagnose(tracekit)
+    assert [(row["spans"], row["destination"]) for row in found["spool"]] == [
+        (3, "http://localhost:9/v1/traces")
+    ]
+    (ledger,) = found["ledgers"]
+    assert (ledger["fate"]["started"], ledger["fate"]["spooled"], ledger["fate"]["lost"]) == (
+        3,
+        3,
+        {},
+    )
+    page = tracekit("doctor").stdout
+    assert "waiting on the disk" in page
+    assert "3 spooled" in page
+    assert "s3cret" not in page
+
+
+def test_a_spool_that_cannot_be_read_is_a_problem(tracekit, tmp_path: Path) -> None:
+    found = diagnose(tracekit, exit_code=1, TRACEKIT_SPOOL=str(tmp_path))
+    assert any("TRACEKIT_SPOOL" in problem for problem in found["problems"])

@@ -38,7 +38,7 @@ def make() -> Iterator[Make]:
     made: list[OTLPSpanExporter] = []
 
     def exporter(endpoint: str | None = None, **arguments: Any) -> OTLPSpanExporter:
-        arguments = {"retry_policy": SOON, "timeout": 5, **arguments}
+        arguments = {"retry_policy": SOON, "timeout": 5, "spool": False, **arguments}
         made.append(OTLPSpanExporter(endpoint, **arguments))
         return made[-1]
 

@@ -162,3 +162,140 @@ print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
 """
     )
     assert done.stdout == "True\n", done.stderr
+
+
+# os._exit ----------------------------------------------------------------------------------
+
+
+def test_os_exit_flushes_and_keeps_its_code():
+    done = run(
+        EXPORTERS
+        + """
+tracekit.configure(exporters=[ToStderr()])
+with tracekit.span("a"):
+    pass
+os._exit(3)
+"""
+    )
+    assert (done.returncode, done.stderr.split()[1:]) == (3, ["a"])
+
+
+def test_a_child_forked_by_hand_flushes_what_it_made_and_nothing_else():
+    done = run(
+        EXPORTERS
+        + """
+tracekit.configure(exporters=[ToStderr()], schedule_delay_millis=60_000)
+with tracekit.span("parent"):
+    pass
+for name in ("first", "second", ""):
+    if not os.fork():
+        if name:
+            with tracekit.span(name):
+                pass
+        os._exit(0)
+    os.wait()
+"""
+    )
+    assert sorted(line.split()[1] for line in done.stderr.splitlines()) == [
+        "first",
+        "parent",
+        "second",
+    ]
+
+
+@pytest.mark.slow
+def test_os_exit_is_not_held_up_by_an_exporter_that_hangs():
+    began = time.monotonic()
+    done = run(
+        EXPORTERS
+        + """
+tracekit.configure(exporters=[Hanging()], schedule_delay_millis=10)
+with tracekit.span("a"):
+    pass
+os._exit(4)
+"""
+    )
+    assert done.returncode == 4
+    assert time.monotonic() - began < EXIT_S
+
+
+def test_os_exit_is_the_real_one_again_after_a_reset():
+    done = run(
+        """
+import os, tracekit
+from tracekit.testing import reset
+real = os._exit
+tracekit.configure(exporters="none")
+tracekit.configure(exporters="none")
+assert os._exit is not real
+reset()
+assert os._exit is real
+print("same")
+"""
+    )
+    assert done.stdout == "same\n", done.stderr
+
+
+# Spans that are open at the end -------------------------------------------------------------
+
+UNFINISHED = """
+import os, signal, sys, threading, time
+import tracekit
+tracekit.configure(exporters="store", service_name="shop")
+
+def hang():
+    with tracekit.span("hangs", order=7):
+        waiting.set()
+        print("ready", flush=True)
+        time.sleep(60)
+
+waiting = threading.Event()
+"""
+
+
+def unfinished_names():
+    from tracekit.store.reader import StoreReader
+
+    with StoreReader() as reader:
+        return sorted((row.span.name, row.lost) for row in reader.unfinished())
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(1)", "1 / 0", "os._exit(5)"])
+def test_what_is_open_at_the_end_is_in_the_store_as_unfinished(end):
+    run(
+        UNFINISHED
+        + "threading.Thread(target=hang, daemon=True).start(); waiting.wait()\n"
+        + "with tracekit.span('ends'): pass\n"
+        + end
+    )
+    assert unfinished_names() == [("hangs", True)]
+
+
+def test_what_sigterm_interrupts_is_in_the_store_as_unfinished():
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            UNFINISHED + "with tracekit.span('outer'):\n    hang()\n",
+        ],
+        stdout=subprocess.PIPE,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGTERM
+    assert unfinished_names() == [("hangs", True), ("outer", True)]
+
+
+def test_where_nothing_is_open_nobody_searches(monkeypatch):
+    import gc
+
+    import tracekit
+
+    tracekit.configure(exporters="store")
+    with tracekit.span("ends"):
+        pass
+    monkeypatch.setattr(gc, "get_objects", lambda: pytest.fail("searched"))
+    tracekit.shutdown()

@@ -84,6 +84,19 @@ def test_hostile_spans_cost_no_batch(name: str, exporter: SpanExporter) -> None:
     assert exporter.export(spans) is expected(name)
 
 
+def test_what_cannot_be_sent_is_kept(
+    name: str, spooling: None, nobody_listens: None, tmp_path: Path
+) -> None:
+    if name in OWN_DESTINATION:
+        pytest.skip(f"{name} has no destination that could be away")
+    plugin = importlib.import_module(f"tracekit.exporters.{name}").plugin
+    kept = plugin()
+    assert kept.export(checkout()) is SpanExportResult.SUCCESS
+    assert kept.stats()["spooled"] == kept.stats()["waiting"] == len(checkout())
+    assert kept.force_flush(200) is False
+    kept.shutdown()
+
+
 def test_flushing_what_is_done_is_true(exporter: SpanExporter) -> None:
     assert exporter.force_flush() is True
 

@@ -418,7 +418,8 @@ def test_rejected_spans_are_counted_and_the_reason_is_said(
         assert exporter.export(BATCH) is FAILURE
         assert len(destination.received) == 1, "a partial success is not tried again"
         assert (exporter.stats()["sent"], exporter.stats()["rejected"]) == (7, 3)
-        assert exporter.last_outcome == (7, 3, {})
+        assert exporter.last_outcome == (7, 3, {}, 0, "rejected")
+        assert exporter.stats()["rejected_for"] == {"span has no service": 3}
         exporter.export(BATCH)
     (message,) = messages(caplog)
     assert "rejected 3 of 10 spans: span has no service" in message

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from tracekit.interfaces import ExportOutcome
 from tracekit.sdk import SpanExporter, SpanExportResult
 
 
@@ -44,6 +45,25 @@ class Hanging(Recording):
         self.entered.release()
         self.may_go_on.wait(30)
         return super().export(spans)
+
+
+class Keeping(Hanging):
+    """Hangs in ``export``, and can keep what it is given instead."""
+
+    def __init__(self, can: bool = True) -> None:
+        super().__init__()
+        self.keeps_spans = can
+        self.is_in_a_hurry = False
+        self.kept: list[Any] = []
+
+    def hurry(self) -> None:
+        self.is_in_a_hurry = True
+
+    def put_aside(self, spans: Sequence[Any]) -> ExportOutcome | None:
+        if not self.keeps_spans:
+            return None
+        self.kept += spans
+        return ExportOutcome(0, 0, {}, len(spans), "exit")
 
 
 class Raising(Recording):

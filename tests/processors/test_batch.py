@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from processors.doubles import Answering, Hanging, Raising, Recording
+from processors.doubles import Answering, Hanging, Keeping, Raising, Recording
+from tracekit.interfaces import ExportOutcome
 from tracekit.processors import _lane
 from tracekit.sdk import BatchSpanProcessor, SpanExportResult, TracerProvider
 from tracekit.testing import build_span
@@ -43,7 +44,7 @@ def adds_up(processor):
     handed = stats["received"] - stats["not_sampled"] - stats["queued"]
     handed -= sum(stats["dropped"].values())
     for lane in stats["exporters"]:
-        ends = lane["exported"] + lane["pending"]
+        ends = lane["exported"] + lane["spooled"] + lane["pending"]
         ends += sum(lane["failed"].values()) + sum(lane["dropped"].values())
         assert ends == handed, stats
     return stats
@@ -151,6 +152,17 @@ def test_a_result_of_the_sdks_own_enumeration_counts(make_processor):
     for processor in (good, bad):
         send(processor, 1)
     assert (good.force_flush(10_000), bad.force_flush(10_000)) == (True, False)
+
+
+def test_a_batch_of_which_only_a_part_was_taken_is_counted_in_parts(make_processor):
+    exporter = Answering(SpanExportResult.FAILURE)
+    exporter.last_outcome = ExportOutcome(5, 2, {"too_large": 1}, 4, "rejected")
+    processor = make_processor(exporter)
+    send(processor, 12)
+    assert not processor.force_flush(10_000)
+    lane = adds_up(processor)["exporters"][0]
+    assert (lane["exported"], lane["spooled"]) == (5, 4)
+    assert lane["failed"] == {"rejected": 2, "too_large": 1}
 
 
 def test_a_flush_tells_of_what_was_lost_before_it_was_called(make_processor):
@@ -298,6 +310,53 @@ def test_shutdown_is_bounded_and_counts_what_was_left(make_processor):
     began = time.monotonic()
     assert not processor.force_flush(20_000), "what was lost has not arrived"
     assert time.monotonic() - began < 3
+
+
+def test_what_there_is_no_time_to_export_at_shutdown_is_kept_where_it_can_be(make_processor):
+    exporter, other = Keeping(), Recording()
+    processor = make_processor(exporter, other, max_export_batch_size=2)
+    send(processor, 6)
+    assert exporter.entered.acquire(timeout=10)
+    began = time.monotonic()
+    processor.shutdown(500)
+    assert time.monotonic() - began < 3
+    assert exporter.is_in_a_hurry
+    lane, others = adds_up(processor)["exporters"]
+    assert (lane["spooled"], sum(lane["failed"].values()), lane["pending"]) == (6, 0, 0)
+    assert sum(lane["dropped"].values()) == 0
+    assert len(exporter.kept) == 6
+    assert others["exported"] == 6
+
+
+def test_an_export_that_takes_too_long_is_kept_where_it_can_be(make_processor):
+    exporter = Keeping()
+    processor = make_processor(exporter, export_timeout_millis=50, max_export_batch_size=2)
+    send(processor, 2)
+    assert not processor.force_flush(2_000) or exporter.kept
+    wait_until(lambda: adds_up(processor)["exporters"][0]["spooled"] == 2)
+
+
+def test_before_a_freeze_nothing_stays_in_memory(make_processor):
+    exporter = Keeping()
+    processor = make_processor(exporter, max_export_batch_size=2)
+    send(processor, 5)
+    assert not processor.flush_or_keep(200)
+    lane = adds_up(processor)["exporters"][0]
+    assert (lane["spooled"], lane["pending"], processor.stats()["queued"]) == (5, 0, 0)
+    exporter.may_go_on.set()
+    send(processor, 3)
+    assert processor.flush_or_keep(10_000), "and it goes on afterwards"
+    assert adds_up(processor)["exporters"][0]["exported"] == 3
+
+
+def test_an_exporter_that_cannot_keep_after_all_loses_what_it_had(make_processor):
+    exporter = Keeping(can=False)
+    processor = make_processor(exporter, max_export_batch_size=2)
+    send(processor, 6)
+    assert exporter.entered.acquire(timeout=10)
+    processor.shutdown(300)
+    lane = adds_up(processor)["exporters"][0]
+    assert (lane["spooled"], lane["failed"], lane["dropped"]) == (0, {"exit": 2}, {"exit": 4})
 
 
 def test_spans_after_shutdown_are_counted(make_processor):

@@ -20,7 +20,8 @@ from tracekit.configure import (
     shutdown,
     uninstrument,
 )
-from tracekit.errors import ConfigurationError
+from tracekit.errors import ConfigurationError, StoreError
+from tracekit.exporters._spool_settings import chosen_spool
 
 __all__ = ["diagnose"]
 
@@ -35,6 +36,9 @@ _ALSO_READ = (
     "TRACEKIT_STORE",
     "TRACEKIT_OTLP_FILE",
     "TRACEKIT_LEDGER",
+    "TRACEKIT_SPOOL",
+    "TRACEKIT_SPOOL_MAX_BYTES",
+    "TRACEKIT_SPOOL_MAX_AGE",
 )
 """Variables that matter and are no setting of ``configure()``."""
 
@@ -63,8 +67,20 @@ def diagnose() -> Diagnosis:
         uninstrument()
         shutdown(1.0)
     found["ledgers"] = [{**item, "fate": fate_of(item)} for item in ledger_file.read_all()]
+    found["spool"] = _spooled(problems)
     found["problems"] = [*problems, *_problems(found)]
     return found
+
+
+def _spooled(problems: list[str]) -> list[dict[str, Any]]:
+    """Return what waits in the spool of this environment, by destination."""
+    try:
+        spool = chosen_spool(None)
+        rows = spool.waiting() if spool is not None else []
+    except (ConfigurationError, StoreError) as error:
+        problems.append(str(error))
+        return []
+    return [{**row._asdict(), "destination": row.address} for row in rows]
 
 
 def _versions() -> dict[str, str]:

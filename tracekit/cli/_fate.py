@@ -17,12 +17,29 @@ _REASONS = {
     "exit": "the process ended before the exporter was done (it waits a few seconds)",
     "timeout": "the exporter took longer than OTEL_BSP_EXPORT_TIMEOUT",
     "refused": "the exporter could not deliver them; the program's log says why",
+    "rejected": "the destination refused them for good",
+    "unreachable": "nobody answered, and there is no spool (TRACEKIT_SPOOL)",
+    "unavailable": "the destination asked to come back later, and there is no spool",
+    "throttled": "the destination asked for a longer pause, and there is no spool",
+    "destination_down": "the destination was down, and there is no spool (TRACEKIT_SPOOL)",
+    "too_large": "the destination takes no request as large as one of these spans",
+    "unreadable": "they hold what cannot be sent, such as no ids",
+    "spool_failed": "they could be neither sent nor kept; the program's log says why",
+    "spool_full": "the spool was full, the oldest had to go (TRACEKIT_SPOOL_MAX_BYTES)",
+    "spool_expired": "they were too old when the destination was back (TRACEKIT_SPOOL_MAX_AGE)",
+    "spool_unreadable": "the disk gave back something else than what was written",
 }
 
 
 @dataclass
 class Fate:
-    """Counts of spans, by exporter where there are several; ``lost`` by reason."""
+    """Counts of spans, by exporter where there are several; ``lost`` by reason.
+
+    ``spooled`` are this process's spans that went to the disk, wherever they are now. What this
+    process did with what it found there, its own or others' spans, is ``recovered`` and
+    ``lost_from_spool``. Summed up over all processes, what started is what was exported,
+    recovered, or lost, or is open, queued, sampled out, or still in the spool.
+    """
 
     started: int = 0
     sampled_out: int = 0
@@ -30,7 +47,11 @@ class Fate:
     live: int = 0
     waiting: int = 0
     exported: dict[str, int] = field(default_factory=dict)
+    spooled: int = 0
+    recovered: int = 0
     lost: Counter[str] = field(default_factory=Counter)
+    lost_from_spool: Counter[str] = field(default_factory=Counter)
+    rejected_for: Counter[str] = field(default_factory=Counter)
 
 
 def fate_of(ledger: Mapping[str, Any]) -> Fate:
@@ -48,10 +69,27 @@ def fate_of(ledger: Mapping[str, Any]) -> Fate:
         for lane in processor.get("exporters", ()):
             name = str(lane.get("exporter", ""))
             fate.exported[name] = fate.exported.get(name, 0) + _number(lane, "exported")
+            fate.spooled += _number(lane, "spooled")
             fate.waiting += _number(lane, "pending")
             fate.lost.update(_counts(lane, "failed"))
             fate.lost.update(_counts(lane, "dropped"))
+            _add_delivery(fate, _part(lane, "delivery"))
     return fate
+
+
+def _add_delivery(fate: Fate, told: Mapping[str, Any]) -> None:
+    """Add what an exporter counts itself, where it counts more than batches."""
+    fate.recovered += _number(told, "recovered")
+    fate.rejected_for.update(_counts(told, "rejected_for"))
+    spool = _part(told, "spool")
+    fate.lost_from_spool.update(_counts(spool, "dropped"))
+    if rejected := _number(spool, "rejected"):
+        fate.lost_from_spool["rejected"] += rejected
+
+
+def _part(part: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = part.get(key)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _number(counts: Mapping[str, Any], key: str) -> int:
@@ -60,16 +98,22 @@ def _number(counts: Mapping[str, Any], key: str) -> int:
 
 
 def _counts(part: Mapping[str, Any], key: str) -> dict[str, int]:
-    found = part.get(key, {})
-    return {str(name): number for name, number in found.items() if number}
+    found = _part(part, key)
+    return {str(name): n for name, n in found.items() if isinstance(n, int) and n}
 
 
 def explain(fate: Fate, running: bool) -> list[str]:
     """Say of every span that did not arrive where it is."""
     lines = [
-        f"{count} lost: {_REASONS.get(reason, f'the exporter {reason}')}"
-        for reason, count in sorted(fate.lost.items())
+        *(f"{count} lost: {_because(reason)}" for reason, count in _sorted(fate.lost)),
+        *(f'{count} of them: "{said}"' for said, count in _sorted(fate.rejected_for)),
     ]
+    if fate.spooled:
+        lines.append(f"{fate.spooled} kept on the disk until their destination was back")
+    if fate.recovered:
+        lines.append(f"{fate.recovered} sent from there, its own or other processes'")
+    for reason, count in _sorted(fate.lost_from_spool):
+        lines.append(f"{count} lost from there: {_because(reason)}")
     if not fate.exported and fate.started:
         lines.append("no exporter was set: its spans went nowhere")
     unsaid = fate.live + fate.waiting
@@ -81,3 +125,11 @@ def explain(fate: Fate, running: bool) -> list[str]:
     if fate.inherited:
         lines.append(f"{fate.inherited} ended here that belong to the process it was forked from")
     return lines
+
+
+def _because(reason: str) -> str:
+    return _REASONS.get(reason, f"the exporter {reason}")
+
+
+def _sorted(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted((reason, count) for reason, count in counts.items() if count)

@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -43,7 +42,8 @@ def command(as_json: bool, everything: bool) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return asdict(value)
+    # Not asdict(): it makes a Counter anew out of pairs, and counts those.
+    return vars(value)
 
 
 class _Page:
@@ -64,6 +64,7 @@ class _Page:
         yield from self._section("exporters", _columns(map(self._exporter, found["exporters"])))
         yield from self._section("libraries", _columns(self._libraries(found)))
         yield from self._section("where spans went", self._ledgers(found["ledgers"]))
+        yield from self._section("waiting on the disk", _columns(self._waiting(found["spool"])))
         yield from self._section("problems", self._problems(found["problems"]))
 
     def _section(self, title: str, rows: Iterable[str]) -> Iterator[str]:
@@ -120,6 +121,11 @@ class _Page:
         elif len(ledgers) > len(shown):
             yield self._style.paint("dim", f"{len(ledgers) - len(shown)} more with --all")
 
+    def _waiting(self, rows: Sequence[dict[str, Any]]) -> Iterator[Sequence[str]]:
+        for row in rows:
+            since = f"for {_ago(row['oldest_s'])}"
+            yield f"{row['spans']} spans", row["destination"], self._style.paint("dim", since)
+
     def _process(self, ledger: dict[str, Any]) -> str:
         state = "running" if ledger["running"] else f"ended {_ago(ledger.get('saved_s', 0))} ago"
         return f"{ledger['pid']} {self._style.paint('bold', str(ledger['service']))} ({state})"
@@ -142,7 +148,9 @@ def _counted(fate: Any) -> str:
             (fate.waiting, "queued"),
             (fate.live, "open"),
             (fate.sampled_out, "sampled out"),
-            (sum(fate.lost.values()), "lost"),
+            (fate.spooled, "spooled"),
+            (fate.recovered, "recovered"),
+            (sum(fate.lost.values()) + sum(fate.lost_from_spool.values()), "lost"),
         )
         if count
     ]

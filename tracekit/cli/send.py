@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from inspect import signature
 from typing import Any
 
 import click
@@ -82,8 +83,10 @@ def _destination(name: str, arguments: dict[str, Any]) -> Any:
     from tracekit.cli._replay import Destination
 
     make = discovery.find("exporter", name)
+    # Who reads that something was not delivered sends it again: kept as well, it would come twice.
+    kept_nowhere = {"spool": False} if "spool" in signature(make).parameters else {}
     try:
-        return Destination(name, make(**arguments))
+        return Destination(name, make(**arguments, **kept_nowhere))
     except TypeError as error:
         if not arguments:
             raise

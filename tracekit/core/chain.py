@@ -117,11 +117,19 @@ class Chain:
 
     def force_flush(self, timeout_millis: int) -> bool:
         """Flush all; True only when every processor said so in time."""
+        return self._flush_each(timeout_millis, "force_flush")
+
+    def flush_or_keep(self, timeout_millis: int) -> bool:
+        """Flush all; of what is left, each keeps on the disk what it can."""
+        return self._flush_each(timeout_millis, "flush_or_keep", "force_flush")
+
+    def _flush_each(self, timeout_millis: int, *methods: str) -> bool:
         deadline = time.monotonic() + timeout_millis / 1000
         flushed = True
         for processor in self.processors:
             left = max(0, int((deadline - time.monotonic()) * 1000))
-            flush = getattr(processor, "force_flush", _nothing_to_do)
+            named = (getattr(processor, method, None) for method in methods)
+            flush = next((method for method in named if callable(method)), _nothing_to_do)
             done = call_bounded(flush, left, left / 1000, _is_ours(processor))
             # None is what a processor returns that does not say.
             flushed = flushed and done is not False

@@ -5,6 +5,10 @@
 process that nobody taught what SIGTERM means would die without either; ``on_sigterm`` gives
 it the chance to flush, and then lets it die of the signal as before.
 
+A process may also leave by ``os._exit``, which runs nothing at all: children that were forked by
+hand do, and so does who gives up. ``on_os_exit`` puts a moment for flushing in front of it, in
+a thread that is left behind when it takes longer: whatever state the process is in, it ends.
+
 Two of these often meet: ``with Pool()`` tells its workers to end and sends SIGTERM at once, so
 the signal finds them in the middle of their last flush. It waits for that, which is bounded.
 """
@@ -17,13 +21,15 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 from tracekit import _fork
 
-__all__ = ["add", "on_sigterm", "remove"]
+__all__ = ["add", "not_on_os_exit", "on_os_exit", "on_sigterm", "remove"]
 
 AGAIN_S = 0.1
+OS_EXIT_S = 2.0
+"""How long ``os._exit`` may be held up; who calls it wants to be gone."""
 
 _hooks: list[Callable[[], Any]] = []
 _registered = False
@@ -100,6 +106,38 @@ def _watch_children(util: Any) -> None:
 
     if parent_process() is not None:  # configured in a child, of whom nobody told us
         in_child(None)
+
+
+_real_os_exit: Callable[[int], NoReturn] | None = None
+
+
+def on_os_exit(leave: Callable[[float], Any]) -> None:
+    """Call ``leave`` before ``os._exit`` ends the process, with the seconds that it may take.
+
+    Only calls through the module count: who imported the function by name has the original.
+    """
+    global _real_os_exit
+    not_on_os_exit()
+    _real_os_exit = real = os._exit
+
+    def _exit(status: int) -> NoReturn:
+        try:
+            thread = threading.Thread(target=leave, args=(OS_EXIT_S,), daemon=True)
+            thread.start()
+            thread.join(OS_EXIT_S + AGAIN_S)
+        finally:
+            real(status)
+
+    _exit.__doc__ = real.__doc__
+    setattr(os, "_exit", _exit)  # noqa: B010  (mypy takes it for a function of its own type)
+
+
+def not_on_os_exit() -> None:
+    """Undo ``on_os_exit``."""
+    global _real_os_exit
+    if _real_os_exit is not None:
+        setattr(os, "_exit", _real_os_exit)  # noqa: B010
+        _real_os_exit = None
 
 
 def on_sigterm() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,13 +16,14 @@ from opentelemetry.trace import Link, NoOpTracer, SpanKind
 from tracekit import _fork as fork
 from tracekit import semconv
 from tracekit.core import exit_hooks
-from tracekit.core.binding import Parts
+from tracekit.core.binding import Binding, Parts
 from tracekit.core.chain import Chain
 from tracekit.core.clock import SYSTEM_CLOCK, Clock
 from tracekit.core.counts import Counts
 from tracekit.core.ids import RandomIdGenerator
 from tracekit.core.limits import SpanLimits
 from tracekit.core.lookalike import looks_like
+from tracekit.core.open_spans import open_spans
 from tracekit.core.resource import Resource, new_instance_id
 from tracekit.core.tracer import Tracer
 from tracekit.interfaces import IdGenerator, ReadableSpan, Sampler
@@ -34,6 +36,8 @@ _logger = logging.getLogger("tracekit")
 
 DEFAULT_EXIT_S = 5.0
 """How long shutting down waits for what is still queued."""
+SHARE_FOR_UNFINISHED = 0.2
+"""Of that time, at most, for noting which spans are open."""
 
 
 class TracerProvider(trace_api.TracerProvider):
@@ -168,8 +172,22 @@ class TracerProvider(trace_api.TracerProvider):
         """Hand on every span that has ended; True only if all of it arrived within the time."""
         return self._chain.force_flush(timeout_millis)
 
+    def flush_or_keep(self, timeout_millis: int = 2_000) -> bool:
+        """Leave nothing in memory, within the time: what cannot be sent now is kept on the disk.
+
+        For a process that is about to be frozen and may never wake up again, such as one of
+        AWS Lambda between two invocations.
+
+        Returns:
+            Whether all of it arrived.
+        """
+        return self._chain.flush_or_keep(timeout_millis)
+
     def shutdown(self, timeout_s: float | None = None) -> None:
-        """Flush and stop within a bounded time; spans that start later are not recorded."""
+        """Flush and stop within a bounded time; spans that start later are not recorded.
+
+        Spans that are open go to the store, if that is where spans go, as unfinished ones.
+        """
         with self._lock:
             if self._is_shut_down:
                 return
@@ -177,9 +195,33 @@ class TracerProvider(trace_api.TracerProvider):
             if self._exit_registered:
                 self._exit_registered = False
                 exit_hooks.remove(self.shutdown)
-        self._chain.shutdown(self._exit_timeout_s if timeout_s is None else timeout_s)
+        timeout_s = self._exit_timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        self._tell_unfinished(timeout_s * SHARE_FOR_UNFINISHED)
+        self._chain.shutdown(max(0.1, deadline - time.monotonic()))
         with self._lock:
             self._rebind()
+
+    def _tell_unfinished(self, timeout_s: float) -> None:
+        """Note what is open, where that can be noted: whoever looks sees what was under way."""
+        takers = [part for part in self.span_processors if getattr(part, "takes_unfinished", False)]
+        spans = open_spans(self._is_ours) if takers and self.live() else []
+        for part in takers if spans else ():
+            part.export_unfinished(spans, int(timeout_s * 1000))
+
+    def _is_ours(self, binding: Binding) -> bool:
+        # What was open when the process forked is the parent's.
+        is_inherited = binding.on_end == self._inherited
+        return binding.tracer in self._tracers.values() and not is_inherited
+
+    def has_spans(self) -> bool:
+        """Say whether any span was started in this process."""
+        return self._counts.started.read() > 0
+
+    def live(self) -> int:
+        """Return how many spans are open, or were lost by the program without being ended."""
+        ended = self._chain.ended()
+        return max(0, self._counts.read()["started"] - ended)
 
     def clear(self) -> None:
         """Shut down, forget the processors and count from zero again; for tests."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from tracekit.interfaces import ReadableSpan
 
-__all__ = ["Answer", "Encode", "OnSkip", "Payload", "Sender", "Verdict", "printable"]
+__all__ = ["Answer", "Encode", "OnSkip", "Payload", "Sender", "Verdict", "identity_of", "printable"]
 
+Headers = Iterable[tuple[str, str]]
 OnSkip = Callable[[ReadableSpan, Exception], None]
 
 MAX_SAID = 300
@@ -66,6 +68,14 @@ class Sender(Protocol):
         """The destination as shown to people, without secrets."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """The same for every sender whose requests this one may send, and for no other.
+
+        Format and address as shown to people, and a digest of what may not be shown.
+        """
+        ...
+
     def send(self, payload: Payload, timeout_s: float) -> Answer:
         """Send, and return what was said within the time.
 
@@ -82,6 +92,20 @@ class Sender(Protocol):
     def after_fork_in_child(self) -> None:
         """Forget the parent's connections without saying anything through them."""
         ...
+
+
+_OF_A_VERSION = re.compile(r"user-agent|accept-encoding|content-.*|datadog-meta-.*").fullmatch
+"""Headers that say who sends and how, and not to whom: those of another version differ."""
+
+
+def identity_of(what: str, destination: str, *secrets: object, headers: Headers = ()) -> str:
+    """Return a sender's identity: headers tell tenants apart, so they are part of it.
+
+    Spans of one team must not be sent with the key of another that uses the same address.
+    """
+    telling = sorted(pair for pair in headers if not _OF_A_VERSION(pair[0].lower()))
+    digest = hashlib.sha256(repr((secrets, telling)).encode("utf-8", "backslashreplace"))
+    return f"{what} {destination} #{digest.hexdigest()[:16]}"
 
 
 def printable(text: str) -> str:

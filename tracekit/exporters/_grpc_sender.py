@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from tracekit.exporters._answer import Answer, Payload, Verdict, printable
+from tracekit.exporters._answer import Answer, Payload, Verdict, identity_of, printable
 from tracekit.exporters._otlp_response import partial_success, retry_delay_s
 
 __all__ = ["GrpcSender", "GrpcTarget"]
@@ -68,6 +68,10 @@ class GrpcSender:
     @property
     def destination(self) -> str:
         return f"{'grpcs' if self._target.is_secure else 'grpc'}://{self._target.address}"
+
+    @property
+    def identity(self) -> str:
+        return identity_of("grpc", self.destination, headers=self._target.headers)
 
     def close(self) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from tracekit.exporters._answer import Answer, Payload, Verdict, printable
+from tracekit.exporters._answer import Answer, Payload, Verdict, identity_of, printable
 from tracekit.exporters._given import shown_url
 from tracekit.exporters._retry import retry_after_s
 
@@ -99,6 +99,12 @@ class HttpSender:
     def destination(self) -> str:
         socket_path = self._target.unix_socket
         return f"unix://{socket_path}" if socket_path else shown_url(self._url)
+
+    @property
+    def identity(self) -> str:
+        headers = self._headers.items()
+        content_type = self._headers.get("content-type", "")
+        return identity_of(content_type, self.destination, self._url, headers=headers)
 
     def close(self) -> None:
         for session in self._sessions:

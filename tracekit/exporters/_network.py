@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracekit.exporters._answer import Payload
-from tracekit.exporters._transport import Delivery, ExportOutcome
-from tracekit.interfaces import ReadableSpan, SpanExporter, SpanExportResult
+from tracekit.exporters._transport import Delivery
+from tracekit.interfaces import ExportOutcome, ReadableSpan, SpanExporter, SpanExportResult
 
 __all__ = ["NetworkExporter"]
 
@@ -18,7 +18,8 @@ PROBE_TIMEOUT_S = 2.0
 class NetworkExporter(SpanExporter):
     """Deliver batches, and tell afterwards what became of their spans.
 
-    ``export`` is a success only when every span that could be encoded was taken.
+    ``export`` is a success when every span that could be encoded was taken, or is kept on the
+    disk to be sent later; ``force_flush`` is one when nothing of this process is kept any more.
     """
 
     name: str
@@ -35,14 +36,33 @@ class NetworkExporter(SpanExporter):
         self._outcomes = threading.local()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        if self._delivery.is_stopped:
-            return SpanExportResult.FAILURE
         if not spans:
+            self._outcomes.last = None
             return SpanExportResult.SUCCESS
+        if self._delivery.is_stopped:
+            self._outcomes.last = ExportOutcome(0, 0, {"after_shutdown": len(spans)})
+            return SpanExportResult.FAILURE
         outcome = self._outcomes.last = self._delivery.deliver(spans)
         # A span that nobody can read is no reason to call the others lost.
         lost = outcome.lost - outcome.dropped.get("unreadable", 0)
         return SpanExportResult.FAILURE if lost else SpanExportResult.SUCCESS
+
+    @property
+    def keeps_spans(self) -> bool:
+        """Whether there is a spool for what cannot be sent."""
+        return self._delivery.keeps_spans
+
+    def put_aside(self, spans: Sequence[ReadableSpan]) -> ExportOutcome | None:
+        """Keep a batch on the disk; of one that is being exported, what is not settled yet.
+
+        Returns:
+            What became of it; None when there is no spool.
+        """
+        return self._delivery.put_aside(spans)
+
+    def hurry(self) -> None:
+        """Try each batch once from now on, and keep what fails: the process is about to end."""
+        self._delivery.hurry()
 
     @property
     def last_outcome(self) -> ExportOutcome | None:
@@ -55,15 +75,18 @@ class NetworkExporter(SpanExporter):
         return self._delivery.sender.destination
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Nothing is held back between calls of ``export``."""
-        return True
+        """Send what is kept on the disk; False when some of this process is still there.
+
+        What other processes left is sent too, for a second at most.
+        """
+        return self._delivery.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
         """Cut pauses short and refuse further batches; does not wait for one under way."""
         self._delivery.stop()
 
     def stats(self) -> dict[str, Any]:
-        """Return what became of all spans: sent, rejected, dropped by reason; and retries."""
+        """Return what became of all spans, here and from the spool: see ``Delivery.stats``."""
         return self._delivery.stats()
 
     def probe(self) -> str | None:

@@ -15,6 +15,7 @@ from tracekit.exporters._given import Given, checked_timeout_s, checked_url, fro
 from tracekit.exporters._http_sender import HttpSender, HttpTarget
 from tracekit.exporters._network import NetworkExporter
 from tracekit.exporters._retry import RetryPolicy
+from tracekit.exporters._spool_settings import GivenSpool, chosen_spool
 from tracekit.exporters._transport import Delivery
 from tracekit.interfaces import SpanExporter
 
@@ -50,6 +51,7 @@ class DatadogExporter(NetworkExporter):
             ``version`` (DD_VERSION).
         session: A requests.Session to send with.
         max_request_bytes: Larger batches are split.
+        spool: Where to keep what cannot be sent: a Spool or a path; False for nowhere.
 
     Raises:
         ConfigurationError: A setting cannot work; the message names it and its source.
@@ -66,6 +68,7 @@ class DatadogExporter(NetworkExporter):
         session: requests.Session | None = None,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         retry_policy: RetryPolicy | None = None,
+        spool: GivenSpool = None,
     ) -> None:
         if max_request_bytes <= 0:
             raise InvalidValueError("max_request_bytes", max_request_bytes, "a size above 0")
@@ -84,6 +87,7 @@ class DatadogExporter(NetworkExporter):
             _timeout_s(timeout),
             max_request_bytes,
             retry_policy,
+            chosen_spool(spool),
         )
         nothing = Payload(b"\x90", headers=(("x-datadog-trace-count", "0"),))
         super().__init__("datadog", delivery, nothing)

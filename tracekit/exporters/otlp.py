@@ -16,15 +16,17 @@ from tracekit.exporters._otlp_json import encode_line
 from tracekit.exporters._otlp_response import error_message, partial_success
 from tracekit.exporters._otlp_settings import GRPC, HTTP_JSON, OtlpSettings, resolve
 from tracekit.exporters._retry import RetryPolicy
+from tracekit.exporters._spool_settings import GivenSpool, chosen_spool
 from tracekit.exporters._transport import Delivery
 from tracekit.interfaces import ReadableSpan, SpanExporter
+from tracekit.store.spool import Spool
 
 if TYPE_CHECKING:
     import requests
 
     from tracekit.exporters._grpc_sender import GrpcSender
 
-__all__ = ["OTLPSpanExporter", "RetryPolicy"]
+__all__ = ["OTLPSpanExporter", "RetryPolicy", "Spool"]
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """What a gRPC server takes unless told otherwise; HTTP servers take at least as much (20 MiB).
@@ -55,6 +57,7 @@ class OTLPSpanExporter(NetworkExporter):
         insecure: Without TLS, for gRPC endpoints that do not say so by their scheme.
         max_request_bytes: Larger batches are split, before compression.
         retry_policy: How patiently a failing server is treated.
+        spool: Where to keep what cannot be sent: a Spool or a path; False for nowhere.
         credentials: grpc.ChannelCredentials, instead of the certificate files.
         channel_options: Further options of the gRPC channel.
         destination: A name such as ``"honeycomb"``, which knows its endpoint and headers; then
@@ -85,6 +88,7 @@ class OTLPSpanExporter(NetworkExporter):
         credentials: Any = None,
         channel_options: Sequence[tuple[str, Any]] = (),
         destination: str | None = None,
+        spool: GivenSpool = None,
     ) -> None:
         given = {
             "endpoint": endpoint,
@@ -115,7 +119,12 @@ class OTLPSpanExporter(NetworkExporter):
         is_json = self.settings.protocol == HTTP_JSON
         encode = partial(_encode_json if is_json else _encode_protobuf, sample_rate_attribute)
         delivery = Delivery(
-            sender, encode, self.settings.timeout_s, max_request_bytes, retry_policy
+            sender,
+            encode,
+            self.settings.timeout_s,
+            max_request_bytes,
+            retry_policy,
+            chosen_spool(spool),
         )
         nothing = Payload(b'{"resourceSpans":[]}' if is_json else b"")
         super().__init__(name, delivery, nothing)

@@ -18,6 +18,7 @@ from tracekit.exporters._given import (
 from tracekit.exporters._http_sender import HttpSender, HttpTarget
 from tracekit.exporters._network import NetworkExporter
 from tracekit.exporters._retry import RetryPolicy
+from tracekit.exporters._spool_settings import GivenSpool, chosen_spool
 from tracekit.exporters._transport import Delivery
 from tracekit.exporters._zipkin_encoder import ZipkinEncoder
 from tracekit.interfaces import SpanExporter
@@ -49,6 +50,7 @@ class ZipkinExporter(NetworkExporter):
             OTEL_EXPORTER_ZIPKIN_TIMEOUT is in milliseconds, as specified.
         session: A requests.Session to send with.
         max_request_bytes: Larger batches are split.
+        spool: Where to keep what cannot be sent: a Spool or a path; False for nowhere.
 
     Raises:
         ConfigurationError: A setting cannot work; the message names it and its source.
@@ -66,6 +68,7 @@ class ZipkinExporter(NetworkExporter):
         *,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         retry_policy: RetryPolicy | None = None,
+        spool: GivenSpool = None,
     ) -> None:
         if max_request_bytes <= 0:
             raise InvalidValueError("max_request_bytes", max_request_bytes, "a size above 0")
@@ -79,7 +82,12 @@ class ZipkinExporter(NetworkExporter):
         )
         sender = HttpSender(HttpTarget(_endpoint(endpoint), _HEADERS), session)
         delivery = Delivery(
-            sender, encoder.encode, _timeout_s(timeout), max_request_bytes, retry_policy
+            sender,
+            encoder.encode,
+            _timeout_s(timeout),
+            max_request_bytes,
+            retry_policy,
+            chosen_spool(spool),
         )
         super().__init__("zipkin", delivery, Payload(b"[]"))
 

@@ -7,15 +7,17 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry import context as context_api
 
 from tracekit._ledger import tell_exported
-from tracekit.interfaces import ReadableSpan, SpanExporter
+from tracekit._own_work import in_empty_context, suppressed, suppressed_context
+from tracekit.interfaces import ExportOutcome, ReadableSpan, SpanExporter
+from tracekit.processors._fates import Fates, call_export, exporter_name, failed, put_aside, told_by
 
-__all__ = ["Lane", "call_export", "in_empty_context", "load_context_binding", "suppressed_context"]
+__all__ = ["Lane"]
 
 _logger = logging.getLogger("tracekit")
 
@@ -28,51 +30,6 @@ EXACT_SIZES = 64
 
 _Batch = tuple[int, Any, int]
 """Number of the batch's last span, its spans (or a request), and their size in bytes."""
-
-
-def suppressed_context() -> context_api.Context:
-    """Return a context in which nobody's instrumentation traces what exporters do."""
-    context = context_api.Context()
-    for key in ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY"):
-        name = getattr(context_api, key, None)
-        if name:
-            context = context_api.set_value(name, True, context)
-    return context_api.set_value("suppress_instrumentation", True, context)
-
-
-def load_context_binding() -> None:
-    """Import what ``in_empty_context`` uses, in the thread that sets tracing up.
-
-    It imports asyncio. Left to the thread that ends the first span, that import could be under
-    way while another thread forks, and the child would wait for its lock for ever; and an
-    interpreter that already exits lets no thread import it.
-    """
-    import contextvars_extras.context_management  # noqa: F401
-
-
-def in_empty_context(work: Callable[..., None]) -> Callable[..., None]:
-    """Return a thread's work such that none of the program's context variables is set in it.
-
-    A thread starts in whoever's context ended the first span, where threads inherit one
-    (Python 3.14, or a library that makes them): the request's variables would live, and be
-    seen by exporters, as long as the process.
-    """
-    from contextvars_extras.context_management import bind_to_empty_context
-
-    bound: Callable[..., None] = bind_to_empty_context(work)
-    return bound
-
-
-def call_export(exporter: SpanExporter, spans: Sequence[ReadableSpan]) -> str:
-    """Export a batch; return ``""`` or the reason why it failed."""
-    try:
-        # A copy: the same batch goes to several exporters, and is counted afterwards.
-        result = exporter.export([*spans])
-    except (Exception, SystemExit) as error:  # sys.exit() would end the lane's thread, not more
-        _logger.debug("%r raised", exporter, exc_info=True)
-        return f"raised {type(error).__name__}"
-    # An exporter of opentelemetry-sdk returns the SDK's own enumeration.
-    return "" if getattr(result, "name", None) == "SUCCESS" else "refused"
 
 
 def _size(spans: Sequence[ReadableSpan]) -> int:
@@ -109,9 +66,8 @@ class _Request:
             self._done.set()
 
     def answer_suppressed(self) -> None:
-        token = context_api.attach(suppressed_context())
-        self.answer()
-        context_api.detach(token)
+        with suppressed():
+            self.answer()
 
     def wait(self, timeout_s: float) -> Any:
         return self._result if self._done.wait(timeout_s) else False
@@ -144,15 +100,14 @@ class Lane:
         self._accepted = self._accepted_bytes = 0
         self._finished = self._finished_bytes = 0
         self.settled = 0
-        self._exported = 0
-        self._failed: Counter[str] = Counter()
+        self._fates = Fates()
         self._dropped: Counter[str] = Counter()
         self._said_failure = False
         self._untold: deque[tuple[float, str]] = deque()
 
     @property
     def name(self) -> str:
-        return str(getattr(self.exporter, "name", None) or type(self.exporter).__name__)
+        return exporter_name(self.exporter)
 
     # Called by the batch processor's worker ---------------------------------------------
 
@@ -217,16 +172,23 @@ class Lane:
             under_way = self._under_way
             if under_way is None or time.monotonic() - under_way[0] < self._timeout_s:
                 return
-            self._leave_behind(under_way[1], "timeout")
+            self._leave_behind()
+        self._put_aside(under_way, "timeout")
         self.start()
-        self._tell()
 
-    def _leave_behind(self, batch: _Batch, reason: str) -> None:
-        """Give up a batch; its thread finds that it is not the lane's any more and ends."""
+    def _leave_behind(self) -> None:
+        """Give up an export; its thread finds that it is not the lane's any more and ends."""
         if self._thread is not None:
             self._left_behind.append(self._thread)
-        self._thread = None
-        self._settle(batch, reason)
+        self._thread = self._under_way = None
+
+    def _put_aside(self, under_way: tuple[float, _Batch], reason: str) -> None:
+        """Let the exporter keep a batch that was left behind, or count it as failed."""
+        began, batch = under_way
+        spans = () if isinstance(batch[1], _Request) else batch[1]
+        outcome = put_aside(self.exporter, spans) if spans else None
+        self._settle(batch, outcome or failed(spans, reason), time.monotonic() - began)
+        self._tell()
 
     # The lane's thread ------------------------------------------------------------------
 
@@ -237,15 +199,16 @@ class Lane:
             self._export(batches.get())
 
     def _export(self, batch: _Batch) -> None:
-        reason = ""
+        outcome = ExportOutcome(0)
         under_way = self._under_way = (time.monotonic(), batch)
         if isinstance(batch[1], _Request):
             batch[1].answer()
         elif batch[1]:
-            reason = call_export(self.exporter, batch[1])
+            outcome = call_export(self.exporter, batch[1])
         with self._progress:
             if self._under_way is under_way:  # else it was given up meanwhile, and counted
-                self._settle(batch, reason)
+                self._under_way = None
+                self._settle(batch, outcome, time.monotonic() - under_way[0])
         self._tell()
 
     def _tell(self) -> None:
@@ -256,25 +219,23 @@ class Lane:
         except IndexError:  # another thread told of the last one
             return
 
-    def _settle(self, batch: _Batch, reason: str) -> None:
+    def _settle(self, batch: _Batch, outcome: ExportOutcome, duration_s: float) -> None:
         last, spans, size = batch
         count = 0 if isinstance(spans, _Request) else len(spans)
-        if count and self._under_way is not None:
-            self._untold.append((time.monotonic() - self._under_way[0], reason))
-        self._under_way = None
-        if reason:
-            self._failed[reason] += count
-            self._say_failure(reason)
-        else:
-            self._exported += count
-        self._finished += count
-        self._finished_bytes += size
-        self.settled = max(self.settled, last)
+        if count:
+            self._untold.append((duration_s, outcome.reason))
+        if outcome.lost:
+            self._say_failure(outcome.reason)
         with self._progress:
+            self._fates.add(outcome)
+            self._finished += count
+            self._finished_bytes += size
+            self.settled = max(self.settled, last)
             self._progress.notify_all()
 
     def _say_failure(self, reason: str) -> None:
-        if not self._said_failure:
+        # Who knows what became of each span has said more than we could.
+        if not self._said_failure and not hasattr(self.exporter, "last_outcome"):
             self._said_failure = True
             _logger.warning("spans could not be exported by %s: %s", self.name, reason)
 
@@ -284,45 +245,82 @@ class Lane:
         """Export what waits on the calling thread, when no thread can be started for it."""
         if not self._cannot_start or self._left_behind:
             return
-        token = context_api.attach(suppressed_context())
-        try:
-            while time.monotonic() < deadline:
-                self._export(self._queue.get_nowait())
-        except queue.Empty:
-            return
-        finally:
-            context_api.detach(token)
+        with suppressed():
+            try:
+                while time.monotonic() < deadline:
+                    self._export(self._queue.get_nowait())
+            except queue.Empty:
+                return
 
     def flush_exporter(self, deadline: float) -> bool:
         left = deadline - time.monotonic()
         return left > 0 and self._ask("force_flush", left, int(left * 1000)) is not False
 
+    @property
+    def takes_unfinished(self) -> bool:
+        """Whether the exporter can note spans that are under way."""
+        return callable(getattr(self.exporter, "export_started", None))
+
+    def export_unfinished(self, spans: Sequence[ReadableSpan], deadline: float) -> None:
+        if self.takes_unfinished:
+            self._ask("export_started", max(0.0, deadline - time.monotonic()), spans)
+
+    @property
+    def can_keep(self) -> bool:
+        """Whether the exporter can keep for later what there is no time to export."""
+        return getattr(self.exporter, "keeps_spans", False) is True
+
+    def hurry(self) -> None:
+        """Tell the exporter that there is little time."""
+        hurry = getattr(self.exporter, "hurry", None)
+        if self.owns_exporter and self.can_keep and callable(hurry):
+            hurry()
+
     def close(self, deadline: float) -> None:
-        """Count what is still queued as dropped, and shut the exporter down if it is ours."""
-        with self._progress:
-            while self._accepted > self._finished and time.monotonic() < deadline:
-                self._progress.wait(min(IDLE_S, max(0.0, deadline - time.monotonic())))
-            if self._under_way is not None:
-                self._leave_behind(self._under_way[1], "exit")
-        self._tell()
-        self._drop_queued()
+        """Give up what is still waiting, and shut the exporter down if it is ours."""
+        if not self.can_keep:
+            self._wait_for_export(deadline)
+        self.give_up(deadline)
         if self.owns_exporter:
             self._ask("shutdown", max(0.2, deadline - time.monotonic()))
         self._thread = None
         self._queue.put((0, (), 0))  # wakes the thread, which finds that it may go
 
-    def _drop_queued(self) -> None:
-        while True:
-            try:
-                last, spans, size = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            if isinstance(spans, _Request):
-                continue
+    def _wait_for_export(self, deadline: float) -> None:
+        with self._progress:
+            while self._accepted > self._finished and time.monotonic() < deadline:
+                self._progress.wait(min(IDLE_S, max(0.0, deadline - time.monotonic())))
+
+    def give_up(self, deadline: float) -> None:
+        """Let the exporter keep what is under way or queued; what it cannot keep is lost."""
+        with self._progress:
+            under_way = self._under_way
+            if under_way is not None:
+                self._leave_behind()
+        if under_way is not None:
+            self._put_aside(under_way, "exit")
+        try:
+            while True:
+                self._give_up_queued(self._queue.get_nowait(), deadline)
+        except queue.Empty:
+            return
+
+    def _give_up_queued(self, batch: _Batch, deadline: float) -> None:
+        last, spans, size = batch
+        if isinstance(spans, _Request):
+            return
+        outcome = None
+        if spans and time.monotonic() < deadline:
+            outcome = put_aside(self.exporter, spans)
+        with self._progress:
             self.settled = max(self.settled, last)
-            self._dropped["exit"] += len(spans)
             self._finished += len(spans)
             self._finished_bytes += size
+            if outcome is None and spans:
+                self._dropped["exit"] += len(spans)
+            elif outcome is not None:
+                self._fates.add(outcome)
+            self._progress.notify_all()
 
     def _ask(self, method: str, timeout_s: float, *arguments: Any) -> Any:
         """Call a method of the exporter, and give up waiting for it at the deadline.
@@ -346,7 +344,7 @@ class Lane:
     # The ledger -------------------------------------------------------------------------
 
     def lost(self) -> int:
-        return sum(self._failed.values()) + sum(self._dropped.values())
+        return sum(self._fates.failed.values()) + sum(self._dropped.values())
 
     def _exporting(self) -> int:
         under_way = self._under_way
@@ -356,11 +354,11 @@ class Lane:
     def stats(self) -> dict[str, Any]:
         # Under the lock of _settle(), so that no batch is counted twice or not at all.
         with self._progress:
-            return {
+            found = {
                 "exporter": self.name,
-                "exported": self._exported,
                 "pending": self._accepted - self._finished,
                 "exporting": self._exporting(),
-                "failed": dict(self._failed),
                 "dropped": dict(self._dropped),
+                **self._fates.counts(),
             }
+        return found | told_by(self.exporter)

@@ -34,9 +34,10 @@ from typing import Any
 
 from tracekit import _fork
 from tracekit._ledger import Counter
+from tracekit._own_work import in_empty_context, load_context_binding
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import ReadableSpan, SpanExporter, SpanProcessor
-from tracekit.processors._lane import Lane, in_empty_context, load_context_binding
+from tracekit.processors._lane import Lane
 
 __all__ = ["BatchSpanProcessor"]
 
@@ -47,6 +48,8 @@ DEFAULT_TIMEOUT_MILLIS = 30_000
 DEFAULT_BATCH_SIZE = 512
 MIN_DELAY_S = 0.01
 """A delay of 0 asks for as soon as possible, not for a worker that never rests."""
+SHARE_FOR_SENDING = 0.6
+"""Of the time for a shutdown, where what is left then can be kept: the rest is for keeping it."""
 MAX_DIGITS = 18
 UNBOUNDED_QUEUE_SIZE = 1_000_000
 """Spans that may wait when no queue size is set: a backstop behind the bound in bytes."""
@@ -272,6 +275,17 @@ class BatchSpanProcessor(SpanProcessor):
                 lane.step_in(deadline)
         return True
 
+    @property
+    def takes_unfinished(self) -> bool:
+        return any(lane.takes_unfinished for lane in self._lanes)
+
+    def export_unfinished(self, spans: Sequence[ReadableSpan], timeout_millis: int) -> None:
+        """Let exporters that can note spans which are still open, behind those that have ended."""
+        deadline = time.monotonic() + timeout_millis / 1000
+        self._wake.set()
+        for lane in self._lanes:
+            lane.export_unfinished(spans, deadline)
+
     def _is_settled(self, target: int) -> bool:
         return all(lane.settled >= target for lane in self._lanes)
 
@@ -282,21 +296,45 @@ class BatchSpanProcessor(SpanProcessor):
                 lane.owns_exporter = False
 
     def shutdown(self, timeout_millis: int = 5_000) -> None:
-        """Export what is queued, within the time, and stop; the rest is counted as dropped."""
+        """Export what is queued, within the time, and stop; the rest is kept, or dropped."""
         with self._handing:
             if self._is_closing:
                 return
             self._is_closing = True
-        deadline = time.monotonic() + timeout_millis / 1000
+        began = time.monotonic()
+        deadline = began + timeout_millis / 1000
+        for lane in self._lanes:
+            lane.hurry()
         # An exporter may hold something back that only its flush sends.
         # https://opentelemetry.io/docs/specs/otel/trace/sdk/#shutdown-1
-        self._flush(deadline)
+        self._flush(began + timeout_millis / 1000 * self._share_for_sending())
         self._is_shut_down = True
         self._attention_at = 0
         self._wake.set()
         self._hand_out()
-        for lane in self._lanes:
+        # Those that wait until the deadline come last.
+        for lane in sorted(self._lanes, key=lambda lane: not lane.can_keep):
             lane.close(deadline)
+
+    def _share_for_sending(self) -> float:
+        return SHARE_FOR_SENDING if any(lane.can_keep for lane in self._lanes) else 1.0
+
+    def flush_or_keep(self, timeout_millis: int) -> bool:
+        """Leave nothing in memory, within the time: export what has ended, keep the rest.
+
+        For a process that is about to be frozen, and perhaps never wakes up.
+
+        Returns:
+            Whether all of it was exported.
+        """
+        began = time.monotonic()
+        if self.force_flush(int(timeout_millis * self._share_for_sending())):
+            return True
+        self._hand_out()
+        for lane in self._lanes:
+            if lane.can_keep:
+                lane.give_up(began + timeout_millis / 1000)
+        return False
 
     # The ledger -------------------------------------------------------------------------
 

@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from opentelemetry import context as context_api
-
 from tracekit import _fork
 from tracekit._ledger import tell_exported
+from tracekit._own_work import suppressed
 from tracekit.interfaces import ReadableSpan, SpanExporter, SpanProcessor
-from tracekit.processors._lane import call_export, suppressed_context
+from tracekit.processors._fates import Fates, call_export, exporter_name, told_by
 
 __all__ = ["SimpleSpanProcessor"]
 
@@ -37,8 +36,8 @@ class SimpleSpanProcessor(SpanProcessor):
     def after_fork_in_child(self) -> None:
         self._lock = threading.Lock()
         self._owner = 0
-        self._received = self._exported = self._unsampled = 0
-        self._failed: Counter[str] = Counter()
+        self._received = self._unsampled = 0
+        self._fates = Fates()
         self._dropped: Counter[str] = Counter()
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -60,21 +59,14 @@ class SimpleSpanProcessor(SpanProcessor):
         elif not span.context.trace_flags.sampled:
             self._unsampled += 1
         else:
-            reason = self._call_export(span)
-            if reason:
-                self._failed[reason] += 1
-            else:
-                self._exported += 1
+            self._call_export(span)
 
-    def _call_export(self, span: ReadableSpan) -> str:
-        token = context_api.attach(suppressed_context())
+    def _call_export(self, span: ReadableSpan) -> None:
         begun = time.monotonic()
-        try:
-            reason = call_export(self.span_exporter, (span,))
-            tell_exported(self.span_exporter, time.monotonic() - begun, reason)
-        finally:
-            context_api.detach(token)
-        return reason
+        with suppressed():
+            outcome = call_export(self.span_exporter, (span,))
+            self._fates.add(outcome)
+            tell_exported(self.span_exporter, time.monotonic() - begun, outcome.reason)
 
     @property
     def exporters(self) -> tuple[SpanExporter, ...]:
@@ -110,12 +102,12 @@ class SimpleSpanProcessor(SpanProcessor):
             "dropped": {},
             "exporters": [
                 {
-                    "exporter": str(getattr(exporter, "name", None) or type(exporter).__name__),
-                    "exported": self._exported,
+                    "exporter": exporter_name(exporter),
                     "pending": 0,
                     "exporting": int(self._owner != 0),
-                    "failed": dict(self._failed),
                     "dropped": dict(self._dropped),
+                    **self._fates.counts(),
+                    **told_by(exporter),
                 }
             ],
         }

@@ -1,10 +1,11 @@
-"""Connections to the store file: opening, recognising, and saying what is wrong with it."""
+"""Connections to our SQLite files: opening, recognising, and saying what is wrong with one."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from tracekit.errors import StoreCorruptError, StoreError, StoreVersionError
@@ -13,6 +14,8 @@ from tracekit.store.location import private_folder
 __all__ = [
     "APPLICATION_ID",
     "SCHEMA_VERSION",
+    "STORE",
+    "FileKind",
     "explain",
     "identity",
     "open_for_reading",
@@ -24,8 +27,27 @@ SCHEMA_VERSION = 1
 APPLICATION_ID = 0x74726B74  # "trkt": tells our files from other programs' SQLite databases
 
 
-def open_for_writing(path: Path, wait_s: float) -> sqlite3.Connection:
-    """Open the store, making it when there is none.
+@dataclass(frozen=True)
+class FileKind:
+    """What one kind of our files is called, and how it is told from others.
+
+    Attributes:
+        variable: Where another file can be named.
+        schema: The file with its tables, beside this module.
+    """
+
+    noun: str
+    variable: str
+    application_id: int
+    version: int
+    schema: str
+
+
+STORE = FileKind("span store", "TRACEKIT_STORE", APPLICATION_ID, SCHEMA_VERSION, "schema.sql")
+
+
+def open_for_writing(path: Path, wait_s: float, kind: FileKind = STORE) -> sqlite3.Connection:
+    """Open a file of that kind, making it when there is none.
 
     Raises:
         StoreVersionError: A newer tracekit wrote it; it was not touched.
@@ -33,17 +55,17 @@ def open_for_writing(path: Path, wait_s: float) -> sqlite3.Connection:
         StoreError: Anything else, with what to do about it.
     """
     if path.is_dir():
-        raise StoreError(f"span store {path} is a folder; name a file in TRACEKIT_STORE")
+        raise StoreError(f"{kind.noun} {path} is a folder; name a file in {kind.variable}")
     db: sqlite3.Connection | None = None
     try:
         private_folder(path.parent)
         _create_private(path)
         db = sqlite3.connect(path, timeout=wait_s, isolation_level=None, check_same_thread=False)
-        _prepare(db, path)
+        _prepare(db, path, kind)
         return db
     except (sqlite3.Error, OSError) as error:
         _close(db)
-        raise explain(error, path) from error
+        raise explain(error, path, kind) from error
     except StoreError:
         _close(db)
         raise
@@ -57,16 +79,16 @@ def _create_private(path: Path) -> None:
         pass
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    if not check_version(db, path):
-        _create_schema(db, path)
+def _prepare(db: sqlite3.Connection, path: Path, kind: FileKind) -> None:
+    if not check_version(db, path, kind):
+        _create_schema(db, path, kind)
     db.execute("PRAGMA synchronous = NORMAL")  # a crash of the machine may cost the last batches
     db.execute("PRAGMA journal_size_limit = 16777216")
     db.execute("PRAGMA wal_autocheckpoint = 512")  # 4 MiB, as SQLite's default is
     db.execute("PRAGMA temp_store = MEMORY")
 
 
-def check_version(db: sqlite3.Connection, path: Path) -> bool:
+def check_version(db: sqlite3.Connection, path: Path, kind: FileKind = STORE) -> bool:
     """Return whether the file holds our schema; False when it is empty."""
     # One statement is one snapshot: another process may be making the tables right now.
     version, owner, tables = db.execute(
@@ -75,20 +97,20 @@ def check_version(db: sqlite3.Connection, path: Path) -> bool:
     ).fetchone()
     if owner == version == tables == 0:
         return False
-    if owner != APPLICATION_ID:
+    if owner != kind.application_id:
         raise StoreError(
             f"{path} is another program's SQLite database and was not touched; "
-            "name another file in TRACEKIT_STORE"
+            f"name another file in {kind.variable}"
         )
-    if version > SCHEMA_VERSION:
+    if version > kind.version:
         raise StoreVersionError(
-            f"span store {path} has schema version {version}, this tracekit knows "
-            f"{SCHEMA_VERSION}: upgrade tracekit, or name another file in TRACEKIT_STORE"
+            f"{kind.noun} {path} has schema version {version}, this tracekit knows "
+            f"{kind.version}: upgrade tracekit, or name another file in {kind.variable}"
         )
     return True
 
 
-def _create_schema(db: sqlite3.Connection, path: Path) -> None:
+def _create_schema(db: sqlite3.Connection, path: Path, kind: FileKind) -> None:
     # All three must precede the first table. A page of 8 KiB holds the segment of a usual trace:
     # with 4 KiB the file is a third larger. Several processes may get here at once: the one that
     # gets the lock makes the tables, the others find them.
@@ -97,11 +119,11 @@ def _create_schema(db: sqlite3.Connection, path: Path) -> None:
     _retry_while_busy(db, "PRAGMA journal_mode = WAL")
     db.execute("BEGIN IMMEDIATE")
     try:
-        if not check_version(db, path):
-            for statement in _statements():
+        if not check_version(db, path, kind):
+            for statement in _statements(kind.schema):
                 db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            db.execute(f"PRAGMA application_id = {kind.application_id}")
+            db.execute(f"PRAGMA user_version = {kind.version}")
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
@@ -121,8 +143,8 @@ def _retry_while_busy(db: sqlite3.Connection, pragma: str) -> None:
             time.sleep(0.005)
 
 
-def _statements() -> list[str]:
-    script = Path(__file__).with_name("schema.sql").read_text("utf-8")
+def _statements(schema: str) -> list[str]:
+    script = Path(__file__).with_name(schema).read_text("utf-8")
     statements, pending = [], ""
     for line in script.splitlines():
         pending += line + "\n"
@@ -206,16 +228,16 @@ _CAUSES = (
     ("malformed", "is corrupt"),
     ("not a database", "is not a database"),
     ("locked", "is locked by another process: end what holds it open, or name another file"),
-    ("disk is full", "cannot grow, the disk is full: make room, or lower TRACEKIT_STORE's limit"),
-    ("readonly", "is read-only: change its mode, or name another file in TRACEKIT_STORE"),
+    ("disk is full", "cannot grow, the disk is full: make room, or lower its limit"),
+    ("readonly", "is read-only: change its mode, or name another file in {variable}"),
     ("Permission denied", "may not be opened: change its mode, or name another file"),
     ("unable to open", "cannot be opened: check that its folder exists and may be written"),
-    ("Read-only file system", "is on a read-only disk: name another file in TRACEKIT_STORE"),
+    ("Read-only file system", "is on a read-only disk: name another file in {variable}"),
     ("No space left", "cannot grow, the disk is full: make room"),
 )
 
 
-def explain(error: Exception, path: Path) -> StoreError:
+def explain(error: Exception, path: Path, kind: FileKind = STORE) -> StoreError:
     """Return the error as a sentence that says what to do.
 
     The text is compared, not the code: Python 3.10 does not tell the code.
@@ -223,10 +245,10 @@ def explain(error: Exception, path: Path) -> StoreError:
     text = str(error)
     for cause, sentence in _CAUSES:
         if cause in text:
-            kind = StoreCorruptError if sentence.startswith("is corrupt") else StoreError
-            kind = StoreCorruptError if "not a database" in sentence else kind
-            return kind(f"span store {path} {sentence} ({text})")
-    return StoreError(f"span store {path} cannot be used: {text}")
+            is_corrupt = sentence.startswith("is corrupt") or "not a database" in sentence
+            cls = StoreCorruptError if is_corrupt else StoreError
+            return cls(f"{kind.noun} {path} {sentence.format(variable=kind.variable)} ({text})")
+    return StoreError(f"{kind.noun} {path} cannot be used: {text}")
 
 
 def set_aside(path: Path, expected: tuple[int, int] | None) -> Path | None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["default_path", "private_folder"]
+__all__ = ["default_path", "private_folder", "state_folder"]
 
 
 def default_path(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
@@ -18,14 +18,20 @@ def default_path(environ: Mapping[str, str] | None = None, platform: str = sys.p
     environ = os.environ if environ is None else environ
     if chosen := environ.get("TRACEKIT_STORE", "").strip():
         return Path(chosen).expanduser()
-    return _state_folder(environ, platform) / "traces.db"
+    return state_folder(environ, platform) / "traces.db"
 
 
-def _state_folder(environ: Mapping[str, str], platform: str) -> Path:
+def state_folder(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
+    """Return the folder in which this user's programs keep what outlives them."""
+    environ = os.environ if environ is None else environ
     state = environ.get("XDG_STATE_HOME", "")
     # A relative XDG path is invalid and is to be ignored, says the specification.
     if os.path.isabs(state):
         return Path(state) / "tracekit"
+    if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
+        # The only folder that may be written there.
+        # https://docs.aws.amazon.com/lambda/latest/dg/configuration-ephemeral-storage.html
+        return Path("/tmp/tracekit")
     if platform == "win32":
         local = environ.get("LOCALAPPDATA")
         return (Path(local) if local else _home() / "AppData" / "Local") / "tracekit"
