@@ -167,7 +167,7 @@ def _span_of_otlp(span: Mapping[str, Any]) -> Plain:
 
 
 def _attributes_of_otlp(pairs: Sequence[Mapping[str, Any]] | None) -> Plain:
-    return {pair["key"]: _value_of_otlp(pair.get("value", {})) for pair in pairs or ()}
+    return {pair.get("key", ""): _value_of_otlp(pair.get("value", {})) for pair in pairs or ()}
 
 
 def _value_of_otlp(value: Mapping[str, Any]) -> tuple[str, object]:
