@@ -55,11 +55,13 @@ class Collector:
 
 
 @contextmanager
-def start(folder: Path) -> Iterator[Collector]:
+def start(folder: Path, *, keeps: bool = True) -> Iterator[Collector]:
+    """Run a Collector; one that keeps nothing is for measuring what it can be fed."""
     binary = program("collector", "otelcol")
     http, grpc = free_ports(2)
-    received, settings = folder / "received.jsonl", folder / "collector.yaml"
+    received = folder / "received.jsonl" if keeps else Path("/dev/null")
     received.touch()
+    settings = folder / "collector.yaml"
     settings.write_text(SETTINGS.format(http=http, grpc=grpc, received=received))
     server = Collector(http, grpc, received)
     with running([binary, "--config", settings], server.url, folder / "collector.log"):
