@@ -12,7 +12,12 @@ from backends.running import free_ports, running
 from backends.where import program
 from tracekit.model import SpanRecord
 
-__all__ = ["Collector", "start"]
+__all__ = ["PROTOCOLS", "Collector", "start"]
+
+PROTOCOLS = (
+    *("http/protobuf", "http/json", "grpc"),
+    *("http/protobuf gzip", "http/json gzip", "grpc gzip"),
+)
 
 SETTINGS = """
 receivers:
@@ -32,7 +37,6 @@ service:
 
 class Collector:
     exporter = "otlp"
-    protocols = ("http/protobuf", "http/json", "grpc")
 
     def __init__(self, http: int, grpc: int, received: Path) -> None:
         self.url = f"http://127.0.0.1:{http}"
@@ -42,7 +46,9 @@ class Collector:
 
     def arguments(self, protocol: str) -> dict[str, Any]:
         """Return what an exporter must be told to send by a protocol."""
-        return {"protocol": protocol, **({"endpoint": self.grpc_url} if protocol == "grpc" else {})}
+        name, _, compression = protocol.partition(" ")
+        endpoint = {"endpoint": self.grpc_url} if name == "grpc" else {}
+        return {"protocol": name, "compression": compression or "none", **endpoint}
 
     def found(self, trace_id: int) -> list[Plain]:
         # The last line may still be under way.

@@ -16,7 +16,9 @@ from backends.texts import as_json, as_texts
 from backends.where import program
 from tracekit.model import SpanRecord
 
-__all__ = ["Datadog", "start"]
+__all__ = ["PROTOCOLS", "Datadog", "start"]
+
+PROTOCOLS = ("v0.4",)
 
 CHECKS = (
     "trace_count_header",
@@ -35,10 +37,11 @@ class Datadog:
     """What a span is to Datadog's agent: texts in ``meta``, numbers in ``metrics``."""
 
     exporter = "datadog"
-    protocols = ("v0.4",)
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, otlp_http: int, otlp_grpc: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self.otlp_url = f"http://127.0.0.1:{otlp_http}"
+        self.otlp_grpc_url = f"http://127.0.0.1:{otlp_grpc}"
         self.variables = {"DD_TRACE_AGENT_URL": self.url}
 
     def arguments(self, _protocol: str) -> dict[str, Any]:
@@ -223,7 +226,7 @@ def _link(link: Any) -> Plain:
 def start(folder: Path) -> Iterator[Datadog]:
     binary = program("datadog", "ddapm-test-agent")
     port, otlp_http, otlp_grpc = free_ports(3)
-    server = Datadog(port)
+    server = Datadog(port, otlp_http, otlp_grpc)
     words = [binary, f"--port={port}", f"--otlp-http-port={otlp_http}"]
     words += [f"--otlp-grpc-port={otlp_grpc}", f"--snapshot-dir={folder}"]
     words += [f"--vcr-cassettes-directory={folder}", "--pool-trace-check-failures=true"]

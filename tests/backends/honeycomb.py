@@ -19,7 +19,9 @@ from backends.normal import Plain, of_protobuf, of_record, typed
 from exporters.destinations import Destination, Received, Reply
 from tracekit.model import SpanRecord
 
-__all__ = ["Honeycomb", "start"]
+__all__ = ["PROTOCOLS", "Honeycomb", "start"]
+
+PROTOCOLS = ("http/protobuf",)
 
 KEY = "hcaik_0123456789"
 
@@ -46,7 +48,6 @@ class Honeycomb:
     """Everything of OTLP is kept; ``SampleRate`` is what a span counts for."""
 
     exporter = "honeycomb"
-    protocols = ("http/protobuf",)
 
     def __init__(self, destination: Destination) -> None:
         self.url = destination.url

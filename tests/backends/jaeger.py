@@ -15,7 +15,9 @@ from backends.running import fetched, free_ports, running
 from backends.where import program
 from tracekit.model import SpanRecord
 
-__all__ = ["Jaeger", "start"]
+__all__ = ["PROTOCOLS", "Jaeger", "start"]
+
+PROTOCOLS = ("http/protobuf", "http/json", "grpc")
 
 _WARNINGS = "@jaeger@warnings"
 
@@ -29,7 +31,6 @@ class Jaeger:
     """
 
     exporter = "jaeger"
-    protocols = ("http/protobuf", "grpc")
 
     def __init__(self, query: int, otlp_http: int, otlp_grpc: int) -> None:
         self.url = f"http://127.0.0.1:{query}"
@@ -37,7 +38,8 @@ class Jaeger:
         self.variables = {"TRACEKIT_JAEGER_ENDPOINT": f"http://127.0.0.1:{otlp_http}"}
 
     def arguments(self, protocol: str) -> dict[str, Any]:
-        return {"protocol": protocol, **({"endpoint": self.grpc_url} if protocol == "grpc" else {})}
+        endpoint = {"endpoint": self.grpc_url} if protocol == "grpc" else {}
+        return {"protocol": protocol, **endpoint}
 
     def found(self, trace_id: int) -> list[Plain]:
         page = self.page(trace_id)

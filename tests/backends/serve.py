@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from backends.started import NAMES, started
+from backends.started import FETCHED, started
 from backends.where import NotThereError
-
-FETCHED = [name for name in NAMES if name != "honeycomb"]
 
 
 def main(names: list[str]) -> int:

@@ -10,9 +10,12 @@ from typing import Any
 
 from backends.where import NotThereError
 
-__all__ = ["NAMES", "started"]
+__all__ = ["FETCHED", "NAMES", "started"]
 
-NAMES = ("collector", "datadog", "honeycomb", "jaeger", "zipkin")
+FETCHED = ("collector", "datadog", "jaeger", "zipkin")
+"""What `make backends` fetches."""
+
+NAMES = (*FETCHED, "datadog_otlp", "honeycomb")
 
 
 @contextmanager

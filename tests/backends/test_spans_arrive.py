@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import subprocess
@@ -36,14 +37,9 @@ Send = Callable[..., list[list[SpanRecord]]]
 _numbers = itertools.count(1)
 
 PROTOCOLS = [
-    ("collector", "http/protobuf"),
-    ("collector", "http/json"),
-    ("collector", "grpc"),
-    ("datadog", "v0.4"),
-    ("honeycomb", "http/protobuf"),
-    ("jaeger", "http/protobuf"),
-    ("jaeger", "grpc"),
-    ("zipkin", "v2 json"),
+    (name, protocol)
+    for name in NAMES
+    for protocol in importlib.import_module(f"backends.{name}").PROTOCOLS
 ]
 
 
@@ -139,6 +135,20 @@ def test_all_that_a_span_can_hold_arrives(
 ) -> None:
     for spans in send(name, protocol, everything(), SHORT, NOT_FINITE):
         assert_arrived(servers[name], spans)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_more_than_one_request_may_hold_arrives_in_several(
+    servers: dict[str, Any], send: Send, protocol: str
+) -> None:
+    # A gRPC server takes 4 MiB at once unless it is told otherwise, and so does the Collector.
+    large = [
+        replace(span, attributes={"large": "x" * 1_500_000})
+        for span in everything()
+        if span.name in ("fails", "calls", "answers", "sends")
+    ]
+    (spans,) = send("collector", protocol, large)
+    assert_arrived(servers["collector"], spans)
 
 
 def test_datadogs_own_checks_find_nothing(servers: dict[str, Any], send: Send) -> None:

@@ -16,14 +16,15 @@ from backends.texts import as_json, as_texts
 from backends.where import java, program
 from tracekit.model import SpanRecord
 
-__all__ = ["Zipkin", "start"]
+__all__ = ["PROTOCOLS", "Zipkin", "start"]
+
+PROTOCOLS = ("v2 json",)
 
 
 class Zipkin:
     """What a span is in Zipkin: names in lower case, times in microseconds, values as text."""
 
     exporter = "zipkin"
-    protocols = ("v2 json",)
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
