@@ -2,7 +2,7 @@
 # a stamp in .venv remembers it until pyproject.toml changes.
 .POSIX:
 .SUFFIXES:
-.PHONY: help demo test check bench docs format clean
+.PHONY: help demo test check bench backends docs format clean
 
 VENV = .venv
 PY = $(VENV)/bin/python
@@ -10,13 +10,14 @@ PY = $(VENV)/bin/python
 ARGS =
 
 help:
-	@echo "make demo    start five services, send requests, show where the time went"
-	@echo "make test    run the tests                      (ARGS=\"-k word -x\" goes to pytest)"
-	@echo "make check   lint, format, types, architecture"
-	@echo "make bench   measure against opentelemetry-sdk  (ARGS goes to the benchmarks)"
-	@echo "make docs    build the documentation into site/"
-	@echo "make format  rewrite the sources in the house format"
-	@echo "make clean   remove what the other targets made, $(VENV) too"
+	@echo "make demo      start five services, send requests, show where the time went"
+	@echo "make test      run the tests                      (ARGS=\"-k word -x\" goes to pytest)"
+	@echo "make check     lint, format, types, architecture"
+	@echo "make bench     measure against opentelemetry-sdk  (ARGS goes to the benchmarks)"
+	@echo "make backends  fetch and run Jaeger, Zipkin, Datadog's test agent and a Collector"
+	@echo "make docs      build the documentation into site/"
+	@echo "make format    rewrite the sources in the house format"
+	@echo "make clean     remove what the other targets made, $(VENV) too"
 
 demo: $(VENV)/.installed-demo
 	@$(PY) examples/slow_checkout/run.py $(ARGS)
@@ -31,6 +32,11 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(PY) -m benchmarks $(ARGS)
+
+# make backends ARGS="zipkin jaeger"
+backends: $(VENV)/.installed-dev
+	@sh .ci/backends $(PY) $(ARGS)
+	@PYTHONPATH=.:tests $(PY) -m backends.serve $(ARGS)
 
 docs: $(VENV)/.installed-docs
 	@$(PY) .ci/mkdocs_settings.py | $(PY) -m mkdocs build --quiet --strict --config-file -

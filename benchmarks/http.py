@@ -18,12 +18,14 @@ from typing import Any
 from benchmarks.fresh import ROOT
 from benchmarks.harness import Effort, Figures, row
 
+__all__ = ["Worker"]
+
 SIDES = ("bare", "opentelemetry", "tracekit")
 REQUESTS = 150
 
 
-class _Worker:
-    """A process that does requests when it is told to."""
+class Worker:
+    """A process that does requests, or answers them, when it is told to."""
 
     def __init__(self, *arguments: str) -> None:
         self._arguments = " ".join(arguments)
@@ -54,11 +56,11 @@ class _Worker:
 
 
 @contextmanager
-def _workers(subject: str, port: int, module: str) -> Iterator[list[_Worker]]:
+def _workers(subject: str, port: int, module: str) -> Iterator[list[Worker]]:
     with ExitStack() as stack:
         workers = []
         for side in SIDES:
-            worker = _Worker(module, subject, side, str(port))
+            worker = Worker(module, subject, side, str(port))
             stack.callback(worker.stop)
             workers.append(worker)
         yield workers
@@ -77,7 +79,7 @@ def _added(
     return _figures(rounds, spans)
 
 
-def _rounds(workers: Sequence[_Worker], effort: Effort) -> Iterator[list[float]]:
+def _rounds(workers: Sequence[Worker], effort: Effort) -> Iterator[list[float]]:
     count = effort.items(REQUESTS)
     for number in range(effort.rounds):
         # Whoever begins differs from round to round.
@@ -97,7 +99,7 @@ def _figures(rounds: Sequence[Sequence[float]], spans: Sequence[float]) -> Figur
 
 
 def _added_on_loopback(subject: str, effort: Effort) -> Figures:
-    server = _Worker("benchmarks.loopback")
+    server = Worker("benchmarks.loopback")
     try:
         return _added(subject, effort, server.read())
     finally:

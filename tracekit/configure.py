@@ -410,9 +410,15 @@ def shutdown(timeout_s: float | None = None) -> None:
 
 
 def stats() -> dict[str, Any]:
-    """Return the ledger: what became of every span that was started in this process."""
+    """Return the ledger: what became of every span that was started in this process.
+
+    ``replaced`` says how many values no exporter could carry as they were, by reason.
+    """
     provider = current_provider()
-    return {} if provider is None else provider.stats()
+    if provider is None:
+        return {}
+    encoding = sys.modules.get("tracekit.exporters._anyvalue")
+    return {**provider.stats(), "replaced": dict(encoding.replaced) if encoding else {}}
 
 
 def reset() -> None:

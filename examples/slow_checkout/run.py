@@ -3,11 +3,13 @@
     make demo          or          python examples/slow_checkout/run.py
 
 Everything runs on this machine, in processes that are stopped at the end. The spans go to a
-SQLite file in a temporary folder.
+SQLite file in a temporary folder; with ``--to jaeger,zipkin`` also there, where ``make backends``
+starts such servers.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import socket
@@ -40,8 +42,11 @@ CARTS = (
 
 def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description="Find out what made a checkout slow.")
+    parser.add_argument("--to", metavar="NAMES", help="send the spans there too: jaeger,zipkin")
+    to = parser.parse_args().to
     store = Path(tempfile.mkdtemp(prefix="tracekit-demo-")) / "traces.db"
-    with services(store) as urls:
+    with services(store, environment(store, to)) as urls:
         print(f"Running: {', '.join(SERVICES)}.\n")
         for cart in CARTS:
             buy(urls["gateway"], cart)
@@ -118,16 +123,26 @@ def tracekit_command() -> str:
 # Starting and stopping -----------------------------------------------------------------------
 
 
+def environment(store: Path, to: str | None) -> dict[str, str]:
+    """Return the variables of a service."""
+    # What this shell says about tracing, or about proxies, is not meant for the example: but for
+    # where the destinations are that were named.
+    foreign = ("OTEL_", "TRACEKIT_", "TRACEPARENT", "TRACESTATE", "BAGGAGE")
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(foreign) or (to and name.endswith("_ENDPOINT"))
+    }
+    env |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "TRACEKIT_STORE": str(store)}
+    return env | {"OTEL_TRACES_EXPORTER": f"store,{to}"} if to else env
+
+
 @contextmanager
-def services(store: Path) -> Iterator[dict[str, str]]:
+def services(store: Path, env: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Start every service on a port of its own, and stop all of them whatever happens."""
     ports = free_ports()
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-    # What this shell says about tracing, or about proxies, is not meant for the example.
-    foreign = ("OTEL_", "TRACEKIT_", "TRACEPARENT", "TRACESTATE", "BAGGAGE")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    env |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "TRACEKIT_STORE": str(store)}
-    env |= {f"{name.upper()}_URL": url for name, url in urls.items()}
+    env = {**env, **{f"{name.upper()}_URL": url for name, url in urls.items()}}
     with ExitStack() as stack:
         log = stack.enter_context((store.parent / "services.log").open("a+"))
         started = {

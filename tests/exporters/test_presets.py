@@ -33,13 +33,21 @@ VARIABLES = {
     "LOGFIRE_TOKEN": "pylf_v1",
     "NEW_RELIC_LICENSE_KEY": "nr",
     "SENTRY_DSN": "https://abc@o1.ingest.us.sentry.io/456",
+    "SIGNOZ_INGESTION_KEY": "sk",
     "UPTRACE_DSN": "https://secret@api.uptrace.dev?grpc=4317",
 }
+
+# Variables without which a destination can do.
+OPTIONAL = {("signoz", "SIGNOZ_INGESTION_KEY")}
 
 # Endpoint and headers of each preset under the variables above.
 EXPECTED: dict[str, tuple[str, dict[str, str]]] = {
     "axiom": (
         "https://api.axiom.co/v1/traces",
+        {"authorization": "Bearer t", "x-axiom-dataset": "d"},
+    ),
+    "axiom_eu": (
+        "https://api.eu.axiom.co/v1/traces",
         {"authorization": "Bearer t", "x-axiom-dataset": "d"},
     ),
     "datadog_otlp": ("http://localhost:4318/v1/traces", {}),
@@ -53,17 +61,30 @@ EXPECTED: dict[str, tuple[str, dict[str, str]]] = {
     "jaeger": ("http://localhost:4318/v1/traces", {}),
     "langfuse": (
         "https://cloud.langfuse.com/api/public/otel/v1/traces",
-        {"authorization": "Basic cGs6c2s="},
+        {"authorization": "Basic cGs6c2s=", "x-langfuse-ingestion-version": "4"},
     ),
     "logfire": ("https://logfire-us.pydantic.dev/v1/traces", {"authorization": "pylf_v1"}),
     "logfire_eu": ("https://logfire-eu.pydantic.dev/v1/traces", {"authorization": "pylf_v1"}),
     "newrelic": ("https://otlp.nr-data.net/v1/traces", {"api-key": "nr"}),
     "newrelic_eu": ("https://otlp.eu01.nr-data.net/v1/traces", {"api-key": "nr"}),
+    "newrelic_fedramp": ("https://gov-otlp.nr-data.net/v1/traces", {"api-key": "nr"}),
     "sentry": (
         "https://o1.ingest.us.sentry.io/api/456/integration/otlp/v1/traces",
         {"x-sentry-auth": "sentry sentry_key=abc"},
     ),
-    "signoz": ("http://localhost:4318/v1/traces", {}),
+    "signoz": ("http://localhost:4318/v1/traces", {"signoz-ingestion-key": "sk"}),
+    "signoz_eu": (
+        "https://ingest.eu.signoz.cloud:443/v1/traces",
+        {"signoz-ingestion-key": "sk"},
+    ),
+    "signoz_in": (
+        "https://ingest.in.signoz.cloud:443/v1/traces",
+        {"signoz-ingestion-key": "sk"},
+    ),
+    "signoz_us": (
+        "https://ingest.us.signoz.cloud:443/v1/traces",
+        {"signoz-ingestion-key": "sk"},
+    ),
     "tempo": ("http://localhost:4318/v1/traces", {}),
     "uptrace": (
         "https://api.uptrace.dev/v1/traces",
@@ -78,7 +99,7 @@ Make = Callable[..., OTLPSpanExporter]
 def variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in VARIABLES.items():
         monkeypatch.setenv(name, value)
-    for name in ("DD_AGENT_HOST", "HONEYCOMB_DATASET", "SIGNOZ_INGESTION_KEY"):
+    for name in ("DD_AGENT_HOST", "ELASTIC_APM_API_KEY", "HONEYCOMB_DATASET", "LANGFUSE_HOST"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -112,7 +133,12 @@ def test_a_destination_is_filled_from_its_own_variables(make: Make, name: str) -
 
 @pytest.mark.parametrize(
     ("name", "variable"),
-    [(n, v) for n in PRESETS for v in VARIABLES if v in repr(PRESETS[n])],
+    [
+        (n, v)
+        for n in PRESETS
+        for v in VARIABLES
+        if v in repr(PRESETS[n]) and (n, v) not in OPTIONAL
+    ],
 )
 def test_a_variable_that_is_missing_is_named(
     make: Make, monkeypatch: pytest.MonkeyPatch, name: str, variable: str
@@ -130,6 +156,8 @@ def test_a_variable_that_is_missing_is_named(
         ("tempo", "localhost:4317", False),
         ("honeycomb", "api.honeycomb.io:443", True),
         ("newrelic_eu", "otlp.eu01.nr-data.net:4317", True),
+        ("signoz_eu", "ingest.eu.signoz.cloud:443", True),
+        ("uptrace", "api.uptrace.dev:4317", True),
     ],
 )
 def test_grpc_has_an_address_of_its_own(
@@ -228,6 +256,62 @@ def test_a_dsn_that_is_none_is_named_and_not_repeated(
     with pytest.raises(ConfigurationError, match="SENTRY_DSN") as refusal:
         make("sentry")
     assert dsn not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "dsn", ["not a url", "https://api.uptrace.dev", "ftp://k@host", "http://["]
+)
+def test_a_dsn_of_uptrace_that_is_none_is_named_and_not_repeated(
+    make: Make, monkeypatch: pytest.MonkeyPatch, dsn: str
+) -> None:
+    monkeypatch.setenv("UPTRACE_DSN", dsn)
+    with pytest.raises(ConfigurationError, match="UPTRACE_DSN") as refusal:
+        make("uptrace")
+    assert dsn not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "endpoint"),
+    [
+        ("sentry", {"SENTRY_DSN": "http://k@localhost:9000/2"}, "http://localhost:9000/api/2"),
+        ("sentry", {"SENTRY_DSN": "https://k@s.example/base/2"}, "https://s.example/base/api/2"),
+        ("uptrace", {"UPTRACE_DSN": "http://s@localhost:14318"}, "http://localhost:14318/v1"),
+        ("langfuse", {"LANGFUSE_BASE_URL": "https://us.cloud.langfuse.com/"}, "https://us.cloud."),
+        ("langfuse", {"LANGFUSE_HOST": "http://localhost:3000"}, "http://localhost:3000/api"),
+        ("axiom", {"AXIOM_URL": "https://api.eu.axiom.co"}, "https://api.eu.axiom.co/v1/traces"),
+        ("datadog_otlp", {"DD_AGENT_HOST": "agent"}, "http://agent:4318/v1/traces"),
+        ("logfire", {"LOGFIRE_BASE_URL": "https://logfire.example"}, "https://logfire.example/v1"),
+    ],
+)
+def test_who_runs_it_elsewhere_says_so_as_the_destination_has_it(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    said: dict[str, str],
+    endpoint: str,
+) -> None:
+    for variable, value in said.items():
+        monkeypatch.setenv(variable, value)
+    assert make(name).settings.endpoint.startswith(endpoint)
+
+
+def test_the_port_for_grpc_is_in_the_dsn(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPTRACE_DSN", "http://s@localhost:14318?grpc=14317")
+    settings = make("uptrace", protocol="grpc").settings
+    assert (settings.endpoint, settings.is_secure) == ("localhost:14317", False)
+
+
+def test_an_elastic_api_key_comes_before_its_token(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ELASTIC_APM_API_KEY", "k")
+    monkeypatch.delenv("ELASTIC_APM_SECRET_TOKEN")
+    assert dict(make("elastic").settings.headers) == {"authorization": "ApiKey k"}
+
+
+def test_a_local_signoz_needs_no_key(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIGNOZ_INGESTION_KEY")
+    assert make("signoz").settings.headers == ()
 
 
 # Discovery ---------------------------------------------------------------------------------

@@ -27,7 +27,10 @@ RECURSIVE = "[recursive]"
 CUT = f"[cut after {MAX_ITEMS} items]"
 
 replaced: Counter[str] = Counter()
-"""How many values had to be replaced since the process started, by reason."""
+"""How many values had to be replaced since the process started, by reason.
+
+Not less than there were: a value is counted again when its span has to be read a second time.
+"""
 
 _bounded_repr = Repr()
 _bounded_repr.maxother = _bounded_repr.maxstring = _bounded_repr.maxlong = MAX_TEXT
@@ -61,8 +64,10 @@ def attribute_key(key: object) -> str:
     try:
         if isinstance(key, str):
             return text(key)
+        replaced["key that is no text"] += 1
         return str(key) if type(key) is int else text(_bounded_repr.repr(key))
     except Exception:
+        replaced["unreadable key"] += 1
         return "[unreadable key]"
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
-from tracekit.exporters._anyvalue import INT64, attribute_key, exact
+from tracekit.exporters._anyvalue import INT64, exact
 from tracekit.exporters._readable import Fields, fields_of, plain_attributes, remote_flags, salvage
 from tracekit.interfaces import ReadableSpan
 from tracekit.model import InstrumentationScope, Resource
@@ -353,23 +353,35 @@ def _text(value: str) -> bytes:
 
 
 def _integer(value: int) -> bytes:
-    """Return AnyValue {int_value=3} with its length, or its digits when 64 bits do not do."""
+    """Return AnyValue {int_value=3} with its length.
+
+    Raises:
+        OverflowError: 64 bits do not do. Its digits are what the span is read again for; kept
+            here as a usual value, they would be counted as a replacement once and then no more.
+    """
     if 0 <= value < _VARINTS_END:
         number = b"\x18" + _VARINTS[value]
     elif value in INT64:
         number = b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     else:
-        return _with_length(_encode_any(exact(value)))
+        raise OverflowError("an integer beyond 64 bits")
     return _VARINTS[len(number)] + number
 
 
 def _encode_key(key: object) -> tuple[bytes, int, _Values]:
-    """Return a KeyValue up to its value, and where that key's usual values are kept."""
-    utf8 = attribute_key(key).encode()
+    """Return a KeyValue up to its value, and where that key's usual values are kept.
+
+    Raises:
+        TypeError, UnicodeEncodeError: It has to be replaced, which is done and counted where the
+            whole span is read again: kept here, it would be counted once and then no more.
+    """
+    if type(key) is not str:
+        raise TypeError("the key is not a str")
+    utf8 = key.encode()
     prefix = b"".join((b"\x0a", _length(len(utf8)), utf8, b"\x12"))
     entry: tuple[bytes, int, _Values] = (prefix, len(prefix), {})
     # An empty key is dropped by the span itself: it must not be found without being looked at.
-    if type(key) is not str or not key or len(prefix) > _MAX_CACHED_LENGTH:
+    if not key or len(prefix) > _MAX_CACHED_LENGTH:
         return entry
     if len(_keys) >= _MAX_KEYS:
         _keys.clear()

@@ -7,7 +7,7 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from tracekit.errors import ConfigurationError, UnknownNameError
 from tracekit.exporters._given import Given, checked_headers, checked_url, from_environment
@@ -16,7 +16,8 @@ from tracekit.exporters._presets import PRESETS, Header, Preset, canonical
 
 __all__ = ["arguments_of", "known_preset"]
 
-_VARIABLE = re.compile(r"\{(\w+)(?::-([^}]*))?\}")
+_VARIABLE = re.compile(r"\{([\w|]+)(?::-([^}]*))?\}")
+_PARTS = ("scheme", "user", "host", "hostname", "folder", "file", "grpc")
 
 
 def known_preset(name: str) -> tuple[str, Preset]:
@@ -77,6 +78,31 @@ def _applies(header: Header) -> bool:
     return re.fullmatch(pattern, os.environ.get(variable, "").strip()) is not None
 
 
+def _is_set(variable: str) -> bool:
+    return bool(os.environ.get(variable, "").strip())
+
+
+def _parts_of(url: str) -> dict[str, str]:
+    """Return what a URL that holds a key is made of; nothing when it is none or holds none."""
+    try:
+        parts = urlsplit(url)
+        port = parse_qs(parts.query).get("grpc", ["4317"])[0]
+    except ValueError:
+        return {}
+    folder, _, file = parts.path.rstrip("/").rpartition("/")
+    if parts.scheme not in ("http", "https") or not parts.username or not parts.hostname:
+        return {}
+    known = {
+        "scheme": parts.scheme,
+        "user": parts.username,
+        "host": parts.netloc.rpartition("@")[2],
+        "hostname": parts.hostname,
+        "folder": folder,
+        "grpc": port,
+    }
+    return {**known, "file": file} if file else known
+
+
 class _Template:
     """Fills a preset's texts from the environment."""
 
@@ -87,31 +113,28 @@ class _Template:
         return _VARIABLE.sub(self._value, template)
 
     def header(self, header: Header) -> str:
-        value = self.text(header.value)
+        template = header.value
+        if header.instead and _is_set(header.instead[0]):
+            template = header.instead[1]
+        value = self.text(template)
         return f"Basic {b64encode(value.encode()).decode()}" if header.base64 else value
 
     def _value(self, match: re.Match[str]) -> str:
-        variable, default = match.groups()
-        if self._preset.url_variable and variable in ("user", "host", "path"):
-            return self._part(self._preset.url_variable, variable)
-        value = os.environ.get(variable, "").strip() or default
-        if value is None:
-            raise self._missing(variable)
-        return str(value).rstrip("/")
+        names, default = match.groups()
+        if self._preset.url_variable and names in _PARTS:
+            return self._part(self._preset.url_variable, names)
+        known = next(filter(_is_set, names.split("|")), None)
+        if known is None and default is None:
+            raise self._missing(names.partition("|")[0])
+        return (os.environ[known].strip() if known else str(default)).rstrip("/")
 
     def _part(self, variable: str, part: str) -> str:
-        url = os.environ.get(variable, "").strip()
-        if not url:
+        if not _is_set(variable):
             raise self._missing(variable)
-        expected = "a URL such as https://key@host/project"
-        try:
-            parts = urlsplit(url)
-            values = {"user": parts.username, "path": parts.path.strip("/")}
-            values["host"] = parts.netloc.rpartition("@")[2]
-        except ValueError:
-            values = {}
-        value = values.get(part)
-        if not value:
+        url = os.environ[variable].strip()
+        value = _parts_of(url).get(part)
+        if value is None:
+            expected = f"a URL such as {self._preset.url_example}"
             raise Given(url, variable).refused(expected, "[not such a URL]")
         return value
 

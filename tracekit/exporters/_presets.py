@@ -1,7 +1,8 @@
 """Destinations that speak OTLP, by name: where they are and which variables hold their keys.
 
 A preset is data. Its texts are templates: ``{NAME}`` is the value of an environment variable,
-``{NAME:-text}`` has a default. Nothing here is read before somebody names the destination.
+``{NAME|OLDER}`` of the first that is set, and ``{NAME:-text}`` has a default. Nothing here is read
+before somebody names the destination.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ class Header:
     Attributes:
         value: A template; without a variable that it needs, the exporter cannot be made.
         when: A variable and the pattern it must match for the header to be sent at all.
+        instead: A variable and the template that is used in place of ``value`` when it is set.
         base64: Whether the value is a user and password for HTTP Basic.
     """
 
     value: str
     when: tuple[str, str] | None = None
+    instead: tuple[str, str] | None = None
     base64: bool = False
 
 
@@ -44,7 +47,10 @@ class Preset:
         endpoint_variables: What its users know for saying another; ``TRACEKIT_<NAME>_ENDPOINT``
             comes before them. A URL without ``/v1/traces`` gets it.
         grpc_endpoint: For gRPC, where it is taken.
-        url_variable: A variable whose URL has ``{user}``, ``{host}`` and ``{path}``.
+        url_variable: A variable whose URL has ``{scheme}``, ``{user}``, ``{host}`` (with its port),
+            ``{hostname}``, ``{folder}`` and ``{file}`` of its path, and ``{grpc}``, the port that
+            its query names so.
+        url_example: How such a URL looks.
         sample_rate_attribute: The attribute that says how many spans a sampled one stands for.
         page: What the destination's own documentation says.
     """
@@ -55,6 +61,7 @@ class Preset:
     endpoint_variables: tuple[str, ...] = ()
     grpc_endpoint: str | None = None
     url_variable: str | None = None
+    url_example: str = ""
     compression: str | None = None
     sample_rate_attribute: str | None = None
 
@@ -73,6 +80,19 @@ def _honeycomb(host: str) -> Preset:
         grpc_endpoint=f"https://{host}:443",
         compression="gzip",
         sample_rate_attribute="SampleRate",
+    )
+
+
+def _axiom(host: str) -> Preset:
+    return Preset(
+        f"https://{host}/v1/traces",
+        "https://axiom.co/docs/send-data/opentelemetry",
+        {
+            "authorization": Header("Bearer {AXIOM_TOKEN}"),
+            "x-axiom-dataset": Header("{AXIOM_DATASET}"),
+        },
+        endpoint_variables=("AXIOM_URL",),
+        compression="gzip",
     )
 
 
@@ -96,17 +116,20 @@ def _newrelic(host: str) -> Preset:
     )
 
 
-PRESETS: Mapping[str, Preset] = {
-    "axiom": Preset(
-        "https://api.axiom.co/v1/traces",
-        "https://axiom.co/docs/send-data/opentelemetry",
-        {
-            "authorization": Header("Bearer {AXIOM_TOKEN}"),
-            "x-axiom-dataset": Header("{AXIOM_DATASET}"),
-        },
-        endpoint_variables=("AXIOM_URL",),
+def _signoz(region: str) -> Preset:
+    host = f"https://ingest.{region}.signoz.cloud:443"
+    return Preset(
+        f"{host}/v1/traces",
+        "https://signoz.io/docs/ingestion/signoz-cloud/overview/",
+        {"signoz-ingestion-key": Header("{SIGNOZ_INGESTION_KEY}")},
+        grpc_endpoint=host,
         compression="gzip",
-    ),
+    )
+
+
+PRESETS: Mapping[str, Preset] = {
+    "axiom": _axiom("api.axiom.co"),
+    "axiom_eu": _axiom("api.eu.axiom.co"),
     "datadog_otlp": Preset(
         "http://{DD_AGENT_HOST:-localhost}:4318/v1/traces",
         "https://docs.datadoghq.com/opentelemetry/setup/otlp_ingest_in_the_agent/",
@@ -115,7 +138,12 @@ PRESETS: Mapping[str, Preset] = {
     "elastic": Preset(
         "{ELASTIC_APM_SERVER_URL}/v1/traces",
         "https://www.elastic.co/docs/solutions/observability/apm/opentelemetry",
-        {"authorization": Header("Bearer {ELASTIC_APM_SECRET_TOKEN}")},
+        {
+            "authorization": Header(
+                "Bearer {ELASTIC_APM_SECRET_TOKEN}",
+                instead=("ELASTIC_APM_API_KEY", "ApiKey {ELASTIC_APM_API_KEY}"),
+            )
+        },
         compression="gzip",
     ),
     "grafana_cloud": Preset(
@@ -136,20 +164,26 @@ PRESETS: Mapping[str, Preset] = {
         grpc_endpoint=_LOCAL_GRPC,
     ),
     "langfuse": Preset(
-        "{LANGFUSE_HOST:-https://cloud.langfuse.com}/api/public/otel/v1/traces",
-        "https://langfuse.com/docs/opentelemetry/get-started",
-        {"authorization": Header("{LANGFUSE_PUBLIC_KEY}:{LANGFUSE_SECRET_KEY}", base64=True)},
+        "{LANGFUSE_BASE_URL|LANGFUSE_HOST:-https://cloud.langfuse.com}/api/public/otel/v1/traces",
+        "https://langfuse.com/integrations/native/opentelemetry",
+        {
+            "authorization": Header("{LANGFUSE_PUBLIC_KEY}:{LANGFUSE_SECRET_KEY}", base64=True),
+            # Without it, spans are shown about ten minutes later.
+            "x-langfuse-ingestion-version": Header("4"),
+        },
         compression="gzip",
     ),
     "logfire": _logfire("logfire-us.pydantic.dev"),
     "logfire_eu": _logfire("logfire-eu.pydantic.dev"),
     "newrelic": _newrelic("otlp.nr-data.net"),
     "newrelic_eu": _newrelic("otlp.eu01.nr-data.net"),
+    "newrelic_fedramp": _newrelic("gov-otlp.nr-data.net"),
     "sentry": Preset(
-        "https://{host}/api/{path}/integration/otlp/v1/traces",
+        "{scheme}://{host}{folder}/api/{file}/integration/otlp/v1/traces",
         "https://docs.sentry.io/concepts/otlp/direct/traces/",
         {"x-sentry-auth": Header("sentry sentry_key={user}")},
         url_variable="SENTRY_DSN",
+        url_example="https://key@host/project",
         compression="gzip",
     ),
     "signoz": Preset(
@@ -158,16 +192,21 @@ PRESETS: Mapping[str, Preset] = {
         {"signoz-ingestion-key": Header("{SIGNOZ_INGESTION_KEY}", ("SIGNOZ_INGESTION_KEY", ".+"))},
         grpc_endpoint=_LOCAL_GRPC,
     ),
+    "signoz_eu": _signoz("eu"),
+    "signoz_in": _signoz("in"),
+    "signoz_us": _signoz("us"),
     "tempo": Preset(
         _LOCAL_HTTP,
         "https://grafana.com/docs/tempo/latest/getting-started/",
         grpc_endpoint=_LOCAL_GRPC,
     ),
     "uptrace": Preset(
-        "https://api.uptrace.dev/v1/traces",
-        "https://uptrace.dev/get/ingest/opentelemetry",
+        "{scheme}://{host}/v1/traces",
+        "https://uptrace.dev/get",
         {"uptrace-dsn": Header("{UPTRACE_DSN}")},
-        grpc_endpoint="https://api.uptrace.dev:4317",
+        grpc_endpoint="{scheme}://{hostname}:{grpc}",
+        url_variable="UPTRACE_DSN",
+        url_example="https://key@api.uptrace.dev?grpc=4317",
         compression="gzip",
     ),
 }

@@ -223,8 +223,12 @@ def _name(value: object) -> str:
 
 def _unsigned(value: object, bits: int) -> int:
     if not isinstance(value, int):
+        replaced["number that is none"] += 1
         return 0
-    return min(max(int(value), 0), (1 << bits) - 1)
+    kept = min(max(int(value), 0), (1 << bits) - 1)
+    if kept != value:
+        replaced["number out of range"] += 1
+    return kept
 
 
 def _status(status: Any) -> Status:

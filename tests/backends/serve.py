@@ -1,0 +1,56 @@
+"""``make backends``: run the servers on this machine until Ctrl-C, and say where they are."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backends.started import FETCHED, started
+from backends.where import NotThereError
+
+
+def main(names: list[str]) -> int:
+    unknown = set(names) - set(FETCHED)
+    if unknown:
+        print(f"no backend {', '.join(sorted(unknown))}: {', '.join(FETCHED)}", file=sys.stderr)
+        return 2
+    with (
+        tempfile.TemporaryDirectory(prefix="tracekit-backends-") as folder,
+        started(names or FETCHED, Path(folder)) as servers,
+    ):
+        running = {name: each for name, each in servers.items() if is_running(name, each)}
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            print(how_to_send(running), flush=True)
+            while running:
+                signal.pause()
+        except KeyboardInterrupt:
+            print("stopped")
+    return int(not running)
+
+
+def is_running(name: str, server: Any) -> bool:
+    if isinstance(server, NotThereError):
+        print(server, file=sys.stderr)
+        return False
+    return True
+
+
+def how_to_send(servers: Mapping[str, Any]) -> str:
+    lines = [f"{name:<10} {server.url}" for name, server in servers.items()]
+    variables = [
+        f"export {key}={value}"
+        for server in servers.values()
+        for key, value in server.variables.items()
+    ]
+    to = ",".join(server.exporter for server in servers.values())
+    send = f"python examples/slow_checkout/run.py --to {to}"
+    return "\n".join([*lines, "", "In another shell:", "", *variables, send, "", "Ctrl-C stops."])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
