@@ -126,6 +126,11 @@ def starlette_request(effort: Effort) -> Figures:
     return _added("starlette", effort)
 
 
+@row("http.aiohttp_server", "added to a request: aiohttp server, no socket", must=0.25, aim=0.12)
+def aiohttp_request(effort: Effort) -> Figures:
+    return _added("aiohttp_server", effort)
+
+
 @row("http.requests", "added to a call: requests.get, loopback", must=0.25, aim=0.12)
 def requests_call(effort: Effort) -> Figures:
     return _added_on_loopback("requests", effort)

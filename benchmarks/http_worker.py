@@ -164,6 +164,54 @@ def _aiohttp_client(port: int) -> _Requests:
     return lambda count: loop.run_until_complete(fetch(count))
 
 
+def _aiohttp_server(_port: int) -> _Requests:
+    """Feed requests to the protocol that the server makes for a connection; no socket."""
+    from aiohttp import web
+
+    async def show(request: web.Request) -> web.Response:
+        return web.Response(text=request.match_info["item"])
+
+    raw = b"GET /items/7 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: benchmark\r\n\r\n"
+    loop = asyncio.new_event_loop()
+    app = web.Application()
+    app.router.add_get("/items/{item}", show)
+    runner = web.AppRunner(app, access_log=None)
+    loop.run_until_complete(runner.setup())
+
+    async def serve(count: int) -> None:
+        assert runner.server is not None
+        protocol, transport = runner.server(), _Answered(loop)
+        protocol.connection_made(transport)
+        for _ in range(count):
+            transport.answered = loop.create_future()
+            protocol.data_received(raw)
+            await transport.answered
+        protocol.connection_lost(None)
+
+    return lambda count: loop.run_until_complete(serve(count))
+
+
+class _Answered(asyncio.Transport):
+    """A connection whose other end only waits for the answer."""
+
+    answered: asyncio.Future[None]
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50_000), "sockname": ("127.0.0.1", 80)})
+        self._loop = loop
+
+    def write(self, data: Any) -> None:
+        # Right behind what the server does once it has written.
+        if not self.answered.done():
+            self._loop.call_soon(self.answered.set_result, None)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
 def _starlette(_port: int) -> _Requests:
     from starlette.applications import Starlette
     from starlette.responses import PlainTextResponse
@@ -179,6 +227,7 @@ def _starlette(_port: int) -> _Requests:
 
 SUBJECTS = {
     "aiohttp_client": _aiohttp_client,
+    "aiohttp_server": _aiohttp_server,
     "django": _django,
     "flask": _flask,
     "fastapi": _fastapi,
@@ -189,6 +238,7 @@ SUBJECTS = {
 BEFORE = {"django": _configure_django}
 CONTRIB = {
     "aiohttp_client": "AioHttpClientInstrumentor",
+    "aiohttp_server": "AioHttpServerInstrumentor",
     "django": "DjangoInstrumentor",
     "flask": "FlaskInstrumentor",
     "fastapi": "FastAPIInstrumentor",

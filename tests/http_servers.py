@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
+import inspect
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -197,7 +200,43 @@ def uvicorn_server(app: Any) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _attached(context: otel_context.Context) -> Iterator[None]:
+def aiohttp_server(app: Any, **options: Any) -> Iterator[Client]:
+    """Serve an application of aiohttp's from an event loop in a thread."""
+    from aiohttp import web
+
+    started = threading.Event()
+    port = 0
+
+    async def serve() -> None:
+        nonlocal port, loop, stop
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        if "shutdown_timeout" in inspect.signature(web.BaseRunner.__init__).parameters:
+            options["shutdown_timeout"] = 0.5
+        options.setdefault("max_field_size", 2_000_000)
+        runner = web.AppRunner(app, access_log=None, **options)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    loop: Any = None
+    stop: Any = None
+    run_in_context = contextvars.copy_context().run
+    thread = threading.Thread(target=run_in_context, args=(asyncio.run, serve()), daemon=True)
+    thread.start()
+    assert started.wait(PATIENCE_S)
+    try:
+        yield Client(port)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+@contextlib.contextmanager
+def attached(context: otel_context.Context) -> Iterator[None]:
     token = otel_context.attach(context)
     try:
         yield
@@ -209,7 +248,7 @@ def within_wsgi(app: Any, context: otel_context.Context) -> Any:
     """Run `app` where `context` is current."""
 
     def outer(environ: Any, start_response: Any) -> Any:
-        with _attached(context):
+        with attached(context):
             return list(app(environ, start_response))
 
     return outer
@@ -219,7 +258,7 @@ def within_asgi(app: Any, context: otel_context.Context) -> Any:
     """Run `app` where `context` is current."""
 
     async def outer(scope: Any, receive: Any, send: Any) -> None:
-        with _attached(context):
+        with attached(context):
             await app(scope, receive, send)
 
     return outer

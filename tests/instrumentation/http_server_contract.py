@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import pytest
@@ -164,6 +165,7 @@ class HttpServerContract:
     item_route: ClassVar[str | None] = None  # as this library writes the template
     route_of: ClassVar[Callable[[str], str | None]] = staticmethod(lambda path: None)
     is_async: ClassVar[bool] = False
+    unknown_method: ClassVar[str] = "BREW"  # one that the server lets through
 
     def make_app(self, site: Site) -> Any:
         """Return the application, not traced."""
@@ -220,7 +222,6 @@ class HttpServerContract:
     def start(self, provider: TracerProvider, site: Site) -> Iterator[Start]:
         """Return a function that serves the application, watched with the given options."""
         with contextlib.ExitStack() as stack:
-            serve = uvicorn_server if self.is_async else werkzeug_server
 
             def start(
                 outer: Callable[[Any], Any] = lambda app: app,
@@ -231,13 +232,29 @@ class HttpServerContract:
                 app = self.make_app(site)
                 for _ in range(times):
                     app = stack.enter_context(self.watched(app, tracer_provider, **options))
-                return stack.enter_context(serve(outer(app)))
+                return stack.enter_context(self.serve(outer(app)))
 
             yield start
 
+    # Hooks of what is neither WSGI nor ASGI.
+
+    def serve(self, app: Any) -> AbstractContextManager[Client]:
+        return (uvicorn_server if self.is_async else werkzeug_server)(app)
+
     def within(self, context: Context) -> Callable[[Any], Any]:
+        """Return what makes an application run where `context` is current."""
         put = within_asgi if self.is_async else within_wsgi
         return lambda app: put(app, context)
+
+    def leaving(self, left: list[Any]) -> Callable[[Any], Any]:
+        """Return what makes an application note the span that is current after a request."""
+        put = leaving_asgi if self.is_async else leaving_wsgi
+        return lambda app: put(app, left)
+
+    @staticmethod
+    def path_of(source: Any) -> Any:
+        """Return the path of what a hook is given."""
+        return source.get("path") or source.get("PATH_INFO")
 
     # The span.
 
@@ -362,8 +379,7 @@ class HttpServerContract:
 
     def test_nothing_is_current_after_the_request(self, start: Start, spans: Spans) -> None:
         left: list[Any] = []
-        leaving = leaving_asgi if self.is_async else leaving_wsgi
-        client = start(outer=lambda app: leaving(app, left))
+        client = start(outer=self.leaving(left))
         client.ask()
         client.ask("/boom")
         spans.server(2)
@@ -424,12 +440,12 @@ class HttpServerContract:
         assert "tracekit.abandoned" not in (span.attributes or {})
 
     def test_an_unknown_method_is_other(self, start: Start, spans: Spans) -> None:
-        start().ask("/nowhere", method="BREW")
+        start().ask("/nowhere", method=self.unknown_method)
         (span,) = spans.server()
         attributes = span.attributes or {}
         assert span.name == "HTTP"
         assert attributes["http.request.method"] == "_OTHER"
-        assert attributes["http.request.method_original"] == "BREW"
+        assert attributes["http.request.method_original"] == self.unknown_method
 
     # Streams.
 
@@ -615,8 +631,7 @@ class HttpServerContract:
 
     def test_hooks_see_the_span_and_the_request(self, start: Start, spans: Spans) -> None:
         def asked(span: Any, source: Any) -> None:
-            path = source.get("path") or source.get("PATH_INFO")
-            span.set_attribute("hook.path", path)
+            span.set_attribute("hook.path", self.path_of(source))
 
         def answered(span: Any, status: int, headers: Any) -> None:
             span.set_attribute("hook.status", status)
@@ -686,6 +701,6 @@ class FrameworkContract(HttpServerContract):
         assert not any(a is b for a, b in zip(during, before, strict=True))
         after = [vars(holder).get(name) for holder, name in self.patched()]
         assert all(a is b for a, b in zip(after, before, strict=True))
-        with (uvicorn_server if self.is_async else werkzeug_server)(app) as client:
+        with self.serve(app) as client:
             assert client.ask().body == b"item"
         assert [span.name for span in spans.all()] == ["work"]

@@ -1,4 +1,4 @@
-"""WebSockets over ASGI: a SERVER span for the handshake, an INTERNAL one for the connection.
+"""WebSockets: a SERVER span for the handshake, an INTERNAL one for the connection.
 
 A connection may last for days, a SERVER span must not: it ends when the connection is accepted
 (101) or denied. What the program does afterwards has a live parent in the second span, which also
@@ -16,10 +16,10 @@ from opentelemetry.trace import Span, Tracer
 
 from tracekit import semconv
 from tracekit.instrumentation._http import record_failure
-from tracekit.instrumentation._http_server import ServerRequest
+from tracekit.instrumentation._http_server import Headers, ServerRequest
 from tracekit.instrumentation._patch import quiet
 
-__all__ = ["WebSocket"]
+__all__ = ["SWITCHING_PROTOCOLS", "WebSocket", "WebSocketLife"]
 
 RECEIVED_MESSAGES = "tracekit.websocket.received_messages"
 RECEIVED_BYTES = "tracekit.websocket.received_bytes"
@@ -27,109 +27,67 @@ SENT_MESSAGES = "tracekit.websocket.sent_messages"
 SENT_BYTES = "tracekit.websocket.sent_bytes"
 CLOSE_CODE = "tracekit.websocket.close_code"  # https://www.rfc-editor.org/rfc/rfc6455#section-7.4
 
-_SWITCHING_PROTOCOLS = 101
+SWITCHING_PROTOCOLS = 101
 # What a server answers to a close before the handshake: the ASGI specification says so.
 _FORBIDDEN = 403
 
 Message = Any
 
 
-class WebSocket:
-    """One connection, from its handshake to its close."""
+class WebSocketLife:
+    """One connection, from its handshake to its close, whatever interface shows it.
 
-    def __init__(
-        self,
-        request: ServerRequest,
-        tracer: Tracer,
-        receive: Callable[[], Awaitable[Message]],
-        send: Callable[[Message], Awaitable[None]],
-    ) -> None:
+    Called from the task that serves the connection.
+    """
+
+    def __init__(self, request: ServerRequest, tracer: Tracer) -> None:
         self._request = request
         self._tracer = tracer
-        self._receive = receive
-        self._send = send
         self._connection: Span | None = None
         self._received = [0, 0]  # messages, bytes
         self._sent = [0, 0]
-        self._close_code: int | None = None
+        self.close_code: int | None = None
 
-    async def serve(self, app: Callable[..., Awaitable[None]], scope: Any) -> None:
-        request = self._request
-        tokens = request.attach()
-        try:
-            await app(scope, self.receive, self.send)
-        except BaseException as exception:
-            self._broke_off(exception)
-            raise
-        finally:
-            self._end()
-            request.detach(tokens)
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        kind = message["type"]
-        if kind == "websocket.receive":
-            _count(self._received, message)
-        elif kind == "websocket.disconnect":
-            self._close_code = message.get("code")
-        return message
-
-    async def send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "websocket.http.response.start":
-            self._responded(message["status"], message)
-        await self._send(message)
-        if kind == "websocket.send":
-            _count(self._sent, message)
-        elif kind == "websocket.accept":
-            self._accepted(message)
-        elif kind == "websocket.close":
-            self._closed(message)
-        elif kind == "websocket.http.response.body" and not message.get("more_body"):
-            self._request.end()
+    @property
+    def is_accepted(self) -> bool:
+        return self._connection is not None
 
     @quiet
-    def _responded(self, status: int, message: Message) -> None:
-        self._request.responded(status, message.get("headers", ()))
+    def responded(self, status: int, headers: Headers) -> None:
+        self._request.responded(status, headers)
 
     @quiet
-    def _accepted(self, message: Message) -> None:
+    def accepted(self, headers: Headers) -> None:
+        """End the handshake and begin the connection, which is current from here on."""
         request = self._request
-        self._responded(_SWITCHING_PROTOCOLS, message)
+        self.responded(SWITCHING_PROTOCOLS, headers)
         name = f"websocket {request.route}" if request.route else "websocket"
         attributes = {semconv.HTTP_ROUTE: request.route} if request.route else None
         connection = self._tracer.start_span(name, request.context, attributes=attributes)
         self._connection = connection
         request.end()
-        # Current from here to the end of the application, which runs in this very task; the
-        # request's own tokens restore what was before both.
+        # Current to the end of the application, which runs in this very task; the request's own
+        # tokens restore what was before both.
         otel_context.attach(trace.set_span_in_context(connection, request.context))
 
-    def _closed(self, message: Message) -> None:
-        if self._connection is None:
-            self._responded(_FORBIDDEN, message)
-            self._request.end()
-        else:
-            self._close_code = message.get("code", 1000)
-            self._end()
+    def received(self, data: str | bytes) -> None:
+        _count(self._received, data)
 
-    def _broke_off(self, exception: BaseException) -> None:
-        if self._is_departure(exception):
+    def sent(self, data: str | bytes) -> None:
+        _count(self._sent, data)
+
+    def broke_off(self, exception: BaseException) -> None:
+        """Record an exception that leaves the application."""
+        if _is_departure(exception):
             return
         if self._connection is None:
             self._request.fail(exception)
         elif self._connection.is_recording():
             record_failure(self._connection, exception)
 
-    def _is_departure(self, exception: BaseException) -> bool:
-        """Say whether an exception only tells the program that the connection is closed."""
-        if not isinstance(exception, Exception):
-            return type(exception).__name__ in ("CancelledError", "Cancelled", "GeneratorExit")
-        # Starlette's; uvicorn's and websockets' own, raised where the program sends too late.
-        return type(exception).__name__ in ("WebSocketDisconnect", "ClientDisconnected")
-
     @quiet
-    def _end(self) -> None:
+    def end(self) -> None:
+        """End what has not ended: the connection, or a handshake that was never answered."""
         request, connection = self._request, self._connection
         if connection is None:
             if request.failed:
@@ -147,16 +105,88 @@ class WebSocket:
                 SENT_BYTES: self._sent[1],
             }
         )
-        if self._close_code is not None:
-            connection.set_attribute(CLOSE_CODE, self._close_code)
+        if self.close_code is not None:
+            connection.set_attribute(CLOSE_CODE, self.close_code)
         connection.end()
 
 
-def _count(counts: list[int], message: Message) -> None:
-    counts[0] += 1
+class WebSocket(WebSocketLife):
+    """A connection whose messages come by as those of ASGI."""
+
+    def __init__(
+        self,
+        request: ServerRequest,
+        tracer: Tracer,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        super().__init__(request, tracer)
+        self._receive = receive
+        self._send = send
+
+    async def serve(self, app: Callable[..., Awaitable[None]], scope: Any) -> None:
+        request = self._request
+        tokens = request.attach()
+        try:
+            await app(scope, self.receive, self.send)
+        except BaseException as exception:
+            self.broke_off(exception)
+            raise
+        finally:
+            self.end()
+            request.detach(tokens)
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        kind = message["type"]
+        if kind == "websocket.receive":
+            self.received(_data(message))
+        elif kind == "websocket.disconnect":
+            self.close_code = message.get("code")
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "websocket.http.response.start":
+            self.responded(message["status"], message.get("headers", ()))
+        await self._send(message)
+        if kind == "websocket.send":
+            self.sent(_data(message))
+        elif kind == "websocket.accept":
+            self.accepted(message.get("headers", ()))
+        elif kind == "websocket.close":
+            self._closed(message)
+        elif kind == "websocket.http.response.body" and not message.get("more_body"):
+            self._request.end()
+
+    def _closed(self, message: Message) -> None:
+        if self.is_accepted:
+            self.close_code = message.get("code", 1000)
+            self.end()
+        else:
+            self.responded(_FORBIDDEN, message.get("headers", ()))
+            self._request.end()
+
+
+def _is_departure(exception: BaseException) -> bool:
+    """Say whether an exception only tells the program that the connection is closed."""
+    if not isinstance(exception, Exception):
+        return type(exception).__name__ in ("CancelledError", "Cancelled", "GeneratorExit")
+    # Starlette's, Litestar's; uvicorn's and websockets' own, raised where the program sends too
+    # late; what aiohttp's transport says then.
+    return isinstance(exception, ConnectionResetError) or type(exception).__name__ in (
+        "WebSocketDisconnect",
+        "ClientDisconnected",
+    )
+
+
+def _data(message: Message) -> str | bytes:
     data = message.get("bytes")
-    text = message.get("text") or ""
-    if data is not None:
-        counts[1] += len(data)
-    else:
-        counts[1] += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return (message.get("text") or "") if data is None else data
+
+
+def _count(counts: list[int], data: str | bytes) -> None:
+    counts[0] += 1
+    if isinstance(data, str) and not data.isascii():
+        data = data.encode("utf-8", "replace")
+    counts[1] += len(data)

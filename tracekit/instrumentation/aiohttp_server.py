@@ -1,0 +1,369 @@
+"""aiohttp's server: one SERVER span for each request, from its headers to the last byte sent.
+
+The seam is ``RequestHandler._handle_request``: it calls the application, answers its exceptions
+and sends the response, for applications and for handlers without one, whatever was made before.
+It is private, but has been there with the same parameters in every version supported. An
+application's middlewares, the public way, are inside of what can fail and end before the body.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.propagators.textmap import Getter
+
+from tracekit.instrumentation._forwarded import NOT_FORWARDED, forwarded
+from tracekit.instrumentation._http_server import (
+    REQUEST_KEY,
+    HttpServer,
+    Incoming,
+    ServerRequest,
+    ServerSettings,
+    body_measures,
+    current_request,
+)
+from tracekit.instrumentation._patch import LibraryInstrumentor, quiet
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
+from tracekit.instrumentation._websocket import SWITCHING_PROTOCOLS, WebSocketLife
+
+if TYPE_CHECKING:
+    from aiohttp.web import BaseRequest, StreamResponse
+
+    Call = Callable[..., Awaitable[Any]]
+
+__all__ = ["AiohttpServerInstrumentor"]
+
+_READ = ("Host", "User-Agent")
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
+_VERSIONS = {(1, 0): "1.0", (1, 1): "1.1"}  # all that aiohttp speaks
+
+
+class AiohttpServerInstrumentor(ReplacingInstrumentor):
+    """Watch requests that aiohttp serves; hooks get aiohttp's own request.
+
+    Options: ``excluded_urls``, ``server_request_hook``, ``server_response_hook``,
+    ``capture_request_headers``, ``capture_response_headers``, ``sanitize_headers``,
+    ``known_methods``, ``links``.
+    """
+
+    name = "aiohttp_server"
+    distributions = ("aiohttp",)
+    supported = ">=3.8,<4"
+    contrib = ("aiohttp-server",)
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        settings = ServerSettings.read(self.name, options)
+        self._server = HttpServer(self.tracer, settings, _HeadersGetter())
+
+    def patches(self) -> Sequence[Replacing]:
+        app, routes = "aiohttp.web_app", "aiohttp.web_urldispatcher"
+        response, socket = "aiohttp.web_response", "aiohttp.web_ws"
+        return (
+            Replacing("aiohttp.web_protocol", "RequestHandler._handle_request", self._serve),
+            Replacing(response, "StreamResponse._start", _start),
+            Replacing(response, "StreamResponse.write", _write),
+            Replacing(routes, "UrlMappingMatchInfo.add_app", _match),
+            # Where a middleware answers an exception, it is gone by the time of the response.
+            Replacing(app, "_cached_build_middleware", _build, optional=True),  # since 3.10
+            Replacing(routes, "View._iter", _iterate),
+            Replacing(socket, "WebSocketResponse.receive", _receive),
+            Replacing(socket, "WebSocketResponse.send_str", _send),
+            Replacing(socket, "WebSocketResponse.send_bytes", _send),
+        )
+
+    def _serve(self, original: Call, owners: Sequence[object]) -> Call:
+        # Looked up without being folded to lower case each time.
+        names = [sys.modules["multidict"].istr(name) for name in (*_READ, *_FORWARDED)]
+
+        async def handle_request(
+            protocol: Any, request: BaseRequest, start_time: Any, handler: Call
+        ) -> Any:
+            served = self._begin(request, names) if owners else None
+            if served is None:
+                return await original(protocol, request, start_time, handler)
+            tokens = served.request.attach()
+            try:
+                answered: tuple[Any, bool] = await original(protocol, request, start_time, handler)
+            except BaseException as error:
+                served.broke_off(error)
+                served.end(is_gone=True)
+                raise
+            else:
+                served.end(answered[1])
+                return answered
+            finally:
+                served.request.detach(tokens)
+
+        return handle_request
+
+    @quiet
+    def _begin(self, request: BaseRequest, names: Sequence[str]) -> _Served | None:
+        traced = self._server.start(_incoming(request, *names))
+        if traced is None:
+            return None
+        served = _Served(traced, self._server)
+        # Not `request[key]`, which warns of keys that are text.
+        request._state[REQUEST_KEY] = served
+        return served
+
+
+class _Served:
+    """One request in aiohttp's hands: what was sent so far, and whether anybody takes it."""
+
+    __slots__ = (
+        "_bytes",
+        "_chunks",
+        "_first_ns",
+        "_is_gone",
+        "_server",
+        "reads_headers",
+        "request",
+        "websocket",
+    )
+
+    def __init__(self, request: ServerRequest, server: HttpServer) -> None:
+        settings = server.settings
+        self.request = request
+        self.reads_headers = (
+            settings.response_headers is not None or settings.server_response_hook is not None
+        )
+        self.websocket: WebSocketLife | None = None
+        self._server = server
+        self._bytes = self._chunks = self._first_ns = 0
+        self._is_gone = False
+
+    @quiet
+    def started(self, response: StreamResponse) -> None:
+        """Note a response whose headers are sent, or just about to be."""
+        request = self.request
+        if isinstance(response, Exception):
+            # `raise HTTPInternalServerError from error` is an answer to that error.
+            request.suspect = response.__cause__ or request.suspect
+        if response.status == SWITCHING_PROTOCOLS and hasattr(response, "close_code"):
+            self.websocket = WebSocketLife(request, self._server.tracer)
+            self.websocket.accepted(response.headers.items())
+        else:
+            request.responded(response.status, response.headers.items())
+
+    def wrote(self, size: int) -> None:
+        """Count a part of a streamed body."""
+        if not self._chunks:
+            self._first_ns = self.request.elapsed_ns()
+        self._chunks += 1
+        self._bytes += size
+
+    def lost(self) -> None:
+        """Note that the client did not wait for the response."""
+        self._is_gone = True
+
+    def broke_off(self, error: BaseException) -> None:
+        """Record what nothing more could be answered to.
+
+        Where a response is on its way already, aiohttp raises a ConnectionError instead.
+        """
+        if isinstance(error, ConnectionError):
+            error = error.__context__ or error
+        if self.websocket is not None:
+            self.websocket.broke_off(error)
+        elif isinstance(error, ConnectionError) or not isinstance(error, Exception):
+            self._is_gone = True
+        else:
+            self.request.fail(error)
+
+    def end(self, is_gone: bool) -> None:
+        if self.websocket is not None:
+            self.websocket.end()
+        elif (is_gone or self._is_gone) and not self.request.failed:
+            self.request.abandon(self._measures())
+        else:
+            self.request.end(self._measures())
+
+    def _measures(self) -> Mapping[str, Any] | None:
+        return body_measures(self._chunks, self._bytes, self._first_ns)
+
+
+def _served(request: Any) -> _Served | None:
+    return None if request is None else request._state.get(REQUEST_KEY)
+
+
+def _start(original: Call, _owners: Sequence[object]) -> Call:
+    # No coroutine of ours around the library's, where nothing is to be read when it is done.
+    def start(response: StreamResponse, request: BaseRequest) -> Awaitable[Any]:
+        served = _served(request)
+        if served is None:
+            return original(response, request)
+        if served.reads_headers or response.status == SWITCHING_PROTOCOLS:
+            return _started(served, response, original(response, request))
+        served.started(response)
+        return original(response, request)
+
+    return start
+
+
+async def _started(served: _Served, response: StreamResponse, starting: Awaitable[Any]) -> Any:
+    writer = await starting
+    served.started(response)
+    return writer
+
+
+def _write(original: Call, _owners: Sequence[object]) -> Call:
+    async def write(response: StreamResponse, data: Any) -> Any:
+        served = _served(response._req)
+        if served is None:
+            return await original(response, data)
+        try:
+            result = await original(response, data)
+        except OSError:
+            served.lost()
+            raise
+        served.wrote(len(data))
+        return result
+
+    return write
+
+
+def _match(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    def add_app(match: Any, app: Any) -> Any:
+        request = current_request() if owners else None
+        if request is not None:
+            _name(request, match)
+        return original(match, app)
+
+    return add_app
+
+
+@quiet
+def _name(request: ServerRequest, match: Any) -> None:
+    resource = match.route.resource
+    if resource is not None:
+        request.matched(resource.canonical)
+
+
+def _build(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    def build_middlewares(handler: Any, apps: Any) -> Any:
+        # A class of views is told by its being a class; see `_iterate`.
+        if owners and inspect.iscoroutinefunction(handler):
+            handler = _suspecting(handler)
+        return original(handler, apps)
+
+    return build_middlewares
+
+
+@functools.lru_cache(maxsize=1024)  # as aiohttp keeps the chains that it makes of them
+def _suspecting(handler: Call) -> Call:
+    @functools.wraps(handler)
+    async def call(request: BaseRequest) -> Any:
+        try:
+            return await handler(request)
+        except Exception as error:
+            _suspect(error)
+            raise
+
+    return call
+
+
+def _iterate(original: Call, owners: Sequence[object]) -> Call:
+    async def iterate(view: Any) -> Any:
+        try:
+            return await original(view)
+        except Exception as error:
+            if owners:
+                _suspect(error)
+            raise
+
+    return iterate
+
+
+def _suspect(error: Exception) -> None:
+    request = current_request()
+    if request is not None and not hasattr(error, "status_code"):
+        request.suspect = error
+
+
+def _receive(original: Call, _owners: Sequence[object]) -> Call:
+    async def receive(socket: Any, *args: Any, **kwargs: Any) -> Any:
+        message = await original(socket, *args, **kwargs)
+        _count_received(socket, message)
+        return message
+
+    return receive
+
+
+@quiet
+def _count_received(socket: Any, message: Any) -> None:
+    served = _served(socket._req)
+    if served is None or served.websocket is None:
+        return
+    if isinstance(message.data, (str, bytes)) and message.type.name in ("TEXT", "BINARY"):
+        served.websocket.received(message.data)
+    else:
+        served.websocket.close_code = socket.close_code
+
+
+def _send(original: Call, _owners: Sequence[object]) -> Call:
+    async def send(socket: Any, data: Any, *args: Any, **kwargs: Any) -> Any:
+        result = await original(socket, data, *args, **kwargs)
+        served = _served(socket._req)
+        if served is not None and served.websocket is not None:
+            served.websocket.sent(data)
+        return result
+
+    return send
+
+
+class _HeadersGetter(Getter[Any]):
+    """Read headers from the multidict of a request."""
+
+    def get(self, carrier: Any, key: str) -> list[str] | None:
+        values = carrier.getall(key, None)
+        return None if values is None else [_text(value) for value in values]
+
+    def keys(self, carrier: Any) -> list[str]:
+        return list(dict.fromkeys(name.lower() for name in carrier))
+
+
+def _text(value: str) -> str:
+    # aiohttp decodes headers as UTF-8 and keeps what is none of it as lone surrogates, which
+    # nothing further on can encode.
+    return (
+        value
+        if value.isascii()
+        else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    )
+
+
+def _incoming(request: BaseRequest, host_name: str, agent_name: str, *proxied: str) -> Incoming:
+    headers, url, transport = request.headers, request.rel_url, request.transport
+    get = headers.get
+    peer = own = None
+    if transport is not None:
+        peer = transport.get_extra_info("peername")
+        own = transport.get_extra_info("sockname")
+    host, user_agent = get(host_name), get(agent_name)
+    version: Any = request.version
+    return Incoming(
+        request,
+        headers,
+        request.method,
+        request.scheme,
+        url.path,
+        url.raw_query_string,
+        _VERSIONS.get(version),
+        _address(peer),
+        _address(own),
+        None if host is None else _text(host),
+        None if user_agent is None else _text(user_agent),
+        forwarded(*found) if any(found := [get(name) for name in proxied]) else NOT_FORWARDED,
+    )
+
+
+def _address(name: Any) -> tuple[str | None, int | None]:
+    """Return host and port of a socket's name, which is a path or empty for a Unix socket."""
+    return (name[0], name[1]) if isinstance(name, tuple) and len(name) >= 2 else (None, None)
+
+
+plugin: type[LibraryInstrumentor] = AiohttpServerInstrumentor
