@@ -23,6 +23,7 @@ from tracekit.instrumentation.redis import RedisInstrumentor
 
 __all__ = ["port"]
 
+
 class TestRedis(SyncCalls):
     plugin = RedisInstrumentor
     package = "redis"
@@ -232,7 +233,9 @@ def test_library_that_contrib_watches_is_left_to_it(
             client.ping()
     finally:
         contrib.uninstrument()
-    assert instrumentor.status.reason == "already instrumented by opentelemetry-instrumentation-redis"
+    assert (
+        instrumentor.status.reason == "already instrumented by opentelemetry-instrumentation-redis"
+    )
     assert len(spans.watched) == 1
 
 

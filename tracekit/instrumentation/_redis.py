@@ -115,7 +115,9 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
                 except BaseException as error:
                     _fail(operation, error)
                     raise
-                self._succeed(operation, client, response)
+                if self._response_hook is not None:
+                    _call_hook(self._response_hook, operation, client, response)
+                operation.succeed()
                 return response
 
             return execute
@@ -133,7 +135,9 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
                 except BaseException as error:
                     _fail(operation, error)
                     raise
-                self._succeed(operation, client, response)
+                if self._response_hook is not None:
+                    _call_hook(self._response_hook, operation, client, response)
+                operation.succeed()
                 return response
 
             return execute
@@ -142,26 +146,24 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
 
     def _command(self, client: Any, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
         try:
-            operation_name, text = command_of(args)
-            place = _place_of(client)
-            attributes = {
-                semconv.DB_SYSTEM_NAME: self.system,
-                semconv.DB_OPERATION_NAME: operation_name,
-                semconv.DB_QUERY_TEXT: text,
-                **place.attributes,
-            }
-            name = operation_name + place.suffix
+            name = args[0]
+            # A client splits at spaces: this may be a whole command with its arguments.
+            short = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME]
+            told = _told(self.system, short, len(args) - 1, *_key_of(client))
         except Exception:
             report("what is known of a command")
             return None
-        return self._begin(name, attributes, client, args, kwargs)
+        operation = begin(self.tracer.start_span, self.system, told.name, told.attributes)
+        if operation is not None and self._request_hook is not None:
+            _call_hook(self._request_hook, operation, client, args, kwargs)
+        return operation
 
     def _pipeline(self, client: Any, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
         try:
             commands = [command_of(arguments) for arguments in _stack_of(client)]
             if not commands:
                 return None  # nothing is sent
-            place = _place_of(client)
+            place = _place(*_key_of(client))
             operation_name = _batch_name(client, commands)
             attributes = {
                 semconv.DB_SYSTEM_NAME: self.system,
@@ -175,25 +177,10 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
         except Exception:
             report("what is known of a pipeline")
             return None
-        return self._begin(name, attributes, client, args, kwargs)
-
-    def _begin(
-        self,
-        name: str,
-        attributes: Mapping[str, Any],
-        client: Any,
-        args: Any,
-        kwargs: Mapping[str, Any],
-    ) -> Operation | None:
         operation = begin(self.tracer.start_span, self.system, name, attributes)
         if operation is not None and self._request_hook is not None:
             _call_hook(self._request_hook, operation, client, args, kwargs)
         return operation
-
-    def _succeed(self, operation: Operation, client: Any, response: Any) -> None:
-        if self._response_hook is not None:
-            _call_hook(self._response_hook, operation, client, response)
-        operation.succeed()
 
     def _ask_node(
         self, original: Callable[..., Any], owners: Sequence[object]
@@ -311,33 +298,56 @@ def _batch_text(commands: Sequence[_Command]) -> str:
 # Where it is sent
 
 
+class _Told(NamedTuple):
+    """What the span of a command starts with; the same object for all that are alike."""
+
+    name: str
+    attributes: Mapping[str, Any]
+
+
 class _Place(NamedTuple):
     attributes: Mapping[str, Any]
     suffix: str
 
 
-_NOWHERE = _Place({}, "")
+_NOWHERE = (None, None, None, None, None)
 
 
-def _place_of(client: Any) -> _Place:
+def _key_of(client: Any) -> tuple[Any, ...]:
+    """Return the arguments of `_place` for a client."""
     pool = getattr(client, "connection_pool", None)
     if pool is None:  # a cluster: which node is asked shows later
         return _NOWHERE
     known = pool.connection_kwargs.get
     path = known("path")
-    return _place(
+    return (
         path or known("host", "localhost"),
         None if path else known("port", _DEFAULT_PORT),
-        known("db", 0) or 0,
+        known("db") or 0,
         known("socket_connect_timeout"),
         known("socket_timeout"),
     )
 
 
+@functools.lru_cache(maxsize=2048)
+def _told(system: str, command: str | bytes, arguments: int, *key: Any) -> _Told:
+    operation_name, text = _described(command, arguments)
+    place = _place(*key)
+    attributes = {
+        semconv.DB_SYSTEM_NAME: system,
+        semconv.DB_OPERATION_NAME: operation_name,
+        semconv.DB_QUERY_TEXT: text,
+        **place.attributes,
+    }
+    return _Told(operation_name + place.suffix, attributes)
+
+
 @functools.lru_cache(maxsize=256)
 def _place(
-    address: str, port: Any, database: Any, connect_timeout: Any, read_timeout: Any
+    address: Any, port: Any, database: Any, connect_timeout: Any, read_timeout: Any
 ) -> _Place:
+    if address is None:
+        return _Place({}, "")
     attributes: dict[str, Any] = {semconv.SERVER_ADDRESS: str(address)}
     suffix = f" {address}"
     if port is not None and int(port) != _DEFAULT_PORT:
