@@ -8,13 +8,11 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from opentelemetry import context as otel_context
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -176,7 +174,7 @@ class RedisContract:
         assert len(spans.watched) == 1
 
     def timeouts(self) -> dict[str, Any]:
-        """Return what is recorded of a client's own defaults, which differ from version to version."""
+        """Return what is recorded of a client's defaults, which change with its version."""
         known = self.client().connection_pool.connection_kwargs
         names = {"connect": "socket_connect_timeout", "read": "socket_timeout"}
         return {f"tracekit.timeout.{k}_s": known[v] for k, v in names.items() if known.get(v)}

@@ -30,8 +30,28 @@ _MOST_COMMANDS = 32
 
 # Commands whose first argument says what they do. https://redis.io/docs/latest/commands/
 _CONTAINERS = frozenset(
-    """ACL CLIENT CLUSTER COMMAND CONFIG DEBUG FUNCTION LATENCY MEMORY MODULE OBJECT PUBSUB SCRIPT
-    SENTINEL SLOWLOG XGROUP XINFO FT.CONFIG FT.CURSOR FT.DEBUG GRAPH.CONFIG JSON.DEBUG""".split()
+    (
+        "ACL",
+        "CLIENT",
+        "CLUSTER",
+        "COMMAND",
+        "CONFIG",
+        "DEBUG",
+        "FUNCTION",
+        "LATENCY",
+        "MEMORY",
+        "MODULE",
+        "OBJECT",
+        "PUBSUB",
+        "SCRIPT",
+        "SENTINEL",
+        "SLOWLOG",
+        "XGROUP",
+        "XINFO",
+        "FT.CONFIG",
+        "FT.CURSOR",
+        "JSON.DEBUG",
+    )
 )
 
 # The prefixes that a client takes off the message, by the class that stands for them.
