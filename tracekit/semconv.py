@@ -184,6 +184,12 @@ PARAMETERS_HASH: Final = "tracekit.db.parameters.hash"  # keyed anew in each pro
 PING: Final = "tracekit.db.ping"  # true: nothing is asked but whether the database is there
 BODY_STARTED_EVENT: Final = "tracekit.body.started"  # response headers are read, body begins
 BODY_ABANDONED_EVENT: Final = "tracekit.body.abandoned"  # closed before its end was read
+
+# Names that OpenTelemetry's instrumentation of celery writes; the conventions have none.
+CELERY_TASK_NAME: Final = "celery.task_name"
+CELERY_STATE: Final = "celery.state"  # SUCCESS, FAILURE, RETRY, REVOKED, IGNORED, REJECTED
+CELERY_RETRIES: Final = "celery.retries"  # how often it was tried before; absent the first time
+
 REDACTED: Final = "tracekit.redacted"  # keys of attributes whose values were replaced
 
 # Replaced names of the HTTP conventions, for OTEL_SEMCONV_STABILITY_OPT_IN=http/dup.

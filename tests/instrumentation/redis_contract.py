@@ -367,11 +367,13 @@ class SyncCalls(RedisContract):
             return client.execute_command(*command)
 
     def send_all(self, port: int, commands: Sequence[Sequence[Any]], transaction: bool) -> Any:
-        with self.client(host="127.0.0.1", port=port) as client:
-            with client.pipeline(transaction=transaction) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return pipeline.execute()
+        with (
+            self.client(host="127.0.0.1", port=port) as client,
+            client.pipeline(transaction=transaction) as pipeline,
+        ):
+            for command in commands:
+                pipeline.execute_command(*command)
+            return pipeline.execute()
 
     def send_within(self, port: int, spans: Spans, count: int) -> None:
         together = threading.Barrier(count)

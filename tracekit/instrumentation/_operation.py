@@ -68,8 +68,7 @@ class Operation:
 
     def succeed(self, attributes: Mapping[str, Any] | None = None) -> None:
         """End the span, which adds `attributes`; safe to call twice."""
-        if self._token is not None:
-            self.leave()
+        self.leave()
         if self._ended:
             return
         self._ended = True
