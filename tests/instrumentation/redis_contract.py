@@ -35,6 +35,8 @@ class RedisContract:
     plugin: type[LibraryInstrumentor]
     package: str
     client_class: str = "Redis"
+    calls_from: str
+    """The file that a call comes from."""
 
     @property
     def client(self) -> type[Any]:
@@ -65,7 +67,12 @@ class RedisContract:
         self.send(port, "SET", "key", "secret", db=3)
         span = spans.one()
         assert (span.name, span.kind) == (f"SET 127.0.0.1:{port}", SpanKind.CLIENT)
-        assert dict(span.attributes or {}) == {
+        told = dict(span.attributes or {})
+        assert told.pop("code.file.path") == self.calls_from
+        assert isinstance(told.pop("code.line.number"), int)
+        assert str(told.pop("code.function.name")).endswith(("send", "send.<locals>.send"))
+        assert len(str(told.pop("tracekit.db.parameters.hash"))) == 16
+        assert told == {
             "db.system.name": self.plugin.name,
             "db.operation.name": "SET",
             "db.query.text": "SET ? ?",
@@ -361,6 +368,8 @@ def entries(plugin: type[LibraryInstrumentor], **options: Any) -> dict[tuple[str
 
 class SyncCalls(RedisContract):
     """The calls of a synchronous client."""
+
+    calls_from = __file__
 
     def send(self, port: int, *command: Any, **options: Any) -> Any:
         with self.client(host="127.0.0.1", port=port, **options) as client:

@@ -32,6 +32,8 @@ class TestRedis(SyncCalls):
 class AsyncCalls(RedisContract):
     """The calls of an asynchronous client."""
 
+    calls_from = __file__
+
     def send(self, port: int, *command: Any, **options: Any) -> Any:
         async def send() -> Any:
             client = self.client(host="127.0.0.1", port=port, **options)

@@ -9,12 +9,16 @@ https://opentelemetry.io/docs/specs/semconv/database/redis/
 from __future__ import annotations
 
 import functools
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tracekit import semconv
+from tracekit._otel_context import SPAN_KEY, current_context
+from tracekit.instrumentation._caller import caller_from
+from tracekit.instrumentation._db_parameters import hash_of
 from tracekit.instrumentation._operation import Operation, begin, under_way
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Make, Replacing, ReplacingInstrumentor
@@ -85,14 +89,22 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
     def configure(self, options: Mapping[str, Any]) -> None:
         self._read(**options)
 
-    def _read(self, *, request_hook: Hook | None = None, response_hook: Hook | None = None) -> None:
+    def _read(
+        self,
+        *,
+        request_hook: Hook | None = None,
+        response_hook: Hook | None = None,
+        code_location: bool | None = None,
+    ) -> None:
         """Take the options.
 
         Args:
             request_hook: Called with span, client, arguments and keyword arguments.
             response_hook: Called with span, client and response.
+            code_location: Record the program's line; ``TRACEKIT_CODE_LOCATION``.
         """
         self._request_hook, self._response_hook = request_hook, response_hook
+        self._caller = caller_from(os.environ, code_location)
 
     def patches(self) -> Sequence[Replacing]:
         return (
@@ -173,10 +185,28 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
         except Exception:
             report("what is known of a command")
             return None
-        operation = begin(self.tracer.start_span, self.system, told.name, told.attributes)
+        attributes = self._detailed(told.attributes, args)
+        operation = begin(self.tracer.start_span, self.system, told.name, attributes)
         if operation is not None and self._request_hook is not None:
             _call_hook(self._request_hook, operation, client, args, kwargs)
         return operation
+
+    def _detailed(self, attributes: Mapping[str, Any], args: Any) -> Mapping[str, Any]:
+        """Add what differs from call to call, unless nothing will be recorded of this one."""
+        outer: Any = current_context().get(SPAN_KEY)
+        if outer is not None and not outer.is_recording():
+            return attributes
+        try:
+            detailed = (
+                {**attributes, **self._caller.attributes()} if self._caller else {**attributes}
+            )
+            digest = hash_of(args[1:])
+            if digest is not None:
+                detailed[semconv.PARAMETERS_HASH] = digest
+        except Exception:
+            report("the details of a command")
+            return attributes
+        return detailed
 
     def _pipeline(self, client: Any, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
         try:
@@ -193,6 +223,8 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
             }
             if len(commands) > 1:
                 attributes[semconv.DB_OPERATION_BATCH_SIZE] = len(commands)
+            if self._caller is not None:
+                attributes.update(self._caller.attributes())
             name = operation_name + place.suffix
         except Exception:
             report("what is known of a pipeline")

@@ -67,4 +67,3 @@ def send_all():
         app.AsyncResult(outcome["passes_on"]).get(timeout=15)
         trace = f"{span.get_span_context().trace_id:032x}"
         return json.dumps(outcome | {"trace": trace})
-
