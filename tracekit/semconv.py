@@ -90,6 +90,43 @@ DB_QUERY_PARAMETER: Final = "db.query.parameter."  # + name or index from 0; on 
 DB_RESPONSE_STATUS_CODE: Final = "db.response.status_code"  # SQLSTATE, or the library's number
 DB_RESPONSE_RETURNED_ROWS: Final = "db.response.returned_rows"
 DB_STORED_PROCEDURE_NAME: Final = "db.stored_procedure.name"
+DB_COLLECTION_NAME: Final = "db.collection.name"
+DB_OPERATION_NAME: Final = "db.operation.name"  # of an API; never read from a query
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/rpc/
+RPC_SYSTEM_NAME: Final = "rpc.system.name"
+RPC_METHOD: Final = "rpc.method"  # package.Service/Method
+RPC_METHOD_ORIGINAL: Final = "rpc.method_original"  # only beside _OTHER
+RPC_STATUS_CODE: Final = "rpc.status_code"  # name of a gRPC status: OK, DEADLINE_EXCEEDED
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/messaging/
+MESSAGING_SYSTEM: Final = "messaging.system"
+MESSAGING_OPERATION_NAME: Final = "messaging.operation.name"
+MESSAGING_OPERATION_TYPE: Final = "messaging.operation.type"  # send, receive, process
+MESSAGING_DESTINATION_NAME: Final = "messaging.destination.name"
+MESSAGING_MESSAGE_ID: Final = "messaging.message.id"
+MESSAGING_MESSAGE_CONVERSATION_ID: Final = "messaging.message.conversation_id"
+MESSAGING_BATCH_MESSAGE_COUNT: Final = "messaging.batch.message_count"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/aws/ and .../cloud/
+AWS_REQUEST_ID: Final = "aws.request_id"
+AWS_EXTENDED_REQUEST_ID: Final = "aws.extended_request_id"
+AWS_S3_BUCKET: Final = "aws.s3.bucket"
+AWS_S3_KEY: Final = "aws.s3.key"
+AWS_SQS_QUEUE_URL: Final = "aws.sqs.queue.url"
+AWS_SNS_TOPIC_ARN: Final = "aws.sns.topic.arn"
+AWS_DYNAMODB_TABLE_NAMES: Final = "aws.dynamodb.table_names"
+CLOUD_REGION: Final = "cloud.region"
+CLOUD_RESOURCE_ID: Final = "cloud.resource_id"
+CLOUD_ACCOUNT_ID: Final = "cloud.account.id"
+
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/faas/
+FAAS_COLDSTART: Final = "faas.coldstart"
+FAAS_TRIGGER: Final = "faas.trigger"  # http, pubsub, datasource, timer, other
+FAAS_INVOCATION_ID: Final = "faas.invocation_id"
+FAAS_INVOKED_NAME: Final = "faas.invoked_name"
+FAAS_INVOKED_PROVIDER: Final = "faas.invoked_provider"
+FAAS_INVOKED_REGION: Final = "faas.invoked_region"
 
 # https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
 CODE_FUNCTION_NAME: Final = "code.function.name"
@@ -147,6 +184,12 @@ PARAMETERS_HASH: Final = "tracekit.db.parameters.hash"  # keyed anew in each pro
 PING: Final = "tracekit.db.ping"  # true: nothing is asked but whether the database is there
 BODY_STARTED_EVENT: Final = "tracekit.body.started"  # response headers are read, body begins
 BODY_ABANDONED_EVENT: Final = "tracekit.body.abandoned"  # closed before its end was read
+
+# Names that OpenTelemetry's instrumentation of celery writes; the conventions have none.
+CELERY_TASK_NAME: Final = "celery.task_name"
+CELERY_STATE: Final = "celery.state"  # SUCCESS, FAILURE, RETRY, REVOKED, IGNORED, REJECTED
+CELERY_RETRIES: Final = "celery.retries"  # how often it was tried before; absent the first time
+
 REDACTED: Final = "tracekit.redacted"  # keys of attributes whose values were replaced
 
 # Replaced names of the HTTP conventions, for OTEL_SEMCONV_STABILITY_OPT_IN=http/dup.

@@ -39,7 +39,13 @@ _SUPPRESS = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", _SUPPRESS_PLA
 
 # Pools, queues and exporters start their threads and processes in the middle of whatever was
 # first to need them, and keep them for everybody: those belong to no trace.
-_MACHINERY = ("concurrent.futures.", "multiprocessing.", "opentelemetry.", "tracekit.")
+_MACHINERY = (
+    "concurrent.futures.",
+    "grpc._cython.",  # serves all calls of a channel, begun by whoever made the first
+    "multiprocessing.",
+    "opentelemetry.",
+    "tracekit.",
+)
 
 
 class CarriedCall:

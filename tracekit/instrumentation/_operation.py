@@ -117,7 +117,8 @@ def begin(
     """Start the span of an operation and make it current; None when it is not to be watched.
 
     Args:
-        system: Whose operation it is; one inside another of the same system has no span.
+        system: Whose operation it is; one inside another of the same system has no span. Empty
+            where every operation has one.
     """
     try:
         parent = current_context()
@@ -168,4 +169,4 @@ def is_within(context: Context, system: str) -> bool:
 
 def _is_inside(outer: Any, system: str) -> bool:
     # A thread or task that was started meanwhile may have copied the context.
-    return outer.system == system and not outer._ended
+    return system != "" and outer.system == system and not outer._ended

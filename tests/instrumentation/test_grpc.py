@@ -1,0 +1,356 @@
+"""grpc and grpc.aio in front of real servers of both kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+from contextlib import AbstractContextManager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
+from opentelemetry.trace import SpanKind, StatusCode
+
+from instrumentation.conftest import Instrument, Spans
+from instrumentation.grpc_server import SERVICE, Answers, aio_server, sync_server
+from instrumentation.http_client_contract import run
+from instrumentation.redis_contract import entries
+from instrumentation.rpc_contract import Outcome, RpcContract, settled, two
+from tracekit.instrumentation.grpc import GrpcInstrumentor
+
+KINDS = {
+    "Count": "unary_stream",
+    "CountAndFail": "unary_stream",
+    "Endless": "unary_stream",
+    "AddUp": "stream_unary",
+    "Echo": "stream_stream",
+}
+
+
+@pytest.fixture(autouse=True)
+def quiet_handlers(caplog: pytest.LogCaptureFixture) -> None:
+    """Keep the server's own report of handlers that raise out of the output."""
+    caplog.set_level(logging.CRITICAL, logger="grpc._server")
+
+
+class SyncClient(RpcContract):
+    plugin = GrpcInstrumentor
+
+    def call(
+        self,
+        port: int,
+        method: str,
+        requests: Sequence[bytes] = (b"1",),
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        take: int | None = None,
+    ) -> Outcome:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            return self.call_on(channel, method, requests, timeout, metadata, take)
+
+    def call_on(
+        self,
+        channel: grpc.Channel,
+        method: str,
+        requests: Sequence[bytes] = (b"1",),
+        timeout: float | None = None,
+        metadata: Any = None,
+        take: int | None = None,
+    ) -> Outcome:
+        kind = KINDS.get(method, "unary_unary")
+        callable_ = getattr(channel, kind)(f"/{SERVICE}/{method}")
+        request = iter(requests) if kind.startswith("stream") else requests[0]
+        try:
+            answer = callable_(request, timeout=timeout, metadata=metadata)
+            if not kind.endswith("stream"):
+                return Outcome([answer])
+            if take is None:
+                return Outcome(list(answer))
+            taken = [next(answer) for _ in range(take)]
+            del answer
+            # The channel must not be what ends the call.
+            threading.Event().wait(0.05)
+            return Outcome(taken)
+        except grpc.RpcError as error:
+            return Outcome([], error.code().name)
+
+
+class AioClient(RpcContract):
+    plugin = GrpcInstrumentor
+
+    def call(self, port: int, method: str, requests: Any = (b"1",), **options: Any) -> Outcome:
+        return asyncio.run(self._call(port, method, requests, **options))
+
+    async def _call(
+        self,
+        port: int,
+        method: str,
+        requests: Sequence[bytes],
+        timeout: float | None = None,
+        metadata: Any = None,
+        take: int | None = None,
+    ) -> Outcome:
+        kind = KINDS.get(method, "unary_unary")
+        request = iter(requests) if kind.startswith("stream") else requests[0]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = getattr(channel, kind)(f"/{SERVICE}/{method}")(
+                request, timeout=timeout, metadata=metadata
+            )
+            try:
+                if not kind.endswith("stream"):
+                    return Outcome([await call])
+                taken: list[bytes] = []
+                async for answer in call:
+                    taken.append(answer)
+                    if len(taken) == take:
+                        break
+                if take is not None:
+                    call.cancel()
+                return Outcome(taken)
+            except grpc.RpcError as error:
+                return Outcome([], error.code().name)
+
+
+class SyncServer(RpcContract):
+    def server(self, answers: Answers) -> AbstractContextManager[int]:
+        return sync_server(answers)
+
+
+class AioServer(RpcContract):
+    def server(self, answers: Answers) -> AbstractContextManager[int]:
+        return aio_server(answers)
+
+
+class TestSyncClientAndServer(SyncClient, SyncServer): ...
+
+
+class TestAioClientAndServer(AioClient, AioServer): ...
+
+
+class TestAioClientOfSyncServer(AioClient, SyncServer): ...
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers()
+
+
+@pytest.fixture
+def port(answers: Answers) -> Iterator[int]:
+    """A synchronous server that was made before the library was instrumented."""
+    with sync_server(answers) as port:
+        yield port
+
+
+CALLS = SyncClient()
+
+
+def test_a_channel_and_a_server_made_before_are_watched(
+    instrument: Instrument, spans: Spans, port: int
+) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        callable_ = channel.unary_unary(f"/{SERVICE}/Get")
+        instrument(GrpcInstrumentor)
+        assert callable_(b"x") == b"x"
+        assert len(settled(spans, 2)) == 2
+
+
+def test_a_future_ends_with_its_result(instrument: Instrument, spans: Spans, port: int) -> None:
+    instrument(GrpcInstrumentor)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        future = channel.unary_unary(f"/{SERVICE}/Get").future(b"x")
+        assert future.result(10) == b"x"
+        assert two(spans)[0].attributes["rpc.status_code"] == "OK"
+
+
+def test_a_future_that_is_cancelled_is_no_error(
+    instrument: Instrument, spans: Spans, answers: Answers, port: int
+) -> None:
+    instrument(GrpcInstrumentor)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        future = channel.unary_unary(f"/{SERVICE}/Wait").future(b"x")
+        future.cancel()
+        (client,) = settled(spans, 1)
+        assert client.status.status_code is StatusCode.UNSET
+        assert client.attributes["rpc.status_code"] == "CANCELLED"
+        answers.release.set()
+
+
+def test_a_cancelled_task_is_no_error(
+    instrument: Instrument, spans: Spans, answers: Answers
+) -> None:
+    instrument(GrpcInstrumentor)
+
+    async def wait(port: int) -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary(f"/{SERVICE}/Wait")(b"x")
+            await asyncio.wait_for(call, 0.1)
+
+    with aio_server(answers) as port, pytest.raises(asyncio.TimeoutError):
+        asyncio.run(wait(port))
+    client, server = two(spans)
+    assert {client.status.status_code, server.status.status_code} == {StatusCode.UNSET}
+
+
+def test_a_dropped_asynchronous_stream_is_ended_with_its_channel(
+    instrument: Instrument, spans: Spans, answers: Answers
+) -> None:
+    instrument(GrpcInstrumentor)
+
+    async def take_one(port: int) -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_stream(f"/{SERVICE}/Endless")(b"x")
+            await call.read()
+            del call
+
+    with aio_server(answers) as port:
+        asyncio.run(take_one(port))
+        client, _ = two(spans)
+    assert client.attributes["rpc.status_code"] == "CANCELLED"
+
+
+def test_requests_are_taken_from_the_programs_iterator_below_the_span(
+    instrument: Instrument, spans: Spans, port: int
+) -> None:
+    instrument(GrpcInstrumentor)
+
+    def requests() -> Iterator[bytes]:
+        with spans.tracer.start_as_current_span("made"):
+            yield b"1"
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        channel.stream_unary(f"/{SERVICE}/AddUp")(requests())
+    client, _ = two(spans)
+    (made,) = [span for span in spans.ended if span.name == "made"]
+    assert made.parent is not None
+    assert made.parent.span_id == client.context.span_id
+
+
+class Retry(grpc.UnaryUnaryClientInterceptor):
+    """Asks again when the first answer is a failure, and notes what is current."""
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        outcome = continuation(details, request)
+        return continuation(details, b"OUT_OF_RANGE") if outcome.exception() else outcome
+
+
+def test_each_attempt_of_an_interceptor_is_a_span(
+    instrument: Instrument, spans: Spans, port: int
+) -> None:
+    instrument(GrpcInstrumentor)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as plain:
+        channel = grpc.intercept_channel(plain, Retry())
+        assert CALLS.call_on(channel, "Abort", [b"UNAVAILABLE"]).code == "OUT_OF_RANGE"
+        clients = [span for span in settled(spans, 4) if span.kind is SpanKind.CLIENT]
+    codes = [(span.attributes or {})["rpc.status_code"] for span in clients]
+    assert codes == ["UNAVAILABLE", "OUT_OF_RANGE"]
+
+
+class Refuse(grpc.ServerInterceptor):
+    """Lets nobody in."""
+
+    def intercept_service(self, continuation: Any, details: Any) -> Any:
+        def refuse(request: bytes, context: Any) -> bytes:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+            raise AssertionError
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def test_a_call_that_an_interceptor_refuses_has_a_server_span(
+    instrument: Instrument, spans: Spans, answers: Answers
+) -> None:
+    instrument(GrpcInstrumentor)
+    with sync_server(answers, interceptors=(Refuse(),)) as port:
+        assert CALLS.call(port, "Get").code == "UNAUTHENTICATED"
+        _, server = two(spans)
+    assert server.attributes["rpc.status_code"] == "UNAUTHENTICATED"
+
+
+def test_a_synchronous_handler_of_an_asynchronous_server_is_watched(
+    instrument: Instrument, spans: Spans, answers: Answers
+) -> None:
+    answers.aio_handlers = answers.handlers  # type: ignore[method-assign]
+    instrument(GrpcInstrumentor)
+    with aio_server(answers) as port:
+        assert CALLS.call(port, "Get").answers == [b"1"]
+        assert CALLS.call(port, "Count", [b"2"]).answers == [b"0", b"1"]
+        assert len(settled(spans, 4)) == 4
+
+
+def test_registered_methods_are_watched(
+    instrument: Instrument, spans: Spans, answers: Answers
+) -> None:
+    instrument(GrpcInstrumentor)
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    if not hasattr(server, "add_registered_method_handlers"):
+        pytest.skip("this version of grpcio registers no methods")
+    server.add_registered_method_handlers(SERVICE, answers.handlers())
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary(f"/{SERVICE}/Get", _registered_method=True)
+            assert call(b"x") == b"x"
+            client, served = two(spans)
+    finally:
+        server.stop(0).wait(10)
+    assert client.name == served.name == "shop.Orders/Get"
+
+
+def test_uninstrumented_library_is_as_it_was_byte_for_byte(instrument: Instrument) -> None:
+    before = entries(GrpcInstrumentor)
+    instrumentor = instrument(GrpcInstrumentor)
+    assert any(entries(GrpcInstrumentor)[place] is not before[place] for place in before)
+    instrumentor.uninstrument()
+    after = entries(GrpcInstrumentor)
+    assert after.keys() == before.keys()
+    assert all(after[place] is before[place] for place in before)
+
+
+def test_uninstrumented_library_makes_no_spans(
+    instrument: Instrument, spans: Spans, answers: Answers
+) -> None:
+    instrumentor = instrument(GrpcInstrumentor)
+    with aio_server(answers) as port:
+        instrumentor.uninstrument()
+        assert CALLS.call(port, "Get").answers == [b"1"]
+    assert spans.ended == []
+
+
+def test_channels_of_contrib_make_no_second_span(
+    instrument: Instrument, spans: Spans, port: int
+) -> None:
+    contrib = GrpcInstrumentorClient()
+    contrib.instrument(tracer_provider=spans.provider)
+    try:
+        instrumentor = instrument(GrpcInstrumentor)
+        CALLS.call(port, "Get")
+    finally:
+        contrib.uninstrument()
+    reason = "already instrumented by opentelemetry-instrumentation-grpc"
+    assert instrumentor.status.reason == reason
+    assert spans.ended == []  # contrib takes the global provider, which there is none of
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_order_of_import_and_instrumentation_does_not_matter(order: str) -> None:
+    steps = ["plugin().instrument(tracer_provider=spans.provider)", "import grpc, grpc.aio"]
+    program = [
+        "from instrumentation.conftest import Spans",
+        "from tracekit.instrumentation.grpc import plugin",
+        "spans = Spans()",
+        *(steps if order == "before" else reversed(steps)),
+        "from instrumentation.grpc_server import Answers, sync_server",
+        "from instrumentation.rpc_contract import settled",
+        "with sync_server(Answers()) as port, grpc.insecure_channel(f'127.0.0.1:{port}') as c:",
+        "    c.unary_unary('/shop.Orders/Get')(b'x')",
+        "    print(len(settled(spans, 2)))",
+    ]
+    assert run("\n".join(program)) == "2"

@@ -1,0 +1,357 @@
+"""Calls of gRPC that the program makes: one CLIENT span for each attempt.
+
+What is patched are the classes that every channel makes its calls with, below the interceptors
+of the program: a retry made by one of those is a span of its own, metadata that they change is
+already there, and channels that were made before are watched too.
+
+A call that answers at once ends with its answer. One that streams, or is a future, ends when
+the library learns its status, in a thread of its own; the span is current only while the call
+is started and while requests are taken from the program's iterator.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from opentelemetry.context import Context
+from opentelemetry.propagate import get_global_textmap
+
+from tracekit import semconv
+from tracekit._otel_context import attach, detach
+from tracekit.instrumentation._grpc import (
+    CANCELLED,
+    OK,
+    GrpcSettings,
+    end_with,
+    method_of,
+    name_of_code,
+)
+from tracekit.instrumentation._http import is_cancellation
+from tracekit.instrumentation._operation import Operation, begin
+from tracekit.instrumentation._patch import quiet, report
+from tracekit.instrumentation._replacing import Replacing
+
+__all__ = ["client_patches"]
+
+_SYNC = "grpc._channel"
+_AIO = "grpc.aio._call"
+_SUCCESS = {semconv.RPC_STATUS_CODE: OK}
+
+
+def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
+    """Return what makes spans of the calls of every channel, synchronous and asynchronous."""
+    calls = _Calls(settings)
+    unary, stream = "_UnaryUnaryMultiCallable", "_StreamUnaryMultiCallable"
+    streams = (
+        "_UnaryStreamMultiCallable",
+        "_SingleThreadedUnaryStreamMultiCallable",
+        "_StreamStreamMultiCallable",
+    )
+    return (
+        *(
+            Replacing(_SYNC, f"{kind}.{call}", calls.answered)
+            for kind in (unary, stream)
+            for call in ("__call__", "with_call")
+        ),
+        *(Replacing(_SYNC, f"{kind}.future", calls.started) for kind in (unary, stream)),
+        *(Replacing(_SYNC, f"{kind}.__call__", calls.started, True) for kind in streams),
+        *(
+            Replacing(_AIO, f"{kind}Call.__init__", calls.awaited)
+            for kind in ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+        ),
+    )
+
+
+class _Calls:
+    def __init__(self, settings: GrpcSettings) -> None:
+        self._settings = settings
+
+    def answered(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        """Watch a call that returns when the answer is there."""
+
+        def call(
+            callable_: Any,
+            request: Any,
+            timeout: float | None = None,
+            metadata: Any = None,
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
+            operation = self._begin_sync(callable_, timeout) if owners else None
+            if operation is None:
+                return original(callable_, request, timeout, metadata, *args, **kwargs)
+            request, metadata = _prepared(operation, request, metadata)
+            try:
+                answer = original(callable_, request, timeout, metadata, *args, **kwargs)
+            except BaseException as error:
+                _fail(operation, error)
+                raise
+            operation.succeed(_SUCCESS)
+            return answer
+
+        return call
+
+    def started(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+        """Watch a call that returns as soon as it is on its way."""
+
+        def call(
+            callable_: Any,
+            request: Any,
+            timeout: float | None = None,
+            metadata: Any = None,
+            *args: Any,
+            **kwargs: Any,
+        ) -> Any:
+            operation = self._begin_sync(callable_, timeout) if owners else None
+            if operation is None:
+                return original(callable_, request, timeout, metadata, *args, **kwargs)
+            request, metadata = _prepared(operation, request, metadata)
+            try:
+                rendezvous = original(callable_, request, timeout, metadata, *args, **kwargs)
+            except BaseException as error:
+                _fail(operation, error)
+                raise
+            operation.leave()
+            _await_end(operation, rendezvous)
+            return rendezvous
+
+        return call
+
+    def awaited(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+        """Watch an asynchronous call from its start, when its object is made."""
+
+        def initialize(
+            call: Any, request: Any, deadline: Any, metadata: Any, *args: Any, **kwargs: Any
+        ) -> None:
+            operation = self._begin_aio(deadline, args) if owners else None
+            if operation is None:
+                original(call, request, deadline, metadata, *args, **kwargs)
+                return
+            metadata = _injected(operation, metadata)
+            try:
+                original(call, request, deadline, metadata, *args, **kwargs)
+            except BaseException as error:
+                _fail(operation, error)
+                raise
+            operation.leave()
+            _await_aio_end(operation, call)
+
+        return initialize
+
+    def _begin_sync(self, callable_: Any, timeout: float | None) -> Operation | None:
+        try:
+            path, target = callable_._method, getattr(callable_, "_target", None)
+            if target is None:
+                target = callable_._channel.target()
+        except Exception:
+            report("what is known of a call")
+            return None
+        return self._begin(path, target, timeout)
+
+    def _begin_aio(self, deadline: Any, args: Sequence[Any]) -> Operation | None:
+        try:
+            # After request, deadline and metadata: credentials, wait_for_ready, channel, method.
+            channel, path = args[2], args[3]
+            target = getattr(channel, "target", "")  # older ones keep it to themselves
+            timeout = None if deadline is None else max(0.0, round(deadline - time.time(), 2))
+        except Exception:
+            report("what is known of a call")
+            return None
+        return self._begin(path, target, timeout)
+
+    def _begin(
+        self, path: str | bytes, target: str | bytes, timeout: float | None
+    ) -> Operation | None:
+        try:
+            method = method_of(path)
+            if method.service in self._settings.excluded:
+                return None
+            attributes = _attributes(method.name, target)
+            if timeout is not None:
+                attributes = {**attributes, semconv.TIMEOUT_TOTAL: timeout}
+        except Exception:
+            report("what is known of a call")
+            return None
+        return begin(self._settings.tracer.start_span, "", method.name, attributes)
+
+
+@functools.lru_cache(maxsize=1024)
+def _attributes(method: str, target: str | bytes) -> Mapping[str, Any]:
+    text = target if isinstance(target, str) else target.decode("utf-8", "replace")
+    place = _place_of(text)
+    attributes: dict[str, Any] = {
+        semconv.RPC_SYSTEM_NAME: "grpc",
+        semconv.RPC_METHOD: method,
+    }
+    if place.address:
+        attributes[semconv.SERVER_ADDRESS] = place.address
+    if place.port is not None:
+        attributes[semconv.SERVER_PORT] = place.port
+    return attributes
+
+
+class _Place(NamedTuple):
+    address: str
+    port: int | None
+
+
+def _place_of(target: str) -> _Place:
+    """Return where a target leads, as it is written: nothing is looked up.
+
+    https://github.com/grpc/grpc/blob/master/doc/naming.md
+    """
+    scheme, separator, rest = target.partition(":")
+    if separator and scheme in ("unix", "unix-abstract"):
+        return _Place(rest.removeprefix("//"), None)
+    if separator and scheme in ("dns", "ipv4", "ipv6", "xds", "passthrough"):
+        # dns://authority/host:port, dns:host:port; of several addresses the first.
+        target = rest.rpartition("/")[2].partition(",")[0]
+    try:
+        parts = urlsplit(f"//{target}")
+        return _Place(parts.hostname or target, parts.port)
+    except ValueError:
+        return _Place(target, None)
+
+
+# What is sent
+
+
+def _prepared(operation: Operation, request: Any, metadata: Any) -> tuple[Any, Any]:
+    if hasattr(request, "__next__"):
+        request = _Requests(request, operation.context)
+    return request, _injected(operation, metadata)
+
+
+class _Requests:
+    """The program's iterator of requests, run below the span; another thread asks for them."""
+
+    __slots__ = ("_context", "_requests")
+
+    def __init__(self, requests: Iterator[Any], context: Context) -> None:
+        self._requests = requests
+        self._context = context
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        token = attach(self._context)
+        try:
+            return next(self._requests)
+        finally:
+            detach(token)
+
+
+def _injected(operation: Operation, metadata: Iterable[Any] | None) -> Any:
+    """Return metadata with the trace headers, in the place of any that it had."""
+    try:
+        headers: dict[str, str] = {}
+        get_global_textmap().inject(headers, operation.context)
+        ours = tuple((name.lower(), value) for name, value in headers.items())
+        if metadata is None:
+            return ours
+        entries = tuple(metadata)
+    except Exception:
+        report("the injection of trace headers")
+        return metadata
+    names = {name for name, _ in ours}
+    return (*(entry for entry in entries if entry[0] not in names), *ours)
+
+
+# What came of it
+
+
+def _fail(operation: Operation, error: BaseException) -> None:
+    """End the span of a call that raised."""
+    try:
+        code = error.code() if hasattr(error, "code") else None
+        details = error.details() if hasattr(error, "details") else None
+        name = None if code is None else name_of_code(code)
+    except Exception:
+        name = details = None
+    if name is None or is_cancellation(error):
+        operation.fail(error)
+    else:
+        end_with(operation, name, details, error)
+
+
+class _End:
+    """Ends a span with the status in the library's state of a call; called when that is final."""
+
+    __slots__ = ("_operation", "_state")
+
+    def __init__(self, operation: Operation, state: Any) -> None:
+        self._operation = operation
+        self._state = state
+
+    @quiet
+    def __call__(self, *_: Any) -> None:
+        state = self._state
+        if state is None:
+            return
+        self._state = None
+        code = name_of_code(state.code)
+        # Cancelled by the program, or dropped half-way: it wanted no more.
+        on_purpose = code == CANCELLED and bool(state.cancelled)
+        end_with(self._operation, code, state.details, is_error=code != OK and not on_purpose)
+
+
+@quiet
+def _await_end(operation: Operation, rendezvous: Any) -> None:
+    """End the span with the call.
+
+    The state is held, and not the rendezvous that the program holds: a call whose rendezvous it
+    drops is cancelled by the library's ``__del__``, which must not be kept from it.
+    """
+    end = _End(operation, rendezvous._state)
+    if not rendezvous.add_callback(end):
+        end()
+    elif type(rendezvous).__name__ == "_SingleThreadedRendezvous":
+        # Nothing but the program's own reading takes note of its end.
+        weakref.finalize(rendezvous, end).atexit = False
+
+
+class _AioEnd:
+    """Ends a span with the status of an asynchronous call; called when that is there."""
+
+    __slots__ = ("_call", "_operation")
+
+    def __init__(self, operation: Operation, call: Any) -> None:
+        self._operation = operation
+        self._call = call
+
+    @quiet
+    def __call__(self, *_: Any) -> None:
+        # The call leads here: what is let go of now is no cycle afterwards.
+        call, self._call = self._call, None
+        if call is None:
+            return
+        status = _now(call.status())
+        code = name_of_code(status.code())
+        on_purpose = code == CANCELLED and call.is_locally_cancelled()
+        is_error = code != OK and not on_purpose
+        end_with(self._operation, code, status.details(), is_error=is_error)
+
+
+@quiet
+def _await_aio_end(operation: Operation, call: Any) -> None:
+    # Not with the call's own add_done_callback, which would keep the call from being dropped.
+    inner = call._cython_call
+    inner.add_done_callback(_AioEnd(operation, inner))
+
+
+def _now(coroutine: Any) -> Any:
+    """Return the result of a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    coroutine.close()
+    raise RuntimeError("the status of a call that is done has to be awaited")

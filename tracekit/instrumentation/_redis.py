@@ -1,0 +1,445 @@
+"""What redis and valkey have in common: two clients of one protocol, with the same classes.
+
+One CLIENT span for each command of the program, retries inside the client included. A pipeline
+or transaction is one span; what it loads and watches on the way, and what a cluster asks of its
+nodes, is part of the span. Messages of a subscription make none: nobody asked for each.
+https://opentelemetry.io/docs/specs/semconv/database/redis/
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tracekit import semconv
+from tracekit._otel_context import SPAN_KEY, current_context
+from tracekit.instrumentation._caller import caller_from
+from tracekit.instrumentation._db_parameters import hash_of
+from tracekit.instrumentation._operation import Operation, begin, under_way
+from tracekit.instrumentation._patch import quiet, report
+from tracekit.instrumentation._replacing import Make, Replacing, ReplacingInstrumentor
+
+__all__ = ["RedisProtocolInstrumentor"]
+
+Hook = Callable[..., None]
+
+_DEFAULT_PORT = 6379
+_LONGEST_NAME = 64
+_MOST_ARGUMENTS = 16
+_MOST_COMMANDS = 32
+
+# Commands whose first argument says what they do. https://redis.io/docs/latest/commands/
+_CONTAINERS = frozenset(
+    (
+        "ACL",
+        "CLIENT",
+        "CLUSTER",
+        "COMMAND",
+        "CONFIG",
+        "DEBUG",
+        "FUNCTION",
+        "LATENCY",
+        "MEMORY",
+        "MODULE",
+        "OBJECT",
+        "PUBSUB",
+        "SCRIPT",
+        "SENTINEL",
+        "SLOWLOG",
+        "XGROUP",
+        "XINFO",
+        "FT.CONFIG",
+        "FT.CURSOR",
+        "JSON.DEBUG",
+    )
+)
+
+# The prefixes that a client takes off the message, by the class that stands for them.
+_PREFIXES = {
+    "AskError": "ASK",
+    "AuthenticationError": "NOAUTH",
+    "AuthenticationWrongNumberOfArgsError": "ERR",
+    "BusyLoadingError": "LOADING",
+    "ClusterCrossSlotError": "CROSSSLOT",
+    "ClusterDownError": "CLUSTERDOWN",
+    "ExecAbortError": "EXECABORT",
+    "MasterDownError": "MASTERDOWN",
+    "ModuleError": "ERR",
+    "MovedError": "MOVED",
+    "NoPermissionError": "NOPERM",
+    "NoScriptError": "NOSCRIPT",
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+    "TryAgainError": "TRYAGAIN",
+}
+_PREFIX = re.compile(r"([A-Z][A-Z0-9_]*)(?: |$)")
+
+
+class RedisProtocolInstrumentor(ReplacingInstrumentor):
+    """Watch one client of the protocol; its name is that of the package."""
+
+    system: str
+    """What ``db.system.name`` says."""
+    classes: tuple[str, str] = ("Redis", "RedisCluster")
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        self._read(**options)
+
+    def _read(
+        self,
+        *,
+        request_hook: Hook | None = None,
+        response_hook: Hook | None = None,
+        code_location: bool | None = None,
+    ) -> None:
+        """Take the options.
+
+        Args:
+            request_hook: Called with span, client, arguments and keyword arguments.
+            response_hook: Called with span, client and response.
+            code_location: Record the program's line; ``TRACEKIT_CODE_LOCATION``.
+        """
+        self._request_hook, self._response_hook = request_hook, response_hook
+        self._caller = caller_from(os.environ, code_location)
+
+    def patches(self) -> Sequence[Replacing]:
+        return (
+            *self._places(
+                self.name,
+                self._sync(self._command),
+                self._sync(self._pipeline),
+                self._await_connection,
+            ),
+            *self._places(
+                f"{self.name}.asyncio",
+                self._async(self._command),
+                self._async(self._pipeline),
+                self._async_await_connection,
+            ),
+        )
+
+    def _places(
+        self, package: str, command: Make, pipeline: Make, wait: Make
+    ) -> Sequence[Replacing]:
+        client, cluster = self.classes
+        return (
+            Replacing(f"{package}.client", f"{client}.execute_command", command),
+            Replacing(f"{package}.client", "Pipeline.execute", pipeline),
+            Replacing(f"{package}.client", "Pipeline.immediate_execute_command", command),
+            Replacing(f"{package}.connection", "BlockingConnectionPool.get_connection", wait, True),
+            Replacing(f"{package}.cluster", f"{cluster}.execute_command", command, True),
+            Replacing(f"{package}.cluster", f"{cluster}._execute_command", self._ask_node, True),
+            Replacing(f"{package}.cluster", "ClusterPipeline.execute", pipeline, True),
+        )
+
+    def _sync(self, beginning: _Beginning) -> Make:
+        def make(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+            def execute(client: Any, *args: Any, **kwargs: Any) -> Any:
+                operation = beginning(client, args, kwargs) if owners else None
+                if operation is None:
+                    return original(client, *args, **kwargs)
+                try:
+                    response = original(client, *args, **kwargs)
+                except BaseException as error:
+                    _fail(operation, error)
+                    raise
+                if self._response_hook is not None:
+                    _call_hook(self._response_hook, operation, client, response)
+                operation.succeed()
+                return response
+
+            return execute
+
+        return make
+
+    def _async(self, beginning: _Beginning) -> Make:
+        def make(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+            async def execute(client: Any, *args: Any, **kwargs: Any) -> Any:
+                operation = beginning(client, args, kwargs) if owners else None
+                if operation is None:
+                    return await original(client, *args, **kwargs)
+                try:
+                    response = await original(client, *args, **kwargs)
+                except BaseException as error:
+                    _fail(operation, error)
+                    raise
+                if self._response_hook is not None:
+                    _call_hook(self._response_hook, operation, client, response)
+                operation.succeed()
+                return response
+
+            return execute
+
+        return make
+
+    def _command(self, client: Any, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+        try:
+            name = args[0]
+            # A client splits at spaces: this may be a whole command with its arguments.
+            short = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME]
+            told = _told(self.system, short, len(args) - 1, *_key_of(client))
+        except Exception:
+            report("what is known of a command")
+            return None
+        attributes = self._detailed(told.attributes, args)
+        operation = begin(self.tracer.start_span, self.system, told.name, attributes)
+        if operation is not None and self._request_hook is not None:
+            _call_hook(self._request_hook, operation, client, args, kwargs)
+        return operation
+
+    def _detailed(self, attributes: Mapping[str, Any], args: Any) -> Mapping[str, Any]:
+        """Add what differs from call to call, unless nothing will be recorded of this one."""
+        outer: Any = current_context().get(SPAN_KEY)
+        if outer is not None and not outer.is_recording():
+            return attributes
+        try:
+            detailed = (
+                {**attributes, **self._caller.attributes()} if self._caller else {**attributes}
+            )
+            digest = hash_of(args[1:])
+            if digest is not None:
+                detailed[semconv.PARAMETERS_HASH] = digest
+        except Exception:
+            report("the details of a command")
+            return attributes
+        return detailed
+
+    def _pipeline(self, client: Any, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+        try:
+            commands = [command_of(arguments) for arguments in _stack_of(client)]
+            if not commands:
+                return None  # nothing is sent
+            place = _place(*_key_of(client))
+            operation_name = _batch_name(client, commands)
+            attributes = {
+                semconv.DB_SYSTEM_NAME: self.system,
+                semconv.DB_OPERATION_NAME: operation_name,
+                semconv.DB_QUERY_TEXT: _batch_text(commands),
+                **place.attributes,
+            }
+            if len(commands) > 1:
+                attributes[semconv.DB_OPERATION_BATCH_SIZE] = len(commands)
+            if self._caller is not None:
+                attributes.update(self._caller.attributes())
+            name = operation_name + place.suffix
+        except Exception:
+            report("what is known of a pipeline")
+            return None
+        operation = begin(self.tracer.start_span, self.system, name, attributes)
+        if operation is not None and self._request_hook is not None:
+            _call_hook(self._request_hook, operation, client, args, kwargs)
+        return operation
+
+    def _ask_node(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        """Say which node of a cluster was asked; known only once the client has chosen."""
+
+        def execute(client: Any, target_node: Any, *args: Any, **kwargs: Any) -> Any:
+            if owners:
+                self._note_node(target_node)
+            return original(client, target_node, *args, **kwargs)
+
+        return execute
+
+    @quiet
+    def _note_node(self, node: Any) -> None:
+        operation = under_way(self.system)
+        if operation is not None:
+            operation.span.set_attributes(_place(node.host, node.port, None, None, None).attributes)
+
+    def _await_connection(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        def get_connection(pool: Any, *args: Any, **kwargs: Any) -> Any:
+            operation = under_way(self.system) if owners else None
+            # Otherwise there is a free one, and what takes time is to connect it.
+            if operation is None or not pool.pool.empty():
+                return original(pool, *args, **kwargs)
+            began = time.perf_counter_ns()
+            try:
+                return original(pool, *args, **kwargs)
+            finally:
+                operation.add_pool_wait(time.perf_counter_ns() - began)
+
+        return get_connection
+
+    def _async_await_connection(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        async def get_connection(pool: Any, *args: Any, **kwargs: Any) -> Any:
+            operation = under_way(self.system) if owners else None
+            if operation is None or pool.can_get_connection():
+                return await original(pool, *args, **kwargs)
+            began = time.perf_counter_ns()
+            try:
+                return await original(pool, *args, **kwargs)
+            finally:
+                operation.add_pool_wait(time.perf_counter_ns() - began)
+
+        return get_connection
+
+
+_Beginning = Callable[[Any, Any, Mapping[str, Any]], "Operation | None"]
+_Command = tuple[str, str]
+
+
+@quiet
+def _call_hook(hook: Hook, operation: Operation, *seen: Any) -> None:
+    if operation.span.is_recording():
+        hook(operation.span, *seen)
+
+
+# What is sent
+
+
+def command_of(args: Sequence[Any]) -> _Command:
+    """Return a command's name, and its text with a question mark for each argument."""
+    name = args[0]
+    if len(name) > _LONGEST_NAME:
+        # A client splits at spaces: this may be a whole command with its arguments.
+        name = name[:_LONGEST_NAME]
+    return _described(name, len(args) - 1)
+
+
+@functools.lru_cache(maxsize=1024)
+def _described(name: str | bytes, arguments: int) -> _Command:
+    text = name if isinstance(name, str) else name.decode("ascii", "replace")
+    words = text.split() or [""]
+    named = 2 if words[0].upper() in _CONTAINERS else 1
+    operation_name = " ".join(words[:named])
+    arguments += len(words[named:])
+    shown = " ?" * min(arguments, _MOST_ARGUMENTS)
+    more = f" … {arguments} in all" if arguments > _MOST_ARGUMENTS else ""
+    return operation_name, operation_name + shown + more
+
+
+def _stack_of(pipeline: Any) -> Iterable[Sequence[Any]]:
+    """Yield the arguments of each command that a pipeline has gathered."""
+    # Of a cluster, from redis-py 6.1 on, it is the strategy that gathers them.
+    holder = getattr(pipeline, "_execution_strategy", pipeline)
+    stack: Iterable[Any] = ()
+    for name in ("command_stack", "command_queue", "_command_stack", "_command_queue"):
+        stack = stack or getattr(holder, name, ())
+    for command in stack:
+        yield command.args if hasattr(command, "args") else command[0]
+
+
+def _batch_name(pipeline: Any, commands: Sequence[_Command]) -> str:
+    """Return ``MULTI`` or ``PIPELINE``, with the command that it consists of if it is one."""
+    # `transaction` is a flag of the synchronous pipeline and a method of the asynchronous client.
+    flags = (
+        getattr(pipeline, name, False)
+        for name in ("is_transaction", "transaction", "explicit_transaction", "_transaction")
+    )
+    kind = "MULTI" if True in flags else "PIPELINE"
+    names = {name for name, _ in commands}
+    return f"{kind} {names.pop()}" if len(names) == 1 else kind
+
+
+def _batch_text(commands: Sequence[_Command]) -> str:
+    text = "; ".join(text for _, text in commands[:_MOST_COMMANDS])
+    more = len(commands) - _MOST_COMMANDS
+    return f"{text}; … {more} more" if more > 0 else text
+
+
+# Where it is sent
+
+
+class _Told(NamedTuple):
+    """What the span of a command starts with; the same object for all that are alike."""
+
+    name: str
+    attributes: Mapping[str, Any]
+
+
+class _Place(NamedTuple):
+    attributes: Mapping[str, Any]
+    suffix: str
+
+
+_NOWHERE = (None, None, None, None, None)
+
+
+def _key_of(client: Any) -> tuple[Any, ...]:
+    """Return the arguments of `_place` for a client."""
+    pool = getattr(client, "connection_pool", None)
+    if pool is None:  # a cluster: which node is asked shows later
+        return _NOWHERE
+    known = pool.connection_kwargs.get
+    path = known("path")
+    return (
+        path or known("host", "localhost"),
+        None if path else known("port", _DEFAULT_PORT),
+        known("db") or 0,
+        known("socket_connect_timeout"),
+        known("socket_timeout"),
+    )
+
+
+@functools.lru_cache(maxsize=2048)
+def _told(system: str, command: str | bytes, arguments: int, *key: Any) -> _Told:
+    operation_name, text = _described(command, arguments)
+    place = _place(*key)
+    attributes = {
+        semconv.DB_SYSTEM_NAME: system,
+        semconv.DB_OPERATION_NAME: operation_name,
+        semconv.DB_QUERY_TEXT: text,
+        **place.attributes,
+    }
+    return _Told(operation_name + place.suffix, attributes)
+
+
+@functools.lru_cache(maxsize=256)
+def _place(
+    address: Any, port: Any, database: Any, connect_timeout: Any, read_timeout: Any
+) -> _Place:
+    if address is None:
+        return _Place({}, "")
+    attributes: dict[str, Any] = {semconv.SERVER_ADDRESS: str(address)}
+    suffix = f" {address}"
+    if port is not None and int(port) != _DEFAULT_PORT:
+        attributes[semconv.SERVER_PORT] = int(port)
+        suffix += f":{port}"
+    if database is not None:
+        attributes[semconv.DB_NAMESPACE] = str(database)
+    if isinstance(connect_timeout, (int, float)):
+        attributes[semconv.TIMEOUT_CONNECT] = connect_timeout
+    if isinstance(read_timeout, (int, float)):
+        attributes[semconv.TIMEOUT_READ] = read_timeout
+    return _Place(attributes, suffix)
+
+
+# What came of it
+
+
+def _fail(operation: Operation, error: BaseException) -> None:
+    if type(error).__name__ == "WatchError":
+        # Somebody else was faster: the outcome that a transaction watches for, not a failure.
+        operation.succeed()
+        return
+    code = status_code_of(error)
+    if code:
+        operation.fail(error, {semconv.DB_RESPONSE_STATUS_CODE: code, semconv.ERROR_TYPE: code})
+    else:
+        operation.fail(error)
+
+
+def status_code_of(error: BaseException) -> str:
+    """Return the prefix of an error that the server answered with; empty for any other."""
+    names = [cls.__name__ for cls in type(error).__mro__]
+    if "RedisError" not in names and "ValkeyError" not in names:
+        return ""
+    code = getattr(error, "status_code", None)
+    if isinstance(code, str):
+        return code
+    if names[0] in _PREFIXES:
+        return _PREFIXES[names[0]]
+    if names[0] != "ResponseError":
+        return ""
+    prefix = _PREFIX.match(str(error))
+    return prefix[1] if prefix else "ERR"

@@ -1,0 +1,294 @@
+"""celery: a PRODUCER span for each task that is sent, a CONSUMER span for each that is run.
+
+``Celery.send_task`` is where every way to send one meets: ``delay``, ``apply_async``, chains,
+groups, chords, retries and beat. What runs one, in whatever pool, says so by signals, in the
+thread that runs it; whatever it sends on success, the next of a chain, is still inside.
+
+A prefork child leaves with ``os._exit``, when it is recycled too, where no exit hook runs: its
+spans are flushed when it says that it goes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from opentelemetry import trace
+from opentelemetry.context import set_value
+from opentelemetry.propagate import get_global_textmap
+from opentelemetry.trace import SpanKind, TracerProvider
+
+from tracekit import semconv
+from tracekit._otel_context import current_context
+from tracekit.instrumentation._http import error_type, message_of, truncated
+from tracekit.instrumentation._messages import (
+    Origin,
+    correlation_of,
+    headers_for,
+    origin_of,
+)
+from tracekit.instrumentation._operation import Operation, begin, begin_work, under_way
+from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
+
+__all__ = ["CeleryInstrumentor"]
+
+_SENDING = "celery"
+# In the instance dictionary of a task's request, for as long as it runs.
+_OPERATION = "_tracekit_operation"
+_LONGEST_NAME = 256
+_FLUSH_TIMEOUT_MS = 5000
+_SUPPRESS = "suppress_instrumentation"
+
+
+class CeleryInstrumentor(ReplacingInstrumentor):
+    """Watch celery.
+
+    Option ``correlation``: ``parent`` or ``link``, in place of ``TRACEKIT_CELERY_CORRELATION``.
+    """
+
+    name = "celery"
+    distributions = ("celery",)
+    supported = ">=5.2,<6"
+    contrib = ("celery",)
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        self._read(**options)
+
+    def _read(self, *, correlation: str | None = None) -> None:
+        self._correlation = correlation_of("TRACEKIT_CELERY_CORRELATION", os.environ, correlation)
+
+    def patches(self) -> Sequence[Replacing]:
+        return (Replacing("celery.app.base", "Celery.send_task", self._send_task),)
+
+    def _start(self, tracer_provider: TracerProvider | None, options: Mapping[str, Any]) -> None:
+        self._provider = tracer_provider
+        super()._start(tracer_provider, options)
+
+    def _put_all_on(self, module: ModuleType, name: str) -> str | None:
+        refusal = super()._put_all_on(module, name)
+        if refusal is None:
+            for signal, receiver in self._receivers():
+                signal.connect(receiver, weak=False, dispatch_uid=_uid(receiver))
+        return refusal
+
+    def _withdraw(self) -> None:
+        if self._put_on:
+            for signal, receiver in self._receivers():
+                signal.disconnect(receiver, dispatch_uid=_uid(receiver))
+        super()._withdraw()
+
+    def _receivers(self) -> Sequence[tuple[Any, Callable[..., Any]]]:
+        # Imported by celery.app.base, whose import is what puts the patches on.
+        signals: Any = sys.modules["celery.signals"]
+        return (
+            (signals.before_task_publish, self._before_publish),
+            (signals.task_prerun, self._before_run),
+            (signals.task_postrun, self._after_run),
+            (signals.task_revoked, self._when_revoked),
+            (signals.worker_process_shutdown, self._flush),
+        )
+
+    # Sending
+
+    def _send_task(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        def send_task(app: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+            operation = self._begin_sending(app, name, kwargs) if owners else None
+            if operation is None:
+                return original(app, name, *args, **kwargs)
+            try:
+                result = original(app, name, *args, **kwargs)
+            except BaseException as error:
+                operation.fail(error)
+                raise
+            operation.succeed()
+            return result
+
+        return send_task
+
+    def _begin_sending(self, app: Any, name: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+        try:
+            task = truncated(str(name), _LONGEST_NAME)
+            attributes: dict[str, Any] = {
+                semconv.MESSAGING_SYSTEM: "celery",
+                semconv.MESSAGING_OPERATION_NAME: "apply_async",
+                semconv.MESSAGING_OPERATION_TYPE: "send",
+                semconv.CELERY_TASK_NAME: task,
+                **_place_of(app.conf.broker_write_url or app.conf.broker_url or ""),
+            }
+            if kwargs.get("retries"):
+                attributes[semconv.CELERY_RETRIES] = kwargs["retries"]
+        except Exception:
+            report("what is known of a task")
+            return None
+        operation = begin(
+            self.tracer.start_span, _SENDING, f"apply_async {task}", attributes, SpanKind.PRODUCER
+        )
+        if operation is not None:
+            # This span speaks for the commands that the broker's client sends.
+            operation.enter(set_value(_SUPPRESS, True, operation.context))
+        return operation
+
+    @quiet
+    def _before_publish(
+        self, *, headers: Any = None, exchange: Any = None, routing_key: Any = None, **_: Any
+    ) -> None:
+        """Write the trace headers, once everything that the program says is in the message."""
+        operation = under_way(_SENDING)
+        if operation is None or not isinstance(headers, dict):
+            return
+        headers.update(headers_for(operation.context))
+        known = {
+            semconv.MESSAGING_DESTINATION_NAME: routing_key or getattr(exchange, "name", exchange),
+            semconv.MESSAGING_MESSAGE_ID: headers.get("id"),
+            semconv.MESSAGING_MESSAGE_CONVERSATION_ID: headers.get("root_id"),
+        }
+        operation.span.set_attributes(
+            {name: value for name, value in known.items() if isinstance(value, str) and value}
+        )
+
+    # Running
+
+    @quiet
+    def _before_run(self, *, task: Any = None, **_: Any) -> None:
+        request = task.request
+        origin = (
+            Origin(current_context(), ())
+            if getattr(request, "is_eager", False)
+            else origin_of(_headers_of(request), self._correlation)
+        )
+        delivery = getattr(request, "delivery_info", None) or {}
+        queue = delivery.get("routing_key") or delivery.get("exchange")
+        operation = self._begin_work(
+            task.name, request.id, getattr(request, "root_id", None), queue, origin
+        )
+        if operation is None:
+            return
+        retries = getattr(request, "retries", 0)
+        if retries:
+            operation.span.set_attribute(semconv.CELERY_RETRIES, retries)
+        vars(request)[_OPERATION] = operation
+
+    def _begin_work(
+        self, name: str, task_id: Any, root_id: Any, queue: Any, origin: Origin
+    ) -> Operation | None:
+        task = truncated(str(name), _LONGEST_NAME)
+        attributes = {
+            semconv.MESSAGING_SYSTEM: "celery",
+            semconv.MESSAGING_OPERATION_NAME: "run",
+            semconv.MESSAGING_OPERATION_TYPE: "process",
+            semconv.CELERY_TASK_NAME: task,
+        }
+        known = {
+            semconv.MESSAGING_MESSAGE_ID: task_id,
+            semconv.MESSAGING_MESSAGE_CONVERSATION_ID: root_id,
+            semconv.MESSAGING_DESTINATION_NAME: queue,
+        }
+        attributes.update((key, str(value)) for key, value in known.items() if value)
+        return begin_work(
+            self.tracer.start_span,
+            f"run {task}",
+            attributes,
+            SpanKind.CONSUMER,
+            origin.parent,
+            origin.links,
+        )
+
+    @quiet
+    def _after_run(
+        self, *, task: Any = None, state: Any = None, retval: Any = None, **_: Any
+    ) -> None:
+        operation = vars(task.request).pop(_OPERATION, None)
+        if operation is None:
+            return
+        # Without a state the exception is on its way: SystemExit, or whatever an eager call raises.
+        error = retval if state in ("FAILURE", "RETRY") else sys.exc_info()[1]
+        told = {semconv.CELERY_STATE: str(state or "FAILURE")}
+        if state in ("FAILURE", None) and isinstance(error, BaseException):
+            operation.fail(error, told)
+        elif state == "FAILURE":
+            operation.fail_with("FAILURE", truncated(str(error), 4096), told)
+        else:
+            if isinstance(error, BaseException) and state == "RETRY":
+                operation.span.add_event("retry", _reason_of(error))
+            operation.succeed(told)
+
+    @quiet
+    def _when_revoked(
+        self,
+        *,
+        sender: Any = None,
+        request: Any = None,
+        terminated: bool = False,
+        expired: bool = False,
+        **_: Any,
+    ) -> None:
+        """Make a span of a task that is not run: cancelled, expired, or killed while it ran."""
+        origin = origin_of(_headers_of(request), self._correlation)
+        root_id = getattr(request, "root_id", None)
+        operation = self._begin_work(sender.name, request.id, root_id, None, origin)
+        if operation is None:
+            return
+        told = {semconv.CELERY_STATE: "REVOKED"}
+        if terminated:
+            operation.fail_with("terminated", "killed while it ran", told)
+        elif expired:
+            operation.fail_with("expired", "its time was over before it began", told)
+        else:
+            operation.succeed(told)
+
+    @quiet
+    def _flush(self, **_: Any) -> None:
+        provider: Any = self._provider or trace.get_tracer_provider()
+        if hasattr(provider, "force_flush"):
+            provider.force_flush(_FLUSH_TIMEOUT_MS)
+
+
+def _uid(receiver: Callable[..., Any]) -> str:
+    # One, however many instrumentors there are.
+    return f"tracekit.{receiver.__name__}"
+
+
+def _headers_of(request: Any) -> dict[str, str]:
+    """Return the trace headers of a message: celery makes attributes of what it does not know."""
+    beside = getattr(request, "headers", None) or {}
+    found: dict[str, str] = {}
+    for field in get_global_textmap().fields:
+        value = getattr(request, field, None) or beside.get(field)
+        if isinstance(value, str):
+            found[field] = value
+    return found
+
+
+def _reason_of(error: BaseException) -> dict[str, str]:
+    cause = getattr(error, "exc", None)
+    shown = cause if isinstance(cause, BaseException) else error
+    return {
+        semconv.EXCEPTION_TYPE: error_type(shown),
+        semconv.EXCEPTION_MESSAGE: message_of(shown),
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def _place_of(url: str) -> Mapping[str, Any]:
+    """Return where a broker is, without the credentials in its URL."""
+    try:
+        parts = urlsplit(url.partition(";")[0])
+        place: dict[str, Any] = {}
+        if parts.hostname:
+            place[semconv.SERVER_ADDRESS] = parts.hostname
+        if parts.port is not None:
+            place[semconv.SERVER_PORT] = parts.port
+    except ValueError:
+        return {}
+    return place
+
+
+plugin: type[LibraryInstrumentor] = CeleryInstrumentor
