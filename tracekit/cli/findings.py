@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tracekit.cli._options import Moment, store_option, terminal_of_stdout
+from tracekit.cli._trace_files import format_option
+from tracekit.cli._traces import Wanted, of_files, of_store
 
 if TYPE_CHECKING:
+    from tracekit.cli._traces import Traces
     from tracekit.exporters._terminal import Terminal
     from tracekit.findings._many import Pattern
     from tracekit.model import Finding
@@ -29,6 +32,14 @@ MAX_IDS = 5
 @click.option("--service", help="All traces with a span of this service.")
 @click.option("--endpoint", help="All traces with a span of this name, such as 'GET /users'.")
 @click.option("--limit", type=click.IntRange(min=1), default=MAX_TRACES, show_default=True)
+@click.option(
+    "--file",
+    "paths",
+    multiple=True,
+    type=click.Path(),
+    help="Traces of a file instead of the store's; - is standard input. May be said again.",
+)
+@format_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fail-on", help="Exit with 1 if one of these kinds is found; with commas, or any.")
 @store_option
@@ -38,6 +49,8 @@ def command(
     service: str | None,
     endpoint: str | None,
     limit: int,
+    paths: tuple[str, ...],
+    format_name: str | None,
     as_json: bool,
     fail_on: str | None,
     store: str | None,
@@ -45,18 +58,18 @@ def command(
     """Say what is wrong with TRACE (by default the latest), most important first.
 
     With --since, --service or --endpoint: with all traces that match, by the time that is wasted
-    altogether.
+    altogether. With --file: with what OpenTelemetry, Jaeger or Zipkin wrote as JSON.
     """
     unwanted = _kinds(fail_on)
-    many = since is not None or service is not None or endpoint is not None
-    if many and trace:
+    wanted = Wanted(since, service, endpoint)
+    if wanted.is_any and trace:
         raise click.UsageError("give a TRACE, or --since, --service and --endpoint; not both")
-    if many:
-        conditions = {"since_ns": since, "service": service, "name": endpoint}
-        found = _of_many(conditions, limit, as_json, store)
+    if paths:
+        source = of_files(paths, format_name, trace, wanted, limit)
     else:
-        found = _of_one(trace or "last", as_json, store)
-    if any(kind in unwanted for kind in found):
+        source = of_store(store, trace, wanted, limit)
+    tell = _tell_one if len(source.traces) == 1 and not wanted.is_any else _tell_many
+    if any(kind in unwanted for kind in tell(source, as_json)):
         raise SystemExit(1)
 
 
@@ -76,13 +89,11 @@ def _kinds(fail_on: str | None) -> set[str]:
 # One trace -----------------------------------------------------------------------------------
 
 
-def _of_one(name: str, as_json: bool, store: str | None) -> list[str]:
-    from tracekit.cli._traces import opened, read_trace, usual
+def _tell_one(source: Traces, as_json: bool) -> list[str]:
     from tracekit.findings._ranking import find_all
 
-    with opened(store) as reader:
-        trace = read_trace(reader, name)
-        found = find_all(trace, usual(reader))
+    (trace,) = source.traces
+    found = find_all(trace, source.history)
     if as_json:
         click.echo(json.dumps([plain(item) for item in found], indent=2, ensure_ascii=False))
     else:
@@ -159,15 +170,12 @@ def _shown(text: str, terminal: Terminal) -> str:
 # Many traces ---------------------------------------------------------------------------------
 
 
-def _of_many(conditions: dict[str, Any], limit: int, as_json: bool, store: str | None) -> list[str]:
-    from tracekit.cli._traces import opened, read_traces, usual
+def _tell_many(source: Traces, as_json: bool) -> list[str]:
     from tracekit.findings._many import patterns
     from tracekit.findings._ranking import find_all
 
-    with opened(store) as reader:
-        history = usual(reader)
-        traces = list(read_traces(reader, limit, **conditions))
-    found = patterns((trace, find_all(trace, history)) for trace in traces)
+    traces = source.traces
+    found = patterns((trace, find_all(trace, source.history)) for trace in traces)
     if as_json:
         click.echo(json.dumps([_plain_pattern(item) for item in found], indent=2))
     else:
