@@ -31,7 +31,13 @@ MAX_IDS = 5
 @click.option("--since", type=Moment(), help="All traces since: 10m, 2h, 3d ago, 14:30, a date.")
 @click.option("--service", help="All traces with a span of this service.")
 @click.option("--endpoint", help="All traces with a span of this name, such as 'GET /users'.")
-@click.option("--limit", type=click.IntRange(min=1), default=MAX_TRACES, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=MAX_TRACES,
+    show_default=True,
+    help="So many traces at most.",
+)
 @click.option(
     "--file",
     "paths",
@@ -163,8 +169,11 @@ def _wrapped(label: str, width: int, text: str, terminal: Terminal) -> Iterator[
 def _shown(text: str, terminal: Terminal) -> str:
     from tracekit.exporters._terminal import printable
 
-    plain_text = text if terminal.unicode else text.replace("▸", ">").replace("×", "x")
-    return printable(plain_text)
+    if not terminal.unicode:
+        for sign, instead in (("▸", ">"), ("×", "x"), ("\N{NO-BREAK SPACE}", " "), ("…", "...")):
+            text = text.replace(sign, instead)
+    # A space that no line is broken at counts as unprintable.
+    return "\N{NO-BREAK SPACE}".join(map(printable, text.split("\N{NO-BREAK SPACE}")))
 
 
 # Many traces ---------------------------------------------------------------------------------

@@ -51,7 +51,14 @@ class Endpoint:
 @click.command(short_help="List endpoints: rate, errors, percentiles, worst traces, findings.")
 @click.option("--since", type=Moment(), help="Only traces since: 10m, 2h, 3d ago, 14:30, a date.")
 @click.option("--service", help="Only traces with a span of this service.")
-@click.option("--limit", "-n", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option(
+    "--limit",
+    "-n",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="So many at most.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @store_option
 def command(

@@ -60,9 +60,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def percent(part_ns: int, trace: Trace) -> str:
-    """Return a time with its share of the trace: ``2.87 s (93 %)``."""
+    """Return a time with its share of the trace: ``2.87 s (93 %)``, in one line."""
     share = min(1.0, part_ns / trace.latency_ns)
-    return f"{format_duration(part_ns)} ({share:.0%})".replace("%", " %")
+    return f"{format_duration(part_ns)} ({share:.0%})".replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def listed(words: Iterable[str], most: int = 4) -> str:
