@@ -22,10 +22,12 @@ __all__ = [
     "Attributes",
     "Decision",
     "Event",
+    "Finding",
     "InstrumentationScope",
     "Link",
     "Resource",
     "SamplingResult",
+    "Severity",
     "SpanRecord",
     "span_to_json",
 ]
@@ -94,6 +96,44 @@ class InstrumentationScope:
     version: str | None = None
     schema_url: str = ""
     attributes: Attributes = field(default_factory=dict, hash=False)
+
+
+class Severity(Enum):
+    """How much a finding matters; the value orders them."""
+
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a trace, and the spans that prove it.
+
+    Args:
+        kind: The name of the file in ``findings/`` that found it.
+        message: One sentence for a person.
+        spans: Ids of the spans that prove it, most telling first.
+        cost_ns: Time that would be saved without it, also where nobody waits for it any more; 0
+            where nobody can say.
+        share: The same as a part of the time that whoever asked had to wait; at most 1.0.
+        advice: What to do about it.
+        service: Who has to mend it.
+        operation: What it is about: a query, a route, a span's name.
+        location: File and line of the code, where the spans say it.
+    """
+
+    kind: str
+    severity: Severity
+    message: str
+    spans: tuple[int, ...]
+    cost_ns: int = 0
+    share: float = 0.0
+    advice: str = ""
+    service: str = ""
+    operation: str = ""
+    location: str = ""
+    trace_id: int = 0
 
 
 class Resource:

@@ -47,7 +47,7 @@ ROWS: dict[str, int] = {
 }
 
 # A file that belongs to its neighbour.
-PART_OF = {"pytest_plugin": "testing"}
+PART_OF = {"pytest_plugin": "testing", "trace": "model"}
 
 # `python -m tracekit` is the command.
 NEIGHBOURS_ALLOWED = {("__main__", "cli")}

@@ -18,8 +18,9 @@ from exporters.made import (
     made,
 )
 from tracekit.exporters._terminal import Terminal, columns
-from tracekit.exporters._tree import format_duration, render_tree
+from tracekit.exporters._tree import render_tree
 from tracekit.model import Event
+from tracekit.trace import format_duration
 
 CHECKOUT = """\
 trace 4bf92f3577b34da6a3ce929d0e0e4736  3.02 s · 22 spans · 4 services · 1 error

@@ -116,7 +116,8 @@ class DatabaseContract:
         self, instrument: Instrument, spans: Spans
     ) -> None:
         instrument(self.plugin, code_location=False)
-        self.ask(self.select, (1,))
+        with spans.tracer.start_as_current_span("parent"):
+            self.ask(self.select, (1,))
         attributes = dict(spans.one().attributes or {})
         assert HEX.fullmatch(str(attributes.pop("tracekit.db.query.hash")))
         assert HEX.fullmatch(str(attributes.pop("tracekit.db.parameters.hash")))
@@ -180,11 +181,30 @@ class DatabaseContract:
     def test_hash_tells_the_same_values_again(self, instrument: Instrument, spans: Spans) -> None:
         instrument(self.plugin)
         with self.connect() as session:
-            for value in (1, 1, 2):
-                session.execute(self.select, (value,))
-        first, again, other = self.each(spans, "tracekit.db.parameters.hash")
+            with spans.tracer.start_as_current_span("a trace"):
+                for value in (1, 1, 2):
+                    session.execute(self.select, (value,))
+            with spans.tracer.start_as_current_span("another trace"):
+                session.execute(self.select, (1,))
+            session.execute(self.select, (1,))
+        first, again, other, elsewhere, root = self.each(spans, "tracekit.db.parameters.hash")
         assert first == again != other
+        assert elsewhere not in (first, None)
+        assert root is None
         assert len(set(self.each(spans, "tracekit.db.query.hash"))) == 1
+
+    def test_a_secret_changes_the_hash_of_values(
+        self, instrument: Instrument, spans: Spans
+    ) -> None:
+        hashes = []
+        with spans.tracer.start_as_current_span("parent"):
+            for secret in ("", "ours", "ours"):
+                instrumentor = instrument(self.plugin, hash_secret=secret)
+                self.ask(self.select, (1,))
+                instrumentor.uninstrument()
+                hashes.append(self.each(spans, "tracekit.db.parameters.hash")[-1])
+        plain, with_secret, again = hashes
+        assert plain != with_secret == again
 
     def test_hash_of_the_query_ignores_values_and_the_length_of_lists(
         self, instrument: Instrument, spans: Spans
@@ -382,7 +402,7 @@ class DatabaseContract:
         instrument(self.plugin, capture_parameters=True)
         data = bytes(range(256)) * 4000
         query = f"INSERT INTO items (id, data) VALUES ({self.placeholder}, {self.second})"
-        with self.connect() as session:
+        with self.connect() as session, spans.tracer.start_as_current_span("parent"):
             session.execute(query, (1, data))
             ((back,),) = session.execute("SELECT data FROM items")
         assert bytes(back) == data

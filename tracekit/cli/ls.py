@@ -108,7 +108,7 @@ def _digits(traces: Sequence[TraceSummary]) -> int:
 
 def _line(trace: TraceSummary, digits: int, terminal: Terminal, style: Any) -> str:
     from tracekit.exporters._terminal import clip, printable
-    from tracekit.exporters._tree import format_duration
+    from tracekit.trace import format_duration
 
     duration = trace.duration_ns
     took = (

@@ -11,9 +11,9 @@ import click
 from tracekit.cli._options import store_option, terminal_of_stdout
 
 if TYPE_CHECKING:
-    from tracekit.cli._time_spent import Spent
-    from tracekit.exporters._forest import Forest
     from tracekit.exporters._terminal import Terminal
+    from tracekit.findings._critical_path import Spent
+    from tracekit.trace import Trace
 
 __all__ = ["command"]
 
@@ -65,8 +65,8 @@ def _spans(trace: str, store: str | None) -> Sequence[Any]:
         return reader.trace(trace)
 
 
-def _where(forest: Forest, terminal: Terminal) -> Iterator[str]:
-    from tracekit.cli._time_spent import by_service, by_step
+def _where(forest: Trace, terminal: Terminal) -> Iterator[str]:
+    from tracekit.findings._critical_path import by_service, by_step
 
     steps = [part for part in by_step(forest) if part.duration_ns]
     total = sum(part.duration_ns for part in steps)
@@ -128,7 +128,7 @@ class _Table:
         return "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
 
     def _times(self, duration_ns: int) -> str:
-        from tracekit.exporters._tree import format_duration
+        from tracekit.trace import format_duration
 
         share = f"{duration_ns / self._total_ns:6.1%}"
         return f"  {format_duration(duration_ns, self._micro):>8}  {share}"

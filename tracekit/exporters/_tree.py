@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tracekit.exporters._forest import Forest, Node, build_forests, covered
+from tracekit.exporters._forest import build_forests
 from tracekit.exporters._summary import failure, summary
 from tracekit.exporters._terminal import Style, Terminal, clip, columns, printable
 from tracekit.interfaces import ReadableSpan
+from tracekit.trace import Node, Trace, covered, format_duration
 
-__all__ = ["format_duration", "render_tree"]
+__all__ = ["render_tree"]
 
 MIN_REPEATS = 4
 """So many equal siblings become one line."""
@@ -146,7 +147,7 @@ class _Row:
 class _Trace:
     """One trace being written."""
 
-    def __init__(self, forest: Forest, page: _Page) -> None:
+    def __init__(self, forest: Trace, page: _Page) -> None:
         self.forest, self.page, self.signs, self.style = forest, page, page.signs, page.style
         services = dict.fromkeys(node.service for node in forest.nodes if node.service)
         self.colors = {
@@ -369,18 +370,3 @@ def _shapes(roots: Sequence[Node]) -> dict[Node, int]:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def format_duration(duration_ns: int, micro: str = "µ") -> str:
-    """Return a duration with three digits and its unit: ``12.3 ms``, ``2.85 s``, ``3m 05s``."""
-    if duration_ns < 1_000:
-        return f"{duration_ns} ns"
-    for unit_ns, unit in ((1_000, f"{micro}s"), (1_000_000, "ms"), (1_000_000_000, "s")):
-        amount = duration_ns / unit_ns
-        if amount < 999.5:
-            if unit == "s" and amount >= 100:
-                break
-            return f"{amount:.{2 if amount < 9.995 else 1 if amount < 99.95 else 0}f} {unit}"
-    minutes, seconds = divmod(round(duration_ns / 1e9), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {seconds:02}s"

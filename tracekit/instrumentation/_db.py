@@ -33,7 +33,7 @@ from tracekit.errors import InvalidValueError
 from tracekit.instrumentation import _operation
 from tracekit.instrumentation._caller import Caller, caller_from
 from tracekit.instrumentation._carry import is_suppressed
-from tracekit.instrumentation._db_parameters import hash_of, values_of
+from tracekit.instrumentation._db_parameters import hash_of, secret_of, values_of
 from tracekit.instrumentation._http import truncated
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
@@ -74,6 +74,7 @@ class DatabaseSettings:
     records_pings: bool = False
     writes_old_names: bool = False
     caller: Caller | None = None
+    hash_secret: bytes = b""
 
     @classmethod
     def read(
@@ -86,6 +87,7 @@ class DatabaseSettings:
         sql_comments: bool | None = None,
         pings: bool | None = None,
         code_location: bool | None = None,
+        hash_secret: str | None = None,
     ) -> DatabaseSettings:
         """Read the environment, overridden by options.
 
@@ -97,6 +99,7 @@ class DatabaseSettings:
             sql_comments: Append ``traceparent`` to queries; ``TRACEKIT_DB_SQL_COMMENTS``.
             pings: Record what a pool asks of its connections; ``TRACEKIT_DB_PINGS``.
             code_location: Record the program's line; ``TRACEKIT_CODE_LOCATION``.
+            hash_secret: Goes into the hash of values; ``TRACEKIT_DB_HASH_SECRET``.
 
         Raises:
             InvalidValueError: a value that there is not.
@@ -114,6 +117,7 @@ class DatabaseSettings:
             _flag(pings, environ, "TRACEKIT_DB_PINGS"),
             "database/dup" in [name.strip() for name in opted],
             caller_from(environ, code_location),
+            secret_of(hash_secret or environ.get("TRACEKIT_DB_HASH_SECRET") or ""),
         )
 
 
@@ -272,7 +276,7 @@ class DatabaseSteps:
         # attributes afterwards costs a microsecond more than handing them over at the start.
         is_known: bool = outer is None or outer.is_recording()
         if is_known:
-            self._add_details(attributes, parameters)
+            self._add_details(attributes, parameters, outer)
         span = self._start_span(name, parent, target.kind, attributes)
         operation = Operation(span, _LAYER, parent, self._nests or _is_contrib_loaded())
         if not is_known or _pool_wait_ns.get() or _is_contrib_loaded():
@@ -283,21 +287,27 @@ class DatabaseSteps:
     def _begin_unusual(self, operation: Operation, is_known: bool, parameters: Any) -> None:
         if not is_known and operation.span.is_recording():
             details: dict[str, Any] = {}
-            self._add_details(details, parameters)
+            self._add_details(details, parameters, operation.span)
             operation.span.set_attributes(details)
         operation.add_pool_wait(_pool_wait_ns.get())
         _pool_wait_ns.set(0)
         if _is_contrib_loaded():
             _silence_contrib(operation)
 
-    def _add_details(self, attributes: dict[str, Any], parameters: Any) -> None:
-        """Add what costs more than looking up, and only a span that is recorded needs."""
+    def _add_details(self, attributes: dict[str, Any], parameters: Any, within: Any) -> None:
+        """Add what costs more than looking up, and only a span that is recorded needs.
+
+        Args:
+            within: A span of the trace; None where this is the first, which repeats nothing.
+        """
         if self._caller is not None:
             attributes.update(self._caller.attributes())
         if parameters:
-            digest = hash_of(parameters)
-            if digest is not None:
-                attributes[semconv.PARAMETERS_HASH] = digest
+            if within is not None:
+                trace_id = within.get_span_context().trace_id
+                digest = hash_of(parameters, trace_id, self.settings.hash_secret)
+                if digest is not None:
+                    attributes[semconv.PARAMETERS_HASH] = digest
             if self._captures_parameters:
                 attributes.update(values_of(parameters))
 

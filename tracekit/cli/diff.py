@@ -1,0 +1,147 @@
+"""``tracekit diff``: what differs between two traces, or between two sets of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from tracekit.cli._options import Duration, Moment, store_option, terminal_of_stdout
+
+if TYPE_CHECKING:
+    from tracekit.exporters._terminal import Terminal
+    from tracekit.findings._differences import Grown, Overrepresented
+    from tracekit.trace import Trace
+
+__all__ = ["command"]
+
+MAX_TRACES = 500
+MAX_LINES = 10
+SHOWN_NS = 1000.0
+
+
+@click.command(short_help="Say what differs between two traces, or two sets of them.")
+@click.argument("one", default="")
+@click.argument("other", default="")
+@click.option("--slower-than", type=Duration(), help="Traces slower than this against the others.")
+@click.option("--failed", is_flag=True, help="Traces that failed against the others.")
+@click.option(
+    "--deploy", type=Moment(), help="Traces since then (10m, 14:30) against those before."
+)
+@click.option("--endpoint", help="Only traces with a span of this name.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@store_option
+def command(
+    one: str,
+    other: str,
+    slower_than: int | None,
+    failed: bool,
+    deploy: int | None,
+    endpoint: str | None,
+    as_json: bool,
+    store: str | None,
+) -> None:
+    """Say what differs between the traces ONE and OTHER: steps that grew, or came, or went.
+
+    Or between two sets: --slower-than, --failed or --deploy says how to part them.
+    """
+    from tracekit.cli._traces import opened, read_trace, read_traces
+
+    if bool(one) != bool(other):
+        raise click.UsageError("give two traces, or none and one of the options")
+    ways = [slower_than is not None, failed, deploy is not None, bool(one)]
+    if sum(ways) != 1:
+        raise click.UsageError("give two traces, or one of --slower-than, --failed, --deploy")
+    with opened(store) as reader:
+        if one:
+            sets = [read_trace(reader, one)], [read_trace(reader, other)]
+        else:
+            traces = list(read_traces(reader, MAX_TRACES, name=endpoint))
+            sets = _parted(traces, slower_than, failed, deploy)
+    if not (sets[0] and sets[1]):
+        empty = "first" if not sets[0] else "second"
+        raise click.ClickException(f"the {empty} of the two sets holds no trace")
+    _tell(sets, as_json)
+
+
+def _parted(
+    traces: Sequence[Trace], slower_than: int | None, failed: bool, deploy: int | None
+) -> tuple[list[Trace], list[Trace]]:
+    def is_in_first(trace: Trace) -> bool:
+        if slower_than is not None:
+            return trace.latency_ns >= slower_than
+        if failed:
+            return any(root.is_error for root in trace.roots)
+        return trace.start >= (deploy or 0)
+
+    first = [trace for trace in traces if is_in_first(trace)]
+    chosen = {id(trace) for trace in first}
+    return first, [trace for trace in traces if id(trace) not in chosen]
+
+
+def _tell(sets: tuple[list[Trace], list[Trace]], as_json: bool) -> None:
+    from tracekit.findings._differences import grown_steps, overrepresented
+
+    steps = [step for step in grown_steps(*sets) if abs(step.by_ns) >= SHOWN_NS]
+    values = overrepresented(*sets)
+    if as_json:
+        told = {
+            "traces": [len(part) for part in sets],
+            "steps": [step._asdict() for step in steps],
+            "attributes": [value._asdict() for value in values],
+        }
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    terminal = terminal_of_stdout()
+    click.echo("\n".join(_page(sets, steps, values, terminal)), color=terminal.color)
+
+
+def _page(
+    sets: tuple[list[Trace], list[Trace]],
+    steps: Sequence[Grown],
+    values: Sequence[Overrepresented],
+    terminal: Terminal,
+) -> Iterator[str]:
+    from tracekit.exporters._terminal import Style, clip, printable
+
+    style = Style(terminal.color)
+    took = " against ".join(f"{_mean(part)} ({len(part)})" for part in sets)
+    yield style.paint("bold", f"mean duration (traces): {took}")
+    yield ""
+    yield style.paint("bold", "steps that differ, without what they wait for")
+    shown = sorted(steps, key=lambda step: -abs(step.by_ns))[:MAX_LINES]
+    into = " ▸ " if terminal.unicode else " > "
+    for step in sorted(shown, key=lambda step: -step.by_ns):
+        name = printable(f"{step.service}{into}{step.name}")
+        yield f"{_change(step)}  {clip(name, max(20, terminal.width - 50), '.')}{_number(step)}"
+    if not shown:
+        yield "  none"
+    if values:
+        yield ""
+        yield style.paint("bold", "attribute values that are more frequent in the first")
+    for value in values[:MAX_LINES]:
+        told = printable(f"{value.key} = {value.value}")
+        yield f"  {value.share:>6.0%} against {value.usual_share:>5.0%}  {told}"[: terminal.width]
+
+
+def _mean(traces: Sequence[Trace]) -> str:
+    from tracekit.trace import format_duration
+
+    return format_duration(sum(trace.latency_ns for trace in traces) // len(traces))
+
+
+def _change(step: Grown) -> str:
+    from tracekit.trace import format_duration
+
+    sign = "+" if step.by_ns > 0 else "-"
+    change = f"{sign}{format_duration(abs(round(step.by_ns)))}"
+    was, now = format_duration(round(step.usual_ns)), format_duration(round(step.mean_ns))
+    return f"  {change:>9}  {now:>8} against {was:>8}"
+
+
+def _number(step: Grown) -> str:
+    if step.mean_spans == step.usual_spans:
+        return ""
+    return f"  ({step.mean_spans:.3g} spans against {step.usual_spans:.3g})"

@@ -1,0 +1,222 @@
+"""Calls that leave a service, read the same way whatever library or tracer recorded them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from opentelemetry.trace import SpanKind
+
+from tracekit import semconv
+from tracekit.findings._once import once
+from tracekit.trace import Node, Trace
+
+__all__ = ["Call", "calls_of", "called_service", "entries", "is_timeout", "location", "status_of"]
+
+_READS = ("GET", "HEAD", "OPTIONS")
+# First words of statements and commands that change nothing.
+_READING = re.compile(
+    r"\s*(?:/\*.*?\*/\s*)*(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|GET|MGET|GETRANGE|STRLEN|EXISTS|TTL|TYPE"
+    r"|HGET|HGETALL|HMGET|HLEN|LRANGE|LLEN|SMEMBERS|SISMEMBER|SCARD|ZRANGE|ZSCORE|ZCARD"
+    r"|find|findOne|aggregate|count|countDocuments|distinct)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_PLACEHOLDER = re.compile(r"\?|%s|%\(|\$\d|:\w|@\w")
+_CHANGING = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|FOR\s+UPDATE|INTO)\b", re.IGNORECASE)
+# A segment of a path that names one of many: a number, a UUID, a long hexadecimal id.
+_ONE_OF_MANY = re.compile(r"(?<=/)(?:\d+|[0-9a-fA-F]{8,}|[0-9a-fA-F-]{32,36})(?=/|$)")
+_TIMEOUT = re.compile(r"time(?:d\s*)?-?\s?out|deadline.?exceeded", re.IGNORECASE)
+MAX_TEXT = 10_000
+
+
+class Call(NamedTuple):
+    """One call to a database or another service.
+
+    Args:
+        shape: What is called, whatever the values: a query, a method with its path's template.
+        identity: Equal for calls that ask for the very same thing; None where it cannot be known.
+        targets: What is read or written: tables, or a path and the one above it.
+    """
+
+    node: Node
+    system: str
+    peer: str
+    shape: str
+    identity: str | None
+    targets: tuple[str, ...]
+    is_read: bool
+    has_failed: bool
+    status: str
+
+    @property
+    def is_database(self) -> bool:
+        return self.system not in ("http", "rpc")
+
+
+@once
+def calls_of(trace: Trace) -> list[Call]:
+    """Return the calls of a trace in the order of their starts."""
+    return [call for node in trace.nodes for call in _call(node)]
+
+
+def _call(node: Node) -> Iterator[Call]:
+    if node.span is None:
+        return
+    attributes = node.attributes
+    system = _first(attributes, semconv.DB_SYSTEM_NAME, semconv.OLD_DB_SYSTEM)
+    if system:
+        yield _database_call(node, attributes, system)
+    elif node.kind is SpanKind.CLIENT:
+        if _first(attributes, semconv.HTTP_REQUEST_METHOD, semconv.OLD_HTTP_METHOD):
+            yield _http_call(node, attributes)
+        elif method := _first(attributes, "rpc.method"):
+            service = _first(attributes, "rpc.service")
+            name = f"{service}/{method}" if service else method
+            peer = _peer(attributes)
+            yield Call(node, "rpc", peer, name, None, (name,), False, *_outcome(node))
+
+
+def _http_call(node: Node, attributes: Mapping[str, Any]) -> Call:
+    method = _first(attributes, semconv.HTTP_REQUEST_METHOD, semconv.OLD_HTTP_METHOD)
+    url = _first(attributes, semconv.URL_FULL, semconv.OLD_HTTP_URL)
+    path, host = _split(url)
+    template = _first(attributes, semconv.URL_TEMPLATE) or _ONE_OF_MANY.sub("{}", path)
+    targets = (path, path.rpartition("/")[0])
+    peer = _peer(attributes) or host
+    return Call(
+        node,
+        "http",
+        peer,
+        f"{method} {template}",
+        f"{method} {url}" if url else None,
+        targets,
+        method in _READS,
+        *_outcome(node),
+    )
+
+
+def _split(url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+        return parts.path or "/", parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return url, ""
+
+
+def _database_call(node: Node, attributes: Mapping[str, Any], system: str) -> Call:
+    text = _first(attributes, semconv.DB_QUERY_TEXT, semconv.OLD_DB_STATEMENT)[:MAX_TEXT]
+    command = _first(attributes, "db.operation.name", "db.operation")
+    summary = _first(attributes, semconv.DB_QUERY_SUMMARY) or node.name
+    shape = _first(attributes, semconv.QUERY_HASH) or text or summary
+    namespace = _first(attributes, semconv.DB_NAMESPACE, semconv.OLD_DB_NAME)
+    words = summary.split()
+    targets = _first(attributes, "db.collection.name", "db.sql.table").split() or [
+        word for word in words[1:] if not word.isupper()
+    ]
+    asked = text or command or summary
+    is_read = bool(_READING.match(asked)) and not _CHANGING.search(text)
+    return Call(
+        node,
+        system,
+        f"{system} {namespace}@{_peer(attributes)}",
+        shape,
+        _database_identity(attributes, shape, text),
+        tuple(targets),
+        is_read,
+        *_outcome(node),
+    )
+
+
+def _database_identity(attributes: Mapping[str, Any], shape: str, text: str) -> str | None:
+    """Return what is equal for equal questions: the query with its parameters, where known.
+
+    A text without a placeholder holds its values, or has none.
+    """
+    parameters = _first(attributes, semconv.PARAMETERS_HASH)
+    if not parameters:
+        prefix = semconv.DB_QUERY_PARAMETER
+        named = [f"{key}={attributes[key]!r}" for key in attributes if key.startswith(prefix)]
+        parameters = " ".join(sorted(named))
+    if parameters:
+        return f"{shape} {parameters}"
+    return text if text and not _PLACEHOLDER.search(text) else None
+
+
+def _outcome(node: Node) -> tuple[bool, str]:
+    status = status_of(node)
+    refused = status.isdigit() and len(status) == 3 and status >= "400"
+    return node.is_error or refused, status
+
+
+def status_of(node: Node) -> str:
+    """Return the code that the other side answered with, as text; empty without one."""
+    return _first(
+        node.attributes,
+        semconv.HTTP_RESPONSE_STATUS_CODE,
+        semconv.OLD_HTTP_STATUS_CODE,
+        "rpc.status_code",
+        "rpc.response.status_code",
+        semconv.DB_RESPONSE_STATUS_CODE,
+    )
+
+
+def _peer(attributes: Mapping[str, Any]) -> str:
+    address = _first(attributes, semconv.SERVER_ADDRESS, semconv.OLD_NET_PEER_NAME)
+    port = _first(attributes, semconv.SERVER_PORT, semconv.OLD_NET_PEER_PORT)
+    return f"{address}:{port}" if address and port else address
+
+
+def _first(attributes: Mapping[str, Any], *keys: str) -> str:
+    for key in keys:
+        if (value := attributes.get(key)) is not None:
+            return str(value)
+    return ""
+
+
+def called_service(call: Node) -> str:
+    """Return who answered a call: the service below it, else the address that was called."""
+    for child in call.children:
+        if child.service and child.service != call.service:
+            return child.service
+    url = _first(call.attributes, semconv.URL_FULL, semconv.OLD_HTTP_URL)
+    return _peer(call.attributes) or _split(url)[1] or call.name
+
+
+@once
+def entries(trace: Trace) -> dict[Node, Node]:
+    """Return for each span the one by which its request came into the service, or the root."""
+    found: dict[Node, Node] = {}
+    pending = list(trace.roots)
+    while pending:
+        node = pending.pop()
+        above = node.parent
+        comes_in = above is None or above.span is None or node.service != above.service
+        if comes_in or node.kind in (SpanKind.SERVER, SpanKind.CONSUMER):
+            found[node] = node
+        else:
+            found[node] = found[above] if above is not None else node
+        pending += node.children
+    return found
+
+
+def is_timeout(node: Node) -> bool:
+    """Whether a span failed because it did not want to wait any longer."""
+    if not node.is_error:
+        return False
+    told = [_first(node.attributes, semconv.ERROR_TYPE), status_of(node), node.description or ""]
+    if any(_TIMEOUT.search(text) for text in told):
+        return True
+    return any(
+        _TIMEOUT.search(_first(event.attributes or {}, semconv.EXCEPTION_TYPE))
+        for event in node.span.events
+        if event.name == semconv.EXCEPTION_EVENT
+    )
+
+
+def location(node: Node) -> str:
+    """Return file and line of the code that made the call, where the span says it."""
+    path = _first(node.attributes, semconv.CODE_FILE_PATH, "code.filepath")
+    line = _first(node.attributes, semconv.CODE_LINE_NUMBER, "code.lineno")
+    return f"{path}:{line}" if path and line else path

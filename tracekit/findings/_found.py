@@ -1,0 +1,77 @@
+"""What every finding is made of, and the words that several use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from tracekit.findings._calls import location
+from tracekit.findings._history import History
+from tracekit.model import Finding, Severity
+from tracekit.trace import Node, Trace, format_duration
+
+__all__ = ["Finder", "Grouped", "by_cost", "counted", "finding", "listed", "percent", "span_name"]
+
+Finder = Callable[[Trace, History], Iterable[Finding]]
+"""What a file of this folder declares as its ``plugin``."""
+
+MAX_SPANS = 200
+"""Spans that a finding names; the number in its sentence is of all."""
+
+Grouped = dict[tuple[object, ...], list[Node]]
+
+
+def finding(
+    trace: Trace,
+    kind: str,
+    severity: Severity,
+    message: str,
+    nodes: Sequence[Node],
+    *,
+    cost_ns: int = 0,
+    advice: str,
+    operation: str = "",
+) -> Finding:
+    """Make a finding about these spans, of which the first is the most telling."""
+    cost_ns = min(max(0, cost_ns), trace.duration_ns)
+    return Finding(
+        kind=kind,
+        severity=severity,
+        message=message,
+        spans=tuple(node.span_id for node in nodes[:MAX_SPANS]),
+        cost_ns=cost_ns,
+        share=min(1.0, cost_ns / trace.latency_ns),
+        advice=advice,
+        service=nodes[0].service,
+        operation=operation or nodes[0].name,
+        location=next((place for node in nodes[:MAX_SPANS] if (place := location(node))), ""),
+        trace_id=trace.trace_id,
+    )
+
+
+def by_cost(share: float) -> Severity:
+    """Return how much a part of a trace's time matters."""
+    if share >= 0.25:
+        return Severity.HIGH
+    return Severity.MEDIUM if share >= 0.10 else Severity.LOW
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def percent(part_ns: int, trace: Trace) -> str:
+    """Return a time with its share of the trace: ``2.87 s (93 %)``, in one line."""
+    share = min(1.0, part_ns / trace.latency_ns)
+    return f"{format_duration(part_ns)} ({share:.0%})".replace("%", "\N{NO-BREAK SPACE}%")
+
+
+def listed(words: Iterable[str], most: int = 4) -> str:
+    """Return words as a sentence names them: ``a, b and c``; those too many are counted."""
+    found = list(dict.fromkeys(words))
+    if len(found) > most:
+        found = [*found[: most - 1], f"{len(found) - most + 1} more"]
+    return f"{', '.join(found[:-1])} and {found[-1]}" if len(found) > 1 else "".join(found)
+
+
+def span_name(node: Node) -> str:
+    return f"{node.service} ▸ {node.name}" if node.service else node.name

@@ -1,0 +1,85 @@
+"""One query for a list, then one more for each of its items."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from tracekit.findings._calls import Call, calls_of, entries, location
+from tracekit.findings._found import Finder, by_cost, finding, percent
+from tracekit.findings._history import History
+from tracekit.model import Finding
+from tracekit.trace import Node, Trace, covered_ns
+
+__all__ = ["plugin"]
+
+KIND = "n_plus_one"
+MIN_CALLS = 5
+MIN_SHARE = 0.05
+MIN_NS = 10_000_000
+MOSTLY = 0.8
+MIN_PART = 1 / 3
+"""Of what goes on between the first and the last of them, a loop's calls are at least this part;
+equal calls that are scattered over a request are no loop."""
+
+
+def n_plus_one(trace: Trace, history: History) -> Iterator[Finding]:
+    """Find equal calls with different parameters, one after another, from one place."""
+    came_in = entries(trace)
+    groups: dict[tuple[object, ...], list[Call]] = {}
+    starts: dict[Node, list[int]] = {}
+    for call in calls_of(trace):
+        asking = came_in[call.node]
+        starts.setdefault(asking, []).append(call.node.start)
+        if not call.has_failed:
+            key = (asking, call.peer, call.shape, location(call.node))
+            groups.setdefault(key, []).append(call)
+    for calls in groups.values():
+        if len(calls) < MIN_CALLS:
+            continue
+        beside = starts[came_in[calls[0].node]]
+        if _asks_differently(calls) and _is_one_by_one(calls) and _is_loop(calls, beside):
+            yield from _told(trace, calls)
+
+
+def _is_loop(calls: Sequence[Call], beside: Sequence[int]) -> bool:
+    """Whether these calls are what mostly happens between the first and the last of them."""
+    nodes = [call.node for call in calls]
+    began, ended = nodes[0].start, max(node.end for node in nodes)
+    among = bisect_right(beside, nodes[-1].start) - bisect_left(beside, began)
+    busy = covered_ns(nodes, began, ended)
+    return len(nodes) >= MIN_PART * among and busy >= MIN_PART * (ended - began)
+
+
+def _asks_differently(calls: Sequence[Call]) -> bool:
+    known = {call.identity for call in calls if call.identity is not None}
+    return not known or len(known) >= MOSTLY * len(calls)
+
+
+def _is_one_by_one(calls: Sequence[Call]) -> bool:
+    pairs = pairwise(calls)
+    in_turn = sum(after.node.start >= before.node.end for before, after in pairs)
+    return in_turn >= MOSTLY * (len(calls) - 1)
+
+
+def _told(trace: Trace, calls: Sequence[Call]) -> Iterator[Finding]:
+    nodes = [call.node for call in calls]
+    longest = max(node.duration_ns for node in nodes)
+    cost = covered_ns(nodes, trace.start, trace.end) - longest
+    share = cost / trace.latency_ns
+    if share < MIN_SHARE or cost < MIN_NS:
+        return
+    yield finding(
+        trace,
+        KIND,
+        by_cost(share),
+        f"{nodes[0].service} made the call {nodes[0].name} {len(nodes)} times, one after another: "
+        f"a single one for all would save up to {percent(cost, trace)}",
+        nodes,
+        cost_ns=cost,
+        advice="Ask for all of them at once: a join, an IN list, a batch or bulk request.",
+    )
+
+
+plugin: Finder = n_plus_one

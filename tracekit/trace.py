@@ -1,0 +1,297 @@
+"""A trace as trees: the spans of all its services in their places, whatever is missing or wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from opentelemetry.trace import SpanKind, StatusCode
+
+from tracekit.model import SpanRecord
+from tracekit.semconv import SERVICE_INSTANCE_ID, SERVICE_NAME
+
+__all__ = ["Node", "Trace", "covered", "covered_ns", "format_duration", "join", "traces_of"]
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One span in its place. Times are Unix nanoseconds; self time is what no child covers.
+
+    ``note`` says what is odd about the place, and ``span`` is None for a place that a parent
+    should have had which is not there. ``skew_ns`` was added to the times that were recorded.
+    """
+
+    span: Any
+    name: str
+    service: str
+    span_id: int
+    parent_id: int
+    parent_is_remote: bool
+    start: int
+    end: int
+    is_ended: bool
+    is_error: bool
+    description: str | None
+    attributes: Mapping[str, Any]
+    kind: SpanKind = SpanKind.INTERNAL
+    process: str = ""
+    parent: Node | None = None
+    children: list[Node] = field(default_factory=list)
+    self_ns: int = 0
+    note: str = ""
+    skew_ns: int = 0
+
+    @property
+    def duration_ns(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """All that is known of one trace; ``nodes`` are in the order of their starts.
+
+    ``derived`` keeps what several findings work out of it, so that it is done once.
+    """
+
+    trace_id: int
+    roots: Sequence[Node]
+    nodes: Sequence[Node]
+    start: int
+    end: int
+    derived: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def duration_ns(self) -> int:
+        return self.end - self.start
+
+    @property
+    def latency_ns(self) -> int:
+        """How long whoever asked had to wait: the longest root, at least a nanosecond."""
+        return max(1, *(root.duration_ns for root in self.roots))
+
+
+def traces_of(spans: Iterable[SpanRecord]) -> list[Trace]:
+    """Join records to traces, in the order of their first spans, with clocks brought together.
+
+    A span that is there twice (read from two files, sent again after a lost answer) counts once.
+    Anything else may be missing or wrong: parents that are not there, equal ids, spans that are
+    each other's parents, negative durations, spans that never ended, clocks that disagree.
+
+    Cost: n log n, without recursion; about 6 µs a span.
+    """
+    traces: dict[int, dict[Any, Node]] = {}
+    for span in spans:
+        node = _node(span)
+        same = (node.span_id, node.parent_id, node.kind, node.start, node.name)
+        known = traces.setdefault(span.context.trace_id, {})
+        if same not in known or node.is_ended > known[same].is_ended:
+            known[same] = node
+    return [join(trace_id, [*nodes.values()], align=True) for trace_id, nodes in traces.items()]
+
+
+def _node(span: SpanRecord) -> Node:
+    resource, parent = span.resource.attributes, span.parent
+    return Node(
+        span=span,
+        name=span.name,
+        service=str(resource.get(SERVICE_NAME, "")),
+        span_id=span.context.span_id,
+        parent_id=parent.span_id if parent is not None else 0,
+        parent_is_remote=parent is not None and parent.is_remote,
+        start=span.start_time,
+        end=max(span.start_time, span.end_time or 0),
+        is_ended=span.end_time is not None,
+        is_error=span.status.status_code is StatusCode.ERROR,
+        description=span.status.description,
+        attributes=span.attributes,
+        kind=span.kind,
+        process=str(resource.get(SERVICE_INSTANCE_ID, "")),
+    )
+
+
+def join(trace_id: int, nodes: list[Node], *, align: bool = False) -> Trace:
+    """Put the spans of one trace, at least one, below their parents.
+
+    Args:
+        align: Move the spans of a server whose clock disagrees into the call that it answered.
+
+    Cost: n log n, without recursion.
+    """
+    nodes.sort(key=lambda node: node.start)
+    _end_open_ones(nodes)
+    by_id: dict[int, Node] = {}
+    for node in nodes:
+        by_id.setdefault(node.span_id, node)
+    roots = _join(nodes, by_id)
+    if align:
+        _align_clocks(roots)
+        nodes.sort(key=lambda node: node.start)
+    for node in nodes:
+        busy = covered([(child.start, child.end) for child in node.children], node.start, node.end)
+        node.self_ns = node.duration_ns - sum(stop - start for start, stop in busy)
+    return Trace(trace_id, roots, nodes, nodes[0].start, max(node.end for node in nodes))
+
+
+def _end_open_ones(nodes: Sequence[Node]) -> None:
+    """Let spans without an end reach to the end of what is known."""
+    end = max(node.end for node in nodes)
+    for node in nodes:
+        if not node.is_ended:
+            node.end = max(node.start, end)
+
+
+# Places --------------------------------------------------------------------------------------
+
+
+def _join(nodes: Sequence[Node], by_id: Mapping[int, Node]) -> list[Node]:
+    roots: list[Node] = []
+    orphans: list[Node] = []
+    for node in nodes:
+        parent = by_id.get(node.parent_id) if node.parent_id else None
+        if parent is not None:
+            parent.children.append(node)
+            node.parent = parent
+        else:
+            (orphans if node.parent_id else roots).append(node)
+    roots += _open_cycles(nodes, [*roots, *orphans])
+    roots += _place_orphans(orphans, is_partial=not roots)
+    return sorted(roots, key=lambda node: node.start)
+
+
+def _open_cycles(nodes: Sequence[Node], reachable_from: Sequence[Node]) -> list[Node]:
+    """Make the first span of every circle of parents a root, so that all spans can be reached."""
+    reached: set[Node] = set()
+    _reach(reachable_from, reached)
+    opened = []
+    for node in nodes:
+        if node in reached or node.parent is None:
+            continue
+        node.parent.children.remove(node)
+        node.parent, node.note = None, "its own ancestor"
+        opened.append(node)
+        _reach([node], reached)
+    return opened
+
+
+def _reach(start: Iterable[Node], reached: set[Node]) -> None:
+    pending = list(start)
+    while pending:
+        node = pending.pop()
+        reached.add(node)
+        pending += node.children
+
+
+def _place_orphans(orphans: Sequence[Node], *, is_partial: bool) -> list[Node]:
+    """Put spans whose parent is absent below a stand-in for it, one for each absent parent.
+
+    Where only a part of the trace is at hand, a span with a remote parent is no orphan: it is
+    where the trace came in.
+    """
+    roots: list[Node] = []
+    stand_ins: dict[int, Node] = {}
+    for node in orphans:
+        if is_partial and node.parent_is_remote:
+            node.note = f"remote parent {node.parent_id:016x}"
+            roots.append(node)
+            continue
+        stand_in = stand_ins.get(node.parent_id)
+        if stand_in is None:
+            stand_in = stand_ins[node.parent_id] = _stand_in(node)
+            roots.append(stand_in)
+        stand_in.children.append(node)
+        node.parent = stand_in
+        stand_in.end = max(stand_in.end, node.end)
+    return roots
+
+
+def _stand_in(child: Node) -> Node:
+    return Node(
+        span=None,
+        name=f"(missing parent {child.parent_id:016x})",
+        service="",
+        span_id=child.parent_id,
+        parent_id=0,
+        parent_is_remote=False,
+        start=child.start,
+        end=child.end,
+        is_ended=True,
+        is_error=False,
+        description=None,
+        attributes={},
+    )
+
+
+# Clocks --------------------------------------------------------------------------------------
+
+
+def _align_clocks(roots: Sequence[Node]) -> None:
+    """Move the spans of another process as a whole to where its caller shows that they belong."""
+    pending = [(root, 0) for root in roots]
+    while pending:
+        node, shift = pending.pop()
+        if node.parent is not None and _is_answer(node, node.parent):
+            shift += _shift(node.start + shift, node.end + shift, node.parent)
+        node.start, node.end, node.skew_ns = node.start + shift, node.end + shift, shift
+        pending += [(child, shift) for child in node.children]
+
+
+def _is_answer(node: Node, caller: Node) -> bool:
+    """Whether a server's span answers a client's in another process: it lies within that."""
+    if node.kind is not SpanKind.SERVER or caller.kind is not SpanKind.CLIENT:
+        return False
+    return node.service != caller.service or node.process != caller.process
+
+
+def _shift(start: int, end: int, caller: Node) -> int:
+    """Return by how much a server's span must be moved to lie within its caller's.
+
+    A server may go on after its caller has given up, and is then left where it is as long as
+    it began while the caller waited. Otherwise it is put into the middle, as if the request
+    had travelled for as long as the answer; that is what Jaeger does as well.
+    Source: https://www.jaegertracing.io/docs/latest/architecture/#clock-skew-adjustment
+    """
+    if caller.start <= start <= caller.end and (end <= caller.end or caller.is_error):
+        return 0
+    spare = caller.duration_ns - (end - start)
+    if spare < 0:
+        return 0 if caller.start <= start <= caller.end else caller.start - start
+    return caller.start + spare // 2 - start
+
+
+# Times ---------------------------------------------------------------------------------------
+
+
+def covered(intervals: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """Return the union of intervals within [start, end], in order and not touching."""
+    union: list[tuple[int, int]] = []
+    for begin, stop in sorted(intervals):
+        low, high = max(begin, start), min(stop, end)
+        if low >= high:
+            continue
+        if union and low <= union[-1][1]:
+            union[-1] = (union[-1][0], max(union[-1][1], high))
+        else:
+            union.append((low, high))
+    return union
+
+
+def covered_ns(nodes: Iterable[Node], start: int, end: int) -> int:
+    """Return for how long within [start, end] at least one of the spans ran."""
+    spans = [(node.start, node.end) for node in nodes]
+    return sum(stop - begin for begin, stop in covered(spans, start, end))
+
+
+def format_duration(duration_ns: int, micro: str = "µ") -> str:
+    """Return a duration with three digits and its unit: ``12.3 ms``, ``2.85 s``, ``3m 05s``."""
+    if duration_ns < 1_000:
+        return f"{duration_ns} ns"
+    for unit_ns, unit in ((1_000, f"{micro}s"), (1_000_000, "ms"), (1_000_000_000, "s")):
+        amount = duration_ns / unit_ns
+        if amount < 999.5:
+            if unit == "s" and amount >= 100:
+                break
+            return f"{amount:.{2 if amount < 9.995 else 1 if amount < 99.95 else 0}f} {unit}"
+    minutes, seconds = divmod(round(duration_ns / 1e9), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {seconds:02}s"
