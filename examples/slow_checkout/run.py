@@ -45,9 +45,8 @@ def main() -> None:
     trace_id = f"{trace[0].context.trace_id:032x}"
     print()
     tracekit("show", trace_id, store=store)
-    print("\nwhat is wrong\n")
-    tracekit("findings", trace_id, store=store)
-    print(f"\nLook again:  {command_name()} show --store {store}")
+    print(f"\nWhat to do:  {command_name()} findings --store {store}")
+    print(f"Look again:  {command_name()} show --store {store}")
     print(f"All traces:  {command_name()} ls --store {store}")
     print("Two more stories:  examples/redundant_queries/  examples/cascading_timeouts/")
 

@@ -64,7 +64,8 @@ class RedisContract:
         self, instrument: Instrument, spans: Spans, port: int
     ) -> None:
         instrument(self.plugin)
-        self.send(port, "SET", "key", "secret", db=3)
+        with spans.tracer.start_as_current_span("parent"):
+            self.send(port, "SET", "key", "secret", db=3)
         span = spans.one()
         assert (span.name, span.kind) == (f"SET 127.0.0.1:{port}", SpanKind.CLIENT)
         told = dict(span.attributes or {})

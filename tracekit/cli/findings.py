@@ -11,6 +11,7 @@ import click
 from tracekit.cli._options import Moment, store_option, terminal_of_stdout
 from tracekit.cli._trace_files import format_option
 from tracekit.cli._traces import Wanted, of_files, of_store
+from tracekit.cli._wrapped import shown, wrapped
 
 if TYPE_CHECKING:
     from tracekit.cli._traces import Traces
@@ -132,7 +133,7 @@ def _page(trace: Trace, found: Sequence[Finding], terminal: Terminal) -> Iterato
 
     style = Style(terminal.color)
     title = f"{endpoint(trace)}  {format_duration(trace.latency_ns)}  trace {trace.trace_id:032x}"
-    yield style.paint("bold", _shown(title, terminal))
+    yield style.paint("bold", shown(title, terminal))
     if not found:
         yield "Nothing is wrong with it."
     for number, item in enumerate(found, 1):
@@ -143,37 +144,13 @@ def _page(trace: Trace, found: Sequence[Finding], terminal: Terminal) -> Iterato
 def _finding(number: int, item: Finding, style: Any, terminal: Terminal) -> Iterator[str]:
     color = {"HIGH": "bold_red", "MEDIUM": "yellow", "LOW": "dim"}[item.severity.name]
     label = style.paint(color, f"{number}. {item.kind}")
-    yield from _wrapped(label, len(f"{number}. {item.kind}"), item.message, terminal)
-    yield from _wrapped("   do", 5, item.advice, terminal)
+    yield from wrapped(label, len(f"{number}. {item.kind}"), item.message, terminal)
+    yield from wrapped("   do", 5, item.advice, terminal)
     ids = [f"{span_id:016x}" for span_id in item.spans[:MAX_IDS]]
     more = f" and {len(item.spans) - MAX_IDS} more" if len(item.spans) > MAX_IDS else ""
     yield style.paint("dim", f"   spans {' '.join(ids)}{more}")
     if item.location:
-        yield style.paint("dim", f"   code {_shown(item.location, terminal)}")
-
-
-def _wrapped(label: str, width: int, text: str, terminal: Terminal) -> Iterator[str]:
-    """Yield a label, and beside it a sentence that goes on indented below itself."""
-    import textwrap
-
-    lines = textwrap.wrap(_shown(text, terminal), max(30, terminal.width - 5)) or [""]
-    first, *rest = lines
-    if width + 2 + len(first) <= terminal.width:
-        yield f"{label}  {first}"
-    else:
-        yield label
-        yield f"     {first}"
-    yield from (f"     {line}" for line in rest)
-
-
-def _shown(text: str, terminal: Terminal) -> str:
-    from tracekit.exporters._terminal import printable
-
-    if not terminal.unicode:
-        for sign, instead in (("▸", ">"), ("×", "x"), ("\N{NO-BREAK SPACE}", " "), ("…", "...")):
-            text = text.replace(sign, instead)
-    # A space that no line is broken at counts as unprintable.
-    return "\N{NO-BREAK SPACE}".join(map(printable, text.split("\N{NO-BREAK SPACE}")))
+        yield style.paint("dim", f"   code {shown(item.location, terminal)}")
 
 
 # Many traces ---------------------------------------------------------------------------------
@@ -219,9 +196,9 @@ def _table(found: Sequence[Pattern], traces: int, terminal: Terminal) -> Iterato
         wasted = format_duration(pattern.total_ns)
         head = f"{wasted:>8}  {counted(pattern.traces, 'trace')}  {pattern.kind}"
         about = f"{pattern.service} ▸ {pattern.operation}"
-        yield f"{style.paint('bold', head)}  {_shown(about, terminal)}"
+        yield f"{style.paint('bold', head)}  {shown(about, terminal)}"
         worst = pattern.examples[0]
-        yield from _wrapped("   e.g.", 7, worst.message, terminal)
+        yield from wrapped("   e.g.", 7, worst.message, terminal)
         yield style.paint("dim", f"   trace {worst.trace_id:032x}")
     if len(found) > MAX_PATTERNS:
         yield style.paint("dim", f"and {len(found) - MAX_PATTERNS} more (--json lists all)")

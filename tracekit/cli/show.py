@@ -13,6 +13,8 @@ from tracekit.cli._options import store_option, terminal_of_stdout
 if TYPE_CHECKING:
     from tracekit.exporters._terminal import Terminal
     from tracekit.findings._critical_path import Spent
+    from tracekit.findings._history import History
+    from tracekit.model import Finding
     from tracekit.trace import Trace
 
 __all__ = ["command"]
@@ -29,6 +31,9 @@ _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 @click.option("--color/--no-color", default=None, help="Colours; by default on a terminal only.")
 @click.option("--width", type=click.IntRange(min=40), help="Columns; by default the terminal's.")
 @click.option("--all", "everything", is_flag=True, help="A line for each of many equal spans.")
+@click.option(
+    "--findings/--no-findings", "marked", default=True, help="Flag the spans that prove a finding."
+)
 def command(
     trace: str,
     store: str | None,
@@ -36,13 +41,14 @@ def command(
     color: bool | None,
     width: int | None,
     everything: bool,
+    marked: bool,
 ) -> None:
     """Show TRACE as a tree: who called whom, how long each step took, what failed.
 
     TRACE is a trace id, of which the first few digits are enough, or `last` (the default).
     Behind each span are its duration and its self time: what no child of it accounts for.
     """
-    spans = _spans(trace, store)
+    spans, history = _spans(trace, store, with_history=marked and not as_json)
     if as_json:
         from tracekit.exporters._otlp_json import encode
 
@@ -52,17 +58,50 @@ def command(
     from tracekit.exporters._tree import render_tree
 
     terminal = terminal_of_stdout(color, width)
-    tree = render_tree(spans, terminal=terminal, collapse=not everything)
+    found = _found(spans, history) if marked else []
+    tree = render_tree(spans, terminal=terminal, collapse=not everything, marks=_marks(found))
     lines = [line for forest in build_forests(spans) for line in _where(forest, terminal)]
+    lines += _wrong(found, terminal)
     # Colours were decided above; click would take them out of a pipe again.
     click.echo(tree + "\n".join(lines), color=terminal.color)
 
 
-def _spans(trace: str, store: str | None) -> Sequence[Any]:
-    from tracekit.store.reader import StoreReader
+def _spans(trace: str, store: str | None, with_history: bool) -> tuple[Sequence[Any], History]:
+    from tracekit.cli._traces import opened, usual
 
-    with StoreReader(store) as reader:
-        return reader.trace(trace)
+    with opened(store) as reader:
+        return reader.trace(trace), usual(reader) if with_history else {}
+
+
+def _found(spans: Sequence[Any], history: History) -> Sequence[Finding]:
+    from tracekit.findings._ranking import find_all
+    from tracekit.trace import traces_of
+
+    (trace,) = traces_of(spans)
+    return find_all(trace, history)
+
+
+def _marks(found: Sequence[Finding]) -> dict[int, str]:
+    """Return the numbers of the findings that a span proves, by span id."""
+    marks: dict[int, str] = {}
+    for number, item in enumerate(found, 1):
+        for span_id in item.spans:
+            marks[span_id] = f"{marks[span_id]},{number}" if span_id in marks else str(number)
+    return marks
+
+
+def _wrong(found: Sequence[Finding], terminal: Terminal) -> Iterator[str]:
+    from tracekit.cli._wrapped import wrapped
+    from tracekit.exporters._terminal import Style
+
+    if not found:
+        return
+    flag = "⚑" if terminal.unicode else "#"
+    yield ""
+    yield Style(terminal.color).paint("bold", "what is wrong (tracekit findings says more)")
+    for number, item in enumerate(found, 1):
+        label = f"{flag}{number} {item.kind}"
+        yield from wrapped(label, len(label), item.message, terminal)
 
 
 def _where(forest: Trace, terminal: Terminal) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tracekit.exporters._forest import build_forests
@@ -32,6 +32,7 @@ class _Signs:
     cross: str
     ellipsis: str
     dot: str
+    flag: str
     edges: tuple[str, str]
     busy: str
     waiting: str
@@ -49,6 +50,7 @@ _UNICODE = _Signs(
     cross="✗",
     ellipsis="…",
     dot=" · ",
+    flag="⚑",
     edges=("▕", "▏"),
     busy="█",
     waiting="░",
@@ -65,6 +67,7 @@ _ASCII = _Signs(
     cross="!",
     ellipsis="...",
     dot=", ",
+    flag="#",
     edges=("[", "]"),
     busy="#",
     waiting="-",
@@ -82,6 +85,7 @@ def render_tree(
     service_name: str | None = None,
     collapse: bool = True,
     max_lines: int | None = None,
+    marks: Mapping[int, str] | None = None,
 ) -> str:
     """Return spans as trees, each trace with a line about the whole in front.
 
@@ -93,6 +97,7 @@ def render_tree(
         service_name: Shown instead of the resource's.
         collapse: False writes every span on a line of its own.
         max_lines: So many spans of a trace are shown, and the rest is counted.
+        marks: What to write behind a flag beside spans, by span id.
 
     Returns:
         Lines that end with a newline, or nothing for no spans.
@@ -108,6 +113,7 @@ def render_tree(
         signs=_UNICODE if (place.unicode if unicode is None else unicode) else _ASCII,
         repeats=MIN_REPEATS if collapse else None,
         max_lines=max_lines,
+        marks=marks or {},
     )
     traces = [_Trace(forest, page) for forest in build_forests(spans, service_name)]
     return "\n".join("".join(f"{line}\n" for line in trace.lines()) for trace in traces)
@@ -120,6 +126,7 @@ class _Page:
     signs: _Signs
     repeats: int | None
     max_lines: int | None
+    marks: Mapping[int, str]
 
     @property
     def bar_width(self) -> int:
@@ -276,9 +283,15 @@ class _Trace:
         pieces.append((name_color, printable(node.name)))
         if not node.is_ended:
             pieces.append(("yellow", "  unfinished"))
+        pieces += [("yellow", f"  {self.signs.flag}{mark}") for mark in self._marks(row)]
         if facts := self._facts(row):
             pieces.append(("dim", f"  {facts}"))
         return self._fit(pieces, room)
+
+    def _marks(self, row: _Row) -> list[str]:
+        marks = self.page.marks
+        found = (marks[node.span_id] for node in row.nodes if node.span_id in marks)
+        return list(dict.fromkeys(found))
 
     def _fit(self, pieces: Sequence[tuple[str, str]], room: int) -> str:
         painted = []

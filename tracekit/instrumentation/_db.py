@@ -117,7 +117,7 @@ class DatabaseSettings:
             _flag(pings, environ, "TRACEKIT_DB_PINGS"),
             "database/dup" in [name.strip() for name in opted],
             caller_from(environ, code_location),
-            secret_of(hash_secret or environ.get("TRACEKIT_DB_HASH_SECRET") or ""),
+            secret_of(hash_secret, environ),
         )
 
 
@@ -298,16 +298,14 @@ class DatabaseSteps:
         """Add what costs more than looking up, and only a span that is recorded needs.
 
         Args:
-            within: A span of the trace; None where this is the first, which repeats nothing.
+            within: A span of the trace, if there is one before this.
         """
         if self._caller is not None:
             attributes.update(self._caller.attributes())
         if parameters:
-            if within is not None:
-                trace_id = within.get_span_context().trace_id
-                digest = hash_of(parameters, trace_id, self.settings.hash_secret)
-                if digest is not None:
-                    attributes[semconv.PARAMETERS_HASH] = digest
+            digest = hash_of(parameters, within, self.settings.hash_secret)
+            if digest is not None:
+                attributes[semconv.PARAMETERS_HASH] = digest
             if self._captures_parameters:
                 attributes.update(values_of(parameters))
 

@@ -35,16 +35,18 @@ _SCALARS = frozenset(
 )
 
 
-def secret_of(text: str) -> bytes:
-    """Return what of a secret goes into the key; nothing for none."""
+def secret_of(given: str | None, environ: Mapping[str, str]) -> bytes:
+    """Return what of a secret goes into the key: ``TRACEKIT_DB_HASH_SECRET``; nothing for none."""
+    text = given or environ.get("TRACEKIT_DB_HASH_SECRET") or ""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest() if text else b""
 
 
-def hash_of(parameters: Any, trace_id: int, secret: bytes = b"") -> str | None:
+def hash_of(parameters: Any, within: Any, secret: bytes = b"") -> str | None:
     """Return 16 hexadecimal digits that tell the same values again within a trace.
 
     Args:
         parameters: A tuple, list or mapping, as the program passed it.
+        within: A span of the trace; None where there is none yet, so that nothing is repeated.
         secret: As made by ``secret_of``.
 
     Returns:
@@ -53,6 +55,8 @@ def hash_of(parameters: Any, trace_id: int, secret: bytes = b"") -> str | None:
 
     Cost: 1.1 µs for a few; of a long value only the ends and the length are read.
     """
+    if within is None:
+        return None
     kind = type(parameters)
     if kind is tuple or kind is list:
         values: Any = parameters
@@ -71,7 +75,7 @@ def hash_of(parameters: Any, trace_id: int, secret: bytes = b"") -> str | None:
             if of is memoryview or len(value) > _LONGEST_HASHED:
                 plain = False
     shown = repr(parameters) if plain else "".join(_pieces(parameters))
-    key = trace_id.to_bytes(16, "big") + secret
+    key = within.get_span_context().trace_id.to_bytes(16, "big") + secret
     text = shown.encode("utf-8", "surrogatepass")
     return blake2b(text, digest_size=8, key=key).hexdigest()
 

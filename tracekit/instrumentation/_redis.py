@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from tracekit import semconv
 from tracekit._otel_context import SPAN_KEY, current_context
 from tracekit.instrumentation._caller import caller_from
-from tracekit.instrumentation._db_parameters import hash_of
+from tracekit.instrumentation._db_parameters import hash_of, secret_of
 from tracekit.instrumentation._operation import Operation, begin, under_way
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Make, Replacing, ReplacingInstrumentor
@@ -95,6 +95,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
         request_hook: Hook | None = None,
         response_hook: Hook | None = None,
         code_location: bool | None = None,
+        hash_secret: str | None = None,
     ) -> None:
         """Take the options.
 
@@ -102,9 +103,11 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
             request_hook: Called with span, client, arguments and keyword arguments.
             response_hook: Called with span, client and response.
             code_location: Record the program's line; ``TRACEKIT_CODE_LOCATION``.
+            hash_secret: Goes into the hash of arguments; ``TRACEKIT_DB_HASH_SECRET``.
         """
         self._request_hook, self._response_hook = request_hook, response_hook
         self._caller = caller_from(os.environ, code_location)
+        self._hash_secret = secret_of(hash_secret, os.environ)
 
     def patches(self) -> Sequence[Replacing]:
         return (
@@ -200,7 +203,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
             detailed = (
                 {**attributes, **self._caller.attributes()} if self._caller else {**attributes}
             )
-            digest = hash_of(args[1:])
+            digest = hash_of(args[1:], outer, self._hash_secret)
             if digest is not None:
                 detailed[semconv.PARAMETERS_HASH] = digest
         except Exception:
