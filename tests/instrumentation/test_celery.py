@@ -269,9 +269,11 @@ def test_headers_of_the_program_stay(
 
 def test_a_broker_that_is_not_there_is_an_error(instrument: Instrument, spans: Spans) -> None:
     instrument(CeleryInstrumentor)
-    with celery.Celery("tests", broker="amqp://127.0.0.1:1//", set_as_current=False) as app:
-        with pytest.raises(OperationalError):
-            app.send_task("tasks.add", retry=False)
+    with (
+        celery.Celery("tests", broker="amqp://127.0.0.1:1//", set_as_current=False) as app,
+        pytest.raises(OperationalError),
+    ):
+        app.send_task("tasks.add", retry=False)
     assert spans.one().status.status_code is StatusCode.ERROR
     assert (spans.one().attributes or {})["error.type"] == "kombu.exceptions.OperationalError"
 
