@@ -19,7 +19,11 @@ from typing import Any, NamedTuple
 
 __all__ = ["DatabaseServer", "find_mariadb", "find_postgresql", "mariadb_server", "postgres_server"]
 
-_SMALL = ("--innodb-buffer-pool-size=16M", "--innodb-log-file-size=4M", "--innodb-flush-method=nosync")
+_SMALL = (
+    "--innodb-buffer-pool-size=16M",
+    "--innodb-log-file-size=4M",
+    "--innodb-flush-method=nosync",
+)
 USER = "shop"
 DATABASE = "shop"
 
@@ -67,7 +71,9 @@ def postgres_server(programs: Path) -> Iterator[DatabaseServer]:
         command = [programs / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-p", port]
         command += [word for setting in settings for word in ("-c", setting)]
         with _running(command, folder, folder / f".s.PGSQL.{port}"):
-            _run(programs / "createdb", "-h", folder, "-p", port, "-U", USER, DATABASE, folder=folder)
+            _run(
+                programs / "createdb", "-h", folder, "-p", port, "-U", USER, DATABASE, folder=folder
+            )
             yield DatabaseServer(port, folder)
 
 

@@ -55,9 +55,7 @@ class MysqlContract(DatabaseContract):
         with closing(self.open()) as connection:
             yield CursorSession(connection)
 
-    def ask_together(
-        self, count: int, under: Callable[[int], AbstractContextManager[Any]]
-    ) -> None:
+    def ask_together(self, count: int, under: Callable[[int], AbstractContextManager[Any]]) -> None:
         def work(number: int) -> None:
             with under(number):
                 self.ask(f"SELECT {number}")

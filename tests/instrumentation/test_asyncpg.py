@@ -57,9 +57,7 @@ class TestAsyncpg(PostgresContract):
         finally:
             loop.close()
 
-    def ask_together(
-        self, count: int, under: Callable[[int], AbstractContextManager[Any]]
-    ) -> None:
+    def ask_together(self, count: int, under: Callable[[int], AbstractContextManager[Any]]) -> None:
         async def together() -> None:
             async with asyncpg.create_pool(**self.at(), min_size=1, max_size=3) as pool:
 

@@ -94,9 +94,7 @@ class TestAsyncMysqlConnector(MysqlContract):
         finally:
             loop.close()
 
-    def ask_together(
-        self, count: int, under: Callable[[int], AbstractContextManager[Any]]
-    ) -> None:
+    def ask_together(self, count: int, under: Callable[[int], AbstractContextManager[Any]]) -> None:
         async def work(number: int) -> None:
             with under(number):
                 connection = await connector.aio.connect(**self.where(), ssl_disabled=True)

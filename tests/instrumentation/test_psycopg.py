@@ -100,9 +100,7 @@ class TestPsycopg(PostgresContract):
         finally:
             connection.close()
 
-    def ask_together(
-        self, count: int, under: Callable[[int], AbstractContextManager[Any]]
-    ) -> None:
+    def ask_together(self, count: int, under: Callable[[int], AbstractContextManager[Any]]) -> None:
         def work(number: int) -> None:
             with under(number):
                 self.ask(f"SELECT {number}")
@@ -217,9 +215,7 @@ class TestAsyncPsycopg(PostgresContract):
         finally:
             loop.close()
 
-    def ask_together(
-        self, count: int, under: Callable[[int], AbstractContextManager[Any]]
-    ) -> None:
+    def ask_together(self, count: int, under: Callable[[int], AbstractContextManager[Any]]) -> None:
         async def work(number: int) -> None:
             with under(number):
                 async with await psycopg.AsyncConnection.connect(**self.where()) as connection:

@@ -31,9 +31,7 @@ class TestPsycopg2(PostgresContract):
         with closing(psycopg2.connect(**self.where())) as connection:
             yield CursorSession(connection)
 
-    def ask_together(
-        self, count: int, under: Callable[[int], AbstractContextManager[Any]]
-    ) -> None:
+    def ask_together(self, count: int, under: Callable[[int], AbstractContextManager[Any]]) -> None:
         def work(number: int) -> None:
             with under(number):
                 self.ask(f"SELECT {number}")

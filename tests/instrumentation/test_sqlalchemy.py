@@ -20,6 +20,8 @@ from tracekit.instrumentation import aiosqlite, asyncpg, psycopg, psycopg2, pymy
 from tracekit.instrumentation.sqlalchemy import plugin
 
 sqlalchemy: Any = pytest.importorskip("sqlalchemy")
+# Imported while OpenTelemetry's instrumentation is on, it would keep what that had wrapped.
+sqlalchemy_asyncio: Any = pytest.importorskip("sqlalchemy.ext.asyncio")
 
 DRIVERS = (aiosqlite, asyncpg, psycopg, psycopg2, pymysql, sqlite3)
 
@@ -66,9 +68,7 @@ class EngineContract(DatabaseContract):
         finally:
             engine.dispose()
 
-    def ask_together(
-        self, count: int, under: Callable[[int], AbstractContextManager[Any]]
-    ) -> None:
+    def ask_together(self, count: int, under: Callable[[int], AbstractContextManager[Any]]) -> None:
         def work(number: int) -> None:
             with under(number):
                 self.ask(f"SELECT {number}")
@@ -247,10 +247,8 @@ class TestAsyncOverAsyncpg:
         self.url = f"postgresql+asyncpg://{at.user}@{at.host}:{at.port}/{at.database}"
 
     def run(self, use: Callable[[Any], Any], **options: Any) -> None:
-        from sqlalchemy.ext.asyncio import create_async_engine
-
         async def main() -> None:
-            engine = create_async_engine(self.url, **options)
+            engine = sqlalchemy_asyncio.create_async_engine(self.url, **options)
             try:
                 await use(engine)
             finally:
