@@ -15,6 +15,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import Tracer
 
+from database_servers import (
+    DatabaseServer,
+    find_mariadb,
+    find_postgresql,
+    mariadb_server,
+    postgres_server,
+)
 from tracekit.instrumentation._patch import LibraryInstrumentor
 
 
@@ -215,3 +222,23 @@ def server() -> Iterator[LoopbackServer]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[DatabaseServer]:
+    """A PostgreSQL server for all tests that ask for one."""
+    programs = find_postgresql()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: .ci/system-packages does it")
+    with postgres_server(programs) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[DatabaseServer]:
+    """A MariaDB server for all tests that ask for one."""
+    programs = find_mariadb()
+    if programs is None:
+        pytest.skip("MariaDB is not installed: .ci/system-packages does it")
+    with mariadb_server(programs) as server:
+        yield server

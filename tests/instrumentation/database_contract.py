@@ -11,6 +11,7 @@ import re
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import pytest
@@ -242,8 +243,8 @@ class DatabaseContract:
         instrument(self.plugin)
         self.ask("SELECT 1")
         attributes = spans.one().attributes or {}
-        module = importlib.import_module(type(self).__module__)
-        assert attributes["code.file.path"] == module.__file__
+        path = Path(str(attributes["code.file.path"]))
+        assert path.parent == Path(__file__).parent  # not the library's, and not tracekit's
         assert isinstance(attributes["code.line.number"], int)
 
     def test_both_names_are_written_while_dashboards_migrate(
@@ -471,7 +472,7 @@ class DatabaseContract:
         self, instrument: Instrument, spans: Spans
     ) -> None:
         contrib = self.contrib()
-        contrib.instrument(tracer_provider=spans.provider)
+        contrib.instrument(tracer_provider=spans.provider, skip_dep_check=True)
         try:
             instrumentor = instrument(self.plugin)
             self.ask("SELECT 1")
@@ -486,12 +487,14 @@ class DatabaseContract:
     ) -> None:
         contrib = self.contrib()
         instrument(self.plugin)
-        contrib.instrument(tracer_provider=spans.provider)
+        contrib.instrument(tracer_provider=spans.provider, skip_dep_check=True)
         try:
             self.ask("SELECT 2")
         finally:
             contrib.uninstrument()
-        assert len([span for span in spans.watched if span.name.startswith("SELECT")]) == 1
+        asked = [dict(s.attributes or {}) for s in spans.watched if s.name != "connect"]
+        # It asks MySQL for the name of the database, which is a query too.
+        assert len([one for one in asked if "DATABASE()" not in str(one)]) == 1
 
     def test_unknown_option_and_value_are_errors(self, instrument: Instrument) -> None:
         with pytest.raises(TypeError, match="capture_rosw"):
@@ -531,7 +534,7 @@ class DatabaseContract:
         for patch in instrumentor.patches():
             try:
                 holder: Any = importlib.import_module(patch.module)
-            except ModuleNotFoundError:
+            except ImportError:
                 assert patch.optional
                 continue
             path = patch.attribute.rpartition(".")[0]
@@ -558,7 +561,8 @@ class DatabaseContract:
         assert span.status.status_code is StatusCode.ERROR
         assert attributes["error.type"] == attributes["db.response.status_code"] == code
         assert [event.name for event in span.events] == ["exception"]
-        assert (span.events[0].attributes or {})["exception.message"] == str(error)
+        message = str(getattr(error, "orig", error))  # SQLAlchemy's own tells what it wraps
+        assert (span.events[0].attributes or {})["exception.message"] == message
 
 
 def outcome(call: Callable[[], Any]) -> str:

@@ -46,7 +46,7 @@ __all__ = [
     "add_pool_wait",
     "is_inside",
     "text_of",
-    "unwatched",
+    "unwatched_context",
 ]
 
 _LAYER = "database"
@@ -135,6 +135,8 @@ class _Said(NamedTuple):
 
     name: str
     attributes: Mapping[str, Any]
+    is_only_for_pools: bool
+    """Nobody else asks nothing at all, and these are not to be recorded."""
 
 
 class Target:
@@ -216,9 +218,10 @@ class DatabaseSteps:
                 attributes[semconv.DB_QUERY_TEXT] = text
                 if self.settings.writes_old_names:
                     attributes[semconv.OLD_DB_STATEMENT] = text
-            if query.strip(" ;\n").lower() in _PINGS:
+            asks = query.strip(" ;\n").lower()
+            if asks in _PINGS:
                 attributes[semconv.PING] = True
-            return _Said(summary, attributes)
+            return _Said(summary, attributes, not (asks or self.settings.records_pings))
 
         return remembering(said)
 
@@ -236,6 +239,8 @@ class DatabaseSteps:
             if parent and _is_spoken_for(parent):
                 return None
             said = (target.parameterised if parameters else target.literal)(query)
+            if said.is_only_for_pools:
+                return None
             attributes = {**target.attributes, **said.attributes}
             if batch_size == 1:
                 return self._begin(parent, said.name or target.name, attributes, target, parameters)
@@ -331,10 +336,23 @@ def is_inside() -> bool:
     return _is_spoken_for(current_context())
 
 
+UNWATCHED = "tracekit-database-unwatched"
+"""Is in a context whose statements are not the program's."""
+
+
+def unwatched_context(context: Context) -> Context:
+    """Return a context in which statements have no spans."""
+    if _is_contrib_loaded():
+        context = otel_context.set_value(_SUPPRESS, True, context)
+    return Context({**context, UNWATCHED: True})
+
+
 def _is_spoken_for(context: Context) -> bool:
     # A context that holds the current span alone, as most do, says nothing else.
     says_more = len(context) > 1 or SPAN_KEY not in context
     if says_more and (_operation.is_within(context, _LAYER) or is_suppressed(context)):
+        return True
+    if says_more and UNWATCHED in context:
         return True
     return _is_contrib_loaded() and _contrib_speaks()
 
@@ -366,16 +384,6 @@ _pool_wait_ns: ContextVar[int] = ContextVar("tracekit-db-pool-wait", default=0)
 def add_pool_wait(duration_ns: int) -> None:
     """Record a wait for a free connection on the next query, which had to wait for it."""
     _pool_wait_ns.set(_pool_wait_ns.get() + duration_ns)
-
-
-def unwatched(call: Callable[[], Any]) -> Any:
-    """Run `call`, whose database calls are not the program's, without spans."""
-    context = otel_context.set_value("suppress_instrumentation", True, current_context())
-    token = otel_context.attach(context)
-    try:
-        return call()
-    finally:
-        otel_context.detach(token)
 
 
 # OpenTelemetry's instrumentations of drivers know nothing of spans above them but this one key.

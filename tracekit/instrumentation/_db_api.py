@@ -65,7 +65,7 @@ class DbApi:
             except BaseException as error:
                 self.fail(operation, error)
                 raise
-            operation.succeed(self.rows_of(cursor) if self._captures_rows else None)
+            operation.succeed(self.rows_of(cursor, result) if self._captures_rows else None)
             return result
 
         return execute
@@ -84,7 +84,7 @@ class DbApi:
             except BaseException as error:
                 self.fail(operation, error)
                 raise
-            operation.succeed(self.rows_of(cursor) if self._captures_rows else None)
+            operation.succeed(self.rows_of(cursor, result) if self._captures_rows else None)
             return result
 
         return execute
@@ -163,6 +163,15 @@ class DbApi:
             report("what is known of a query")
             return None
 
+    def begin_apart(
+        self, cursor: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Operation | None:
+        """Start the span of a query that code of the program's runs in the middle of."""
+        operation = self._begin_query(cursor, args, kwargs)
+        if operation is not None:
+            operation.leave()
+        return operation
+
     @quiet
     def _begin_batch(
         self, cursor: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -206,7 +215,7 @@ class DbApi:
         operation.fail(error, attributes)
 
     @quiet
-    def rows_of(self, cursor: Any) -> Mapping[str, Any] | None:
+    def rows_of(self, cursor: Any, _result: Any) -> Mapping[str, Any] | None:
         """Return how many rows a query returned, where the library knows and that was asked."""
         if cursor.description is None or not isinstance(cursor.rowcount, int):
             return None

@@ -1,0 +1,178 @@
+"""Real PostgreSQL and MariaDB servers, each in a folder of its own, on free ports of loopback.
+
+Both refuse to be run by root, who gives them to ``nobody``.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+__all__ = ["DatabaseServer", "find_mariadb", "find_postgresql", "mariadb_server", "postgres_server"]
+
+_SMALL = (
+    "--innodb-buffer-pool-size=16M",
+    "--innodb-log-file-size=4M",
+    "--innodb-flush-method=nosync",
+)
+USER = "shop"
+DATABASE = "shop"
+
+
+class DatabaseServer(NamedTuple):
+    """Where a server is; there is no password."""
+
+    port: int
+    folder: Path
+    """Holds its Unix socket."""
+    user: str = USER
+    database: str = DATABASE
+    host: str = "127.0.0.1"
+
+    @property
+    def socket(self) -> str:
+        return str(self.folder / "mysqld.sock")
+
+
+def find_postgresql() -> Path | None:
+    """Return the folder of PostgreSQL's programs, which Debian keeps off PATH."""
+    found = shutil.which("initdb") or next(
+        iter(sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), reverse=True)), None
+    )
+    return Path(found).resolve().parent if found else None
+
+
+def find_mariadb() -> tuple[str, str] | None:
+    """Return MariaDB's server and the program that makes its first tables."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    server, install = (shutil.which(n, path=path) for n in ("mariadbd", "mariadb-install-db"))
+    return (server, install) if server and install else None
+
+
+@contextmanager
+def postgres_server(programs: Path) -> Iterator[DatabaseServer]:
+    with _folder() as folder:
+        data = folder / "data"
+        # fmt: off
+        _run(programs / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8",
+             "--locale=C", "--no-sync", folder=folder)
+        # fmt: on
+        port = _free_port()
+        settings = ("fsync=off", "full_page_writes=off", "max_connections=60")
+        command = [programs / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-p", port]
+        command += [word for setting in settings for word in ("-c", setting)]
+        with _running(command, folder, folder / f".s.PGSQL.{port}"):
+            _run(
+                programs / "createdb", "-h", folder, "-p", port, "-U", USER, DATABASE, folder=folder
+            )
+            yield DatabaseServer(port, folder)
+
+
+@contextmanager
+def mariadb_server(programs: tuple[str, str]) -> Iterator[DatabaseServer]:
+    server, install = programs
+    with _folder() as folder:
+        data, port = folder / "data", _free_port()
+        data.mkdir()
+        _give(data)
+        # fmt: off
+        _run(install, "--no-defaults", f"--datadir={data}", "--skip-test-db",
+             "--auth-root-authentication-method=normal", *_SMALL, folder=folder)
+        # fmt: on
+        first = folder / "first.sql"
+        first.write_text(
+            f"CREATE DATABASE {DATABASE};\n"
+            f"CREATE USER {USER}@'127.0.0.1';\nGRANT ALL ON *.* TO {USER}@'127.0.0.1';\n"
+            f"CREATE USER {USER}@'localhost';\nGRANT ALL ON *.* TO {USER}@'localhost';\n"
+        )
+        at = DatabaseServer(port, folder)
+        command = [server, "--no-defaults", f"--datadir={data}", f"--socket={at.socket}"]
+        command += [f"--port={port}", "--bind-address=127.0.0.1", f"--init-file={first}"]
+        command += ["--innodb-flush-log-at-trx-commit=0", *_SMALL]
+        command += ["--skip-name-resolve", "--max-allowed-packet=64M"]
+        with _running(command, folder, Path(at.socket)):
+            yield at
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    # Not below pytest's own folder, which only its owner may enter.
+    folder = Path(tempfile.mkdtemp(prefix="tracekit-db-"))
+    _give(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _give(path: Path) -> None:
+    if os.geteuid() == 0:
+        shutil.chown(path, "nobody", "nogroup")
+
+
+def _as_nobody() -> dict[str, Any]:
+    return {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+
+
+def _run(*command: object, folder: Path) -> None:
+    subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        timeout=60,
+        **_as_nobody(),
+    )
+
+
+@contextmanager
+def _running(command: list[Any], folder: Path, ready: Path) -> Iterator[None]:
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            **_as_nobody(),
+        )
+    try:
+        _await(lambda: _answers(ready), process, log)
+        yield
+    finally:
+        process.kill()  # nothing in it is worth a farewell
+        process.wait(30)
+
+
+def _await(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not is_ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')}")
+        time.sleep(0.02)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,148 @@
+"""mysql.connector: the contract of databases, in Python, in C and asynchronous."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pytest
+
+from instrumentation.conftest import Instrument, Spans
+from instrumentation.database_contract import Session
+from instrumentation.mysql_contract import MysqlContract
+from tracekit.instrumentation.mysql_connector import plugin
+
+connector: Any = pytest.importorskip("mysql.connector")
+
+# It tells MySQL the current span by itself, and warns that MariaDB cannot be told.
+pytestmark = pytest.mark.filterwarnings("ignore:This version of the server does not support")
+
+
+class TestMysqlConnector(MysqlContract):
+    plugin = plugin
+    contrib_class = "MySQLInstrumentor"
+    library = "mysql.connector"
+    counts_rows = False
+    program = """
+        at = mysql.connector.connect(**WHERE, use_pure=True)
+        at.otel_context_propagation = False
+        at.cursor(buffered=True).execute('SELECT 7')
+        at.close()
+    """
+
+    def open(self) -> Any:
+        return connector.connect(**self.where(), use_pure=True)
+
+    @pytest.mark.parametrize("broken", ["set_attributes", "end"])
+    def test_a_span_that_raises_does_not_break_the_call(
+        self,
+        instrument: Instrument,
+        spans: Spans,
+        monkeypatch: pytest.MonkeyPatch,
+        broken: str,
+    ) -> None:
+        # The library itself asks the current span whether it is recording.
+        super().test_a_span_that_raises_does_not_break_the_call(
+            instrument, spans, monkeypatch, broken
+        )
+
+
+@pytest.mark.skipif(
+    not connector.HAVE_CEXT, reason="this build of mysql-connector-python has none in C"
+)
+class TestMysqlConnectorInC(MysqlContract):
+    plugin = plugin
+    contrib_class = "MySQLInstrumentor"
+    library = "mysql.connector"
+    counts_rows = False
+    program = """
+        at = mysql.connector.connect(**WHERE, use_pure=False)
+        at.cursor(buffered=True).execute('SELECT 7')
+        at.close()
+    """
+
+    def open(self) -> Any:
+        return connector.connect(**self.where(), use_pure=False)
+
+
+class TestAsyncMysqlConnector(MysqlContract):
+    plugin = plugin
+    library = "mysql.connector"
+    counts_rows = False
+    program = """
+        import asyncio, mysql.connector.aio
+        async def main():
+            at = await mysql.connector.aio.connect(**WHERE, ssl_disabled=True)
+            await (await at.cursor(buffered=True)).execute('SELECT 7')
+            await at.close()
+        asyncio.run(main())
+    """
+
+    @contextmanager
+    def connect(self) -> Iterator[Session]:
+        aio: Any = pytest.importorskip("mysql.connector.aio")
+        loop = asyncio.new_event_loop()
+        run = loop.run_until_complete
+        try:
+            connection = run(aio.connect(**self.where(), ssl_disabled=True))
+            try:
+                yield _AsyncSession(run, connection)
+            finally:
+                run(connection.close())
+        finally:
+            loop.close()
+
+    def ask_together(self, count: int, under: Callable[[int], AbstractContextManager[Any]]) -> None:
+        async def work(number: int) -> None:
+            with under(number):
+                connection = await connector.aio.connect(**self.where(), ssl_disabled=True)
+                cursor = await connection.cursor(buffered=True)
+                await cursor.execute(f"SELECT {number}")
+                await connection.close()
+
+        async def together() -> None:
+            await asyncio.gather(*map(work, range(count)))
+
+        asyncio.run(together())
+
+    def call(self, name: str, parameters: Sequence[Any]) -> None:
+        async def call() -> None:
+            connection = await connector.aio.connect(**self.where(), ssl_disabled=True)
+            cursor = await connection.cursor()
+            await cursor.callproc(name, parameters)
+            await connection.close()
+
+        asyncio.run(call())
+
+
+class _AsyncSession:
+    def __init__(self, run: Callable[..., Any], connection: Any) -> None:
+        self._run = run
+        self.connection = connection
+
+    def execute(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._run(self._fetch(query, parameters))
+
+    async def _fetch(self, query: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        cursor = await self.connection.cursor()
+        try:
+            await cursor.execute(query, *((tuple(parameters),) if parameters else ()))
+            return await cursor.fetchall() if cursor.description else []
+        finally:
+            await cursor.close()
+
+    def executemany(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
+        async def execute() -> None:
+            cursor = await self.connection.cursor()
+            await cursor.executemany(query, list(rows))
+            await cursor.close()
+
+        self._run(execute())
+
+    def commit(self) -> None:
+        self._run(self.connection.commit())
+
+    def rollback(self) -> None:
+        self._run(self.connection.rollback())
