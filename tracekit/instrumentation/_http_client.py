@@ -204,11 +204,11 @@ class Attempt:
             self.timeouts,
         )
 
-    def _told(self, method: str, sends: int) -> tuple[str, dict[str, Any]]:
+    def _told(self, method: str, sends: int) -> tuple[str, Mapping[str, Any]]:
         """Return the name of the span, and its attributes where they are not the usual ones."""
         settings = self.steps.settings
         method, original = settings.method(method)
-        attributes = {**self.destination.told_of(method, self.timeouts)}
+        attributes = dict(self.destination.told_of(method, self.timeouts))
         if original is not None:
             attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
         if sends:

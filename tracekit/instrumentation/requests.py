@@ -132,9 +132,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         _finish(attempt, response)
         return response
 
-    def _begin(
-        self, exchange: Exchange, request: PreparedRequest, timeout: Any
-    ) -> Attempt | None:
+    def _begin(self, exchange: Exchange, request: PreparedRequest, timeout: Any) -> Attempt | None:
         try:
             url = request.url
             if not isinstance(url, str):
