@@ -31,7 +31,7 @@ from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
-from tracekit._otel_context import attach, current_context, detach, with_span
+from tracekit._otel_context import OnlySpan, attach, current_context, detach, with_span
 from tracekit.instrumentation._http import Headers, is_suppressed, suppressed_http
 from tracekit.instrumentation._http_client_attributes import (
     Destination,
@@ -169,7 +169,8 @@ class Attempt:
         exchange.sends = sends + 1
         exchange.attempt = None
         try:
-            if (parent and is_suppressed(parent)) or (
+            # A context of a span only is not asked, which would fill it.
+            if (type(parent) is not OnlySpan and parent and is_suppressed(parent)) or (
                 settings.excluded_urls is not None and settings.is_excluded(self.url)
             ):
                 self._withdraw_headers()
