@@ -223,6 +223,26 @@ class TestAdapters:
 
 
 @pytest.mark.usefixtures("watched")
+class TestPeers:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+    def test_peer_is_the_address_at_the_other_end(
+        self, spans: Spans, server: LoopbackServer, host: str
+    ) -> None:
+        requests.get(f"http://{host}:{server.server_port}/ok")
+        attributes = spans.one().attributes or {}
+        assert attributes["network.peer.address"] == "127.0.0.1"
+        assert attributes["network.peer.port"] == server.server_port
+
+    def test_behind_a_proxy_the_peer_is_the_proxy(
+        self, spans: Spans, server: LoopbackServer
+    ) -> None:
+        requests.get("http://192.0.2.1:81/ok", proxies={"http": server.url})
+        attributes = spans.one().attributes or {}
+        assert attributes["server.address"] == "192.0.2.1"
+        assert attributes["network.peer.address"] == "127.0.0.1"
+
+
+@pytest.mark.usefixtures("watched")
 class TestSessions:
     def test_prepared_request_sent_twice_is_two_calls(
         self, spans: Spans, server: LoopbackServer
@@ -344,7 +364,7 @@ def test_wait_for_a_free_connection_is_recorded(
     held = session.get(f"{server.url}/chunks/2", stream=True)
     waiting = threading.Thread(target=lambda: session.get(f"{server.url}/ok"))
     waiting.start()
-    waiting.join(0.02)
+    waiting.join(0.1)
     server.release.set()
     assert held.content == b"datadata"
     waiting.join()

@@ -157,3 +157,18 @@ def test_a_policy_that_raises_trusts_nobody(caplog: pytest.LogCaptureFixture) ->
     context = composite(trust=TrustPolicy(trusts=broken)).extract(W3C)
     assert trace_digit(context) == "0"
     assert len(caplog.records) == 1
+
+
+def test_a_member_that_names_its_key_is_asked_for_contexts_with_that_key_only() -> None:
+    class Counting(BaggagePropagator):
+        asked = 0
+
+        def inject(self, *args: Any, **kwargs: Any) -> None:
+            self.asked += 1
+            super().inject(*args, **kwargs)
+
+    member, carrier = Counting(), dict[str, str]()
+    propagator = CompositePropagator([member])
+    propagator.inject(carrier, Context())
+    propagator.inject(carrier, baggage.set_baggage("user", "amy", Context()))
+    assert (member.asked, carrier) == (1, {"baggage": "user=amy"})

@@ -13,6 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode
 
 from tracekit import semconv
+from tracekit._otel_context import OnlySpan
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._patch import quiet
 
@@ -183,8 +184,8 @@ class HttpSettings:
 
 def is_suppressed(context: Context) -> bool:
     """Tell whether HTTP spans are switched off in this context, by us or by anybody."""
-    # One call that says no for nearly every context.
-    if _SUPPRESSIONS.isdisjoint(context):
+    # Looking into a context of a span only would fill it; for others one call says no.
+    if type(context) is OnlySpan or _SUPPRESSIONS.isdisjoint(context):
         return False
     return any(context.get(key) for key in _SUPPRESSIONS)
 

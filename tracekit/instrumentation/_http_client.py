@@ -31,7 +31,7 @@ from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
-from tracekit._otel_context import attach, current_context, detach, with_span
+from tracekit._otel_context import OnlySpan, attach, current_context, detach, with_span
 from tracekit.instrumentation._http import Headers, is_suppressed, suppressed_http
 from tracekit.instrumentation._http_client_attributes import (
     Destination,
@@ -169,7 +169,8 @@ class Attempt:
         exchange.sends = sends + 1
         exchange.attempt = None
         try:
-            if (parent and is_suppressed(parent)) or (
+            # A context of a span only is not asked, which would fill it.
+            if (type(parent) is not OnlySpan and parent and is_suppressed(parent)) or (
                 settings.excluded_urls is not None and settings.is_excluded(self.url)
             ):
                 self._withdraw_headers()
@@ -204,11 +205,11 @@ class Attempt:
             self.timeouts,
         )
 
-    def _told(self, method: str, sends: int) -> tuple[str, dict[str, Any]]:
+    def _told(self, method: str, sends: int) -> tuple[str, Mapping[str, Any]]:
         """Return the name of the span, and its attributes where they are not the usual ones."""
         settings = self.steps.settings
         method, original = settings.method(method)
-        attributes = {**self.destination.told_of(method, self.timeouts)}
+        attributes = dict(self.destination.told_of(method, self.timeouts))
         if original is not None:
             attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
         if sends:

@@ -120,7 +120,7 @@ def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Cal
             attempt.noted, attempt.noted_at = error, time.time_ns()
             raise
         try:
-            peer = attempt.destination.peer
+            peer: Sequence[Any] | None = attempt.destination.peer
             if peer is None or pool.proxy is not None:
                 peer = _peer_of(conn)
             attempt.peer = peer

@@ -65,7 +65,7 @@ def _match(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[
             environ, rule = flask_request.environ, flask_request.url_rule
             request: ServerRequest | None = environ.get(REQUEST_KEY)
             if request is not None and rule is not None:
-                # Where the application is mounted, by a dispatcher or a proxy, belongs to the route.
+                # Where a dispatcher or a proxy has mounted the application belongs to the route.
                 request.matched(environ.get("SCRIPT_NAME", "") + rule.rule)
         except Exception:
             report("the name of a route")

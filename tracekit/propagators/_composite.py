@@ -133,7 +133,8 @@ class CompositePropagator(TextMapPropagator):
         if context is None:
             context = get_current()
         for key, inject in self._injects:
-            if key is not None and key not in context:
+            # Not `in`, which fills a Context of ours that holds a span only.
+            if key is not None and context.get(key) is None:
                 continue
             try:
                 inject(carrier, context, setter)

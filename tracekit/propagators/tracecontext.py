@@ -103,8 +103,6 @@ class TraceContextPropagator(TextMapPropagator):
     Source: https://www.w3.org/TR/trace-context-2/
     """
 
-    injects_key = SPAN_KEY
-
     def __init__(self) -> None:
         self.refused: dict[str, int] = {}
 
