@@ -36,6 +36,7 @@ __all__ = [
     "configure",
     "current_provider",
     "flush",
+    "forget",
     "instrument",
     "instrumentations",
     "reset",
@@ -410,6 +411,11 @@ def reset() -> None:
     keeps nothing and the next ``configure()`` uses it again.
     """
     uninstrument()
+    forget()
+
+
+def forget() -> None:
+    """Shut down and undo what ``configure()`` changed; libraries stay instrumented."""
     if "tracekit.ledger_file" in sys.modules:
         sys.modules["tracekit.ledger_file"].stop(exit_hooks.remove)
     provider = current_provider()
