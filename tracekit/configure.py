@@ -34,6 +34,7 @@ __all__ = [
     "configure",
     "current_provider",
     "flush",
+    "forget",
     "instrument",
     "instrumentations",
     "reset",
@@ -428,6 +429,11 @@ def reset() -> None:
     keeps nothing and the next ``configure()`` uses it again.
     """
     uninstrument()
+    forget()
+
+
+def forget() -> None:
+    """Shut down and undo what ``configure()`` changed; libraries stay instrumented."""
     exit_hooks.not_on_os_exit()
     if "tracekit.ledger_file" in sys.modules:
         sys.modules["tracekit.ledger_file"].stop(exit_hooks.remove)

@@ -184,6 +184,13 @@ PARAMETERS_HASH: Final = "tracekit.db.parameters.hash"  # keyed by the trace's i
 PING: Final = "tracekit.db.ping"  # true: nothing is asked but whether the database is there
 BODY_STARTED_EVENT: Final = "tracekit.body.started"  # response headers are read, body begins
 BODY_ABANDONED_EVENT: Final = "tracekit.body.abandoned"  # closed before its end was read
+LOG_EVENT: Final = "log"  # a log record, with the three below and an exception's attributes
+LOG_LEVEL: Final = "tracekit.log.level"
+LOG_MESSAGE: Final = "tracekit.log.message"
+LOG_LOGGER: Final = "tracekit.log.logger"
+LOG_DROPPED: Final = "tracekit.log.dropped"  # on the span: records that were too many
+LOOP_BLOCKED: Final = "tracekit.loop.blocked_ms"  # the longest time that a span held the loop up
+LOOP_BLOCKED_EVENT: Final = "tracekit.loop.blocked"
 
 # Names that OpenTelemetry's instrumentation of celery writes; the conventions have none.
 CELERY_TASK_NAME: Final = "celery.task_name"

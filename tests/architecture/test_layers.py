@@ -46,8 +46,8 @@ ROWS: dict[str, int] = {
     "_version": 0,
 }
 
-# A file that belongs to its neighbour.
-PART_OF = {"pytest_plugin": "testing", "trace": "model"}
+# Files that belong to their neighbour.
+PART_OF = {"captured": "testing", "pytest_plugin": "testing", "trace": "model"}
 
 # `python -m tracekit` is the command.
 NEIGHBOURS_ALLOWED = {("__main__", "cli")}

@@ -220,7 +220,7 @@ def test_a_span_of_somebody_elses_that_fails_costs_only_the_ids(logger: logging.
 
     with use_span(Broken(SpanContext(1, 2, False))):
         logger.warning("x")
-    assert written(logger) == ["0 0 False  x"]
+    assert written(logger) == ["0 0 False shop x"]
 
 
 def test_a_record_takes_the_arguments_it_always_took() -> None:

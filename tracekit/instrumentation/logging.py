@@ -17,17 +17,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from opentelemetry.trace import (
-    INVALID_SPAN,
-    SpanContext,
-    TracerProvider,
-    get_current_span,
-    get_tracer_provider,
+from opentelemetry.trace import TracerProvider, get_tracer_provider
+
+from tracekit.instrumentation._log_events import LogEvents, exception_in, log_events_from
+from tracekit.instrumentation._log_ids import NO_IDS, current_ids
+from tracekit.instrumentation._patch import (
+    InstrumentationStatus,
+    LibraryInstrumentor,
+    Patch,
+    quiet,
 )
 
-from tracekit.instrumentation._patch import InstrumentationStatus, LibraryInstrumentor, Patch
-
-__all__ = ["LoggingInstrumentor", "plugin"]
+__all__ = ["LoggingInstrumentor", "plugin", "writes_events"]
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ _logger = logging.getLogger(__name__)
 # https://opentelemetry-python-contrib.readthedocs.io/en/latest/instrumentation/logging/logging.html
 _NAMES = frozenset(("otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName"))
 _Fields = tuple[str, str, bool, str]
-_ZEROS: _Fields = ("0", "0", False, "")
+_ZEROS: _Fields = (*NO_IDS, "")
 _FORMAT = (
     "%(asctime)s %(levelname)s [%(name)s] [%(filename)s:%(lineno)d] "
     "[trace_id=%(otelTraceID)s span_id=%(otelSpanID)s resource.service.name=%(otelServiceName)s "
@@ -70,7 +71,8 @@ class LoggingInstrumentor(LibraryInstrumentor):
     ``instrument(set_logging_format=True)``, the root logger gets a format that does, unless
     it is configured already; ``logging_format`` (``OTEL_PYTHON_LOG_FORMAT``) and ``log_level``
     (``OTEL_PYTHON_LOG_LEVEL``) replace the default ones.
-    Makes no spans.
+    With ``span_events`` (or ``TRACEKIT_LOG_SPAN_EVENTS``) records from that level on become
+    events of the span. Makes no spans.
     """
 
     name = "logging"
@@ -80,6 +82,7 @@ class LoggingInstrumentor(LibraryInstrumentor):
         super().__init__()
         self._format = _Format(False, _FORMAT, logging.INFO)
         self._root_change: _RootChange | None = None
+        self._events: LogEvents | None = None
 
     def configure(self, options: Mapping[str, Any]) -> None:
         others = dict(options)
@@ -90,6 +93,7 @@ class LoggingInstrumentor(LibraryInstrumentor):
             text=others.pop("logging_format", None) or setting("OTEL_PYTHON_LOG_FORMAT") or _FORMAT,
             level=others.pop("log_level", None) or _level(setting("OTEL_PYTHON_LOG_LEVEL", "")),
         )
+        self._events = log_events_from(os.environ, others.pop("span_events", None))
         super().configure(others)
 
     def patches(self) -> Sequence[Patch]:
@@ -101,7 +105,7 @@ class LoggingInstrumentor(LibraryInstrumentor):
         super().instrument(tracer_provider=tracer_provider, **options)
         if self._hindrance(None) is not None:
             return
-        _correlation.join(self, tracer_provider)
+        _correlation.join(self, tracer_provider, self._events)
         if self._format.wanted:
             self._set_format()
 
@@ -151,14 +155,22 @@ class _Correlation:
         # Each pair is replaced as one object, so that threads never see halves of two.
         self._outside: tuple[object, _Fields] = (None, _ZEROS)
         self._inside: tuple[object, _Fields] = (None, _ZEROS)
+        self.events: LogEvents | None = None
 
-    def join(self, owner: LoggingInstrumentor, provider: TracerProvider | None) -> None:
+    def join(
+        self,
+        owner: LoggingInstrumentor,
+        provider: TracerProvider | None,
+        events: LogEvents | None,
+    ) -> None:
         with self._lock:
+            self.events = events or self.events
             self.owners.append(owner)
             self.provider = provider
             if not self._replaced:
                 self._replace(logging.LogRecord, "__init__", self._init)
                 self._replace(logging.Logger, "makeRecord", _make_record)
+                self._replace(logging.Logger, "callHandlers", self._call_handlers)
 
     def leave(self, owner: LoggingInstrumentor) -> None:
         with self._lock:
@@ -166,6 +178,7 @@ class _Correlation:
                 self.owners.remove(owner)
             if self.owners:
                 return
+            self.events = None
             for holder, name, original, ours in self._replaced:
                 # Somebody has wrapped it since: it stays underneath, and does nothing.
                 if vars(holder)[name] is ours:
@@ -208,29 +221,23 @@ class _Correlation:
 
         return init
 
-    def _fields(self) -> _Fields:
-        span = get_current_span()
-        if span is INVALID_SPAN:
-            return self._zeros()
-        try:
-            return self._fields_of(span.get_span_context())
-        except Exception:  # of a span that is not ours; saying so would make another record
-            return _ZEROS
+    def _call_handlers(self, original: Callable[..., None]) -> Callable[..., None]:
+        # Called with the records that no level and no filter of the logger's has kept back.
+        def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+            original(logger, record)
+            if self.events is not None and record.levelno >= self.events.level:
+                _write(self.events, record)
 
-    def _fields_of(self, span_context: SpanContext) -> _Fields:
-        if not span_context.is_valid:
+        return call_handlers
+
+    def _fields(self) -> _Fields:
+        ids = current_ids()
+        if ids is NO_IDS:
             return self._zeros()
-        # Records come in runs under one span, and hexadecimal costs as much as all the rest.
-        if self._inside[0] is not span_context:
-            fields = (
-                f"{span_context.trace_id:032x}",
-                f"{span_context.span_id:016x}",
-                span_context.trace_flags.sampled,
-                self._zeros()[3],
-            )
-            self._inside = (span_context, fields)
-            return fields
-        return self._inside[1]
+        inside = self._inside
+        if inside[0] is not ids:
+            inside = self._inside = (ids, (*ids, self._zeros()[3]))
+        return inside[1]
 
     def _zeros(self) -> _Fields:
         """Return the fields outside a span, the service's name among them.
@@ -246,6 +253,21 @@ class _Correlation:
 
 
 _correlation = _Correlation()
+
+
+def writes_events() -> bool:
+    """Tell whether records of the standard library become events of spans."""
+    return _correlation.events is not None
+
+
+@quiet
+def _write(events: LogEvents, record: logging.LogRecord) -> None:
+    try:
+        message = record.getMessage()
+    except Exception:  # arguments that do not fit, of which the handler tells
+        message = str(record.msg)
+    exception = exception_in(record.exc_info)
+    events.write(record.levelno, record.levelname, record.name, message, exception)
 
 
 def _make_record(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,110 @@
+"""Put the ids of the current span into every event of structlog.
+
+Why ``_process_event`` and not a processor: a program's list of processors is its own, is replaced
+by `configure()` and emptied by `capture_logs()`, and a logger may be made with another.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import FunctionType
+from typing import Any
+
+from tracekit.instrumentation._log_events import LEVELS, LogEvents, exception_in, log_events_from
+from tracekit.instrumentation._log_ids import current_ids
+from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
+from tracekit.instrumentation._wrapping import WrapperFunction
+
+__all__ = ["StructlogInstrumentor", "plugin"]
+
+# https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/
+TRACE_ID, SPAN_ID = "trace_id", "span_id"
+
+
+class StructlogInstrumentor(LibraryInstrumentor):
+    """Add ``trace_id`` and ``span_id`` to every event, ``"0"`` outside of a span.
+
+    A key that the program has bound, or passes along, is left alone. With ``span_events`` (or
+    ``TRACEKIT_LOG_SPAN_EVENTS``) what is logged from that level on becomes an event of the span,
+    unless the standard library's logging, to which structlog may hand over, writes it.
+    Makes no spans.
+    """
+
+    name = "structlog"
+    distributions = ("structlog",)
+    supported = ">=20.2"
+    contrib = ("structlog",)
+
+    _events: LogEvents | None = None
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        others = dict(options)
+        self._events = log_events_from(os.environ, others.pop("span_events", None))
+        super().configure(others)
+
+    def patches(self) -> Sequence[Patch]:
+        around = _around(self._events)
+        return (Patch("structlog._base", "BoundLoggerBase._process_event", around),)
+
+
+def _around(events: LogEvents | None) -> WrapperFunction:
+    """Return the wrapper; it passes for a part of structlog.
+
+    Processors look for the line that logs by stepping over frames of modules named structlog, and
+    would take the wrapper's for it.
+    """
+    before, after = _add_ids, None if events is None else functools.partial(_write, events)
+
+    def process_event(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        exc_info = before(instance, args)
+        result = wrapped(*args, **kwargs)
+        if after is not None:
+            after(instance, args, exc_info)
+        return result
+
+    return FunctionType(
+        process_event.__code__,
+        {"__name__": "structlog.tracekit"},
+        process_event.__name__,
+        None,
+        process_event.__closure__,
+    )
+
+
+@quiet
+def _add_ids(bound: Any, args: Any) -> Any:
+    """Add the ids to an event's own keys; return its ``exc_info``, which processors take out."""
+    _, _, event_kw = args
+    ids = current_ids()
+    context = bound._context
+    if TRACE_ID not in event_kw and TRACE_ID not in context:
+        event_kw[TRACE_ID] = ids[0]
+    if SPAN_ID not in event_kw and SPAN_ID not in context:
+        event_kw[SPAN_ID] = ids[1]
+    return event_kw.get("exc_info")
+
+
+@quiet
+def _write(events: LogEvents, bound: Any, args: Any, exc_info: Any) -> None:
+    """Write an event that no processor has dropped."""
+    method, event, _ = args
+    native = bound._logger
+    if isinstance(native, logging.Logger) and _logging_writes():
+        return
+    name = getattr(native, "name", "")
+    level = LEVELS.get(method.upper(), logging.INFO)
+    exception = exception_in(exc_info)
+    events.write(level, method, name if isinstance(name, str) else "", event, exception)
+
+
+def _logging_writes() -> bool:
+    """Tell whether the records that structlog hands on become events there."""
+    module = sys.modules.get("tracekit.instrumentation.logging")
+    return module is not None and module.writes_events()
+
+
+plugin: type[LibraryInstrumentor] = StructlogInstrumentor
