@@ -28,9 +28,8 @@ def open_spans(is_ours: Callable[[Any], bool]) -> list[Span]:
     """
     kinds = [*RECORDING]
     # By identity: what a class thinks of equality, or of being hashed, is its own affair.
-    found: list[Any] = [
-        thing for thing in gc.get_objects() for kind in kinds if type(thing) is kind
-    ]
+    things: list[Any] = gc.get_objects()
+    found = [thing for thing in things for kind in kinds if type(thing) is kind]
     ours = [span for span in found if _is_open(span) and is_ours(span._binding)]
     return sorted(ours, key=lambda span: span._start)[:MOST]
 
