@@ -29,11 +29,11 @@ def open_spans(is_ours: Callable[[Any], bool]) -> list[Span]:
     kinds = [*RECORDING]
     # By identity: what a class thinks of equality, or of being hashed, is its own affair.
     things: list[Any] = gc.get_objects()
-    found = [thing for thing in things for kind in kinds if type(thing) is kind]
+    found: list[Any] = [thing for thing in things for kind in kinds if type(thing) is kind]
     ours = [span for span in found if _is_open(span) and is_ours(span._binding)]
     return sorted(ours, key=lambda span: span._start)[:MOST]
 
 
 def _is_open(span: Any) -> bool:
     # One that was made and never begun has no trace yet.
-    return span._end is None and bool(getattr(span, "_trace", (0, 0))[1] & SAMPLED)
+    return span._end is None and bool(getattr(span, "_anchor", (0,))[0] & SAMPLED)
