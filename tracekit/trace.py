@@ -128,8 +128,9 @@ def join(trace_id: int, nodes: list[Node], *, align: bool = False) -> Trace:
         _align_clocks(roots)
         nodes.sort(key=lambda node: node.start)
     for node in nodes:
-        busy = covered([(child.start, child.end) for child in node.children], node.start, node.end)
-        node.self_ns = node.duration_ns - sum(stop - start for start, stop in busy)
+        node.self_ns = node.end - node.start
+        if node.children:
+            node.self_ns -= covered_ns(node.children, node.start, node.end)
     return Trace(trace_id, roots, nodes, nodes[0].start, max(node.end for node in nodes))
 
 
@@ -227,18 +228,23 @@ def _stand_in(child: Node) -> Node:
 
 def _align_clocks(roots: Sequence[Node]) -> None:
     """Move the spans of another process as a whole to where its caller shows that they belong."""
-    pending = [(root, 0) for root in roots]
+    pending = list(roots)
     while pending:
-        node, shift = pending.pop()
-        if node.parent is not None and _is_answer(node, node.parent):
-            shift += _shift(node.start + shift, node.end + shift, node.parent)
-        node.start, node.end, node.skew_ns = node.start + shift, node.end + shift, shift
-        pending += [(child, shift) for child in node.children]
+        node = pending.pop()
+        above = node.parent
+        shift = 0
+        if above is not None:
+            shift = above.skew_ns
+            if node.kind is SpanKind.SERVER and _is_answer(node, above):
+                shift += _shift(node.start + shift, node.end + shift, above)
+        if shift:
+            node.start, node.end, node.skew_ns = node.start + shift, node.end + shift, shift
+        pending += node.children
 
 
 def _is_answer(node: Node, caller: Node) -> bool:
     """Whether a server's span answers a client's in another process: it lies within that."""
-    if node.kind is not SpanKind.SERVER or caller.kind is not SpanKind.CLIENT:
+    if caller.kind is not SpanKind.CLIENT:
         return False
     return node.service != caller.service or node.process != caller.process
 

@@ -192,11 +192,16 @@ def entries(trace: Trace) -> dict[Node, Node]:
     while pending:
         node = pending.pop()
         above = node.parent
-        comes_in = above is None or above.span is None or node.service != above.service
-        if comes_in or node.kind in (SpanKind.SERVER, SpanKind.CONSUMER):
+        if (
+            above is None
+            or above.span is None
+            or node.service != above.service
+            or node.kind is SpanKind.SERVER
+            or node.kind is SpanKind.CONSUMER
+        ):
             found[node] = node
         else:
-            found[node] = found[above] if above is not None else node
+            found[node] = found[above]
         pending += node.children
     return found
 

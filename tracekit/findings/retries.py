@@ -44,6 +44,8 @@ def retries(trace: Trace, history: History) -> Iterator[Finding]:
     """Find repeated attempts; those of one service at one place are one finding."""
     places: dict[tuple[str, str, str], list[Run]] = {}
     runs = list(_runs(trace))
+    if not runs:
+        return
     for run in runs:
         call = run.attempts[0]
         places.setdefault((run.first.service, call.peer, call.shape), []).append(run)

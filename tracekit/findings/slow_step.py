@@ -47,14 +47,13 @@ def slow_step(trace: Trace, history: History) -> Iterator[Finding]:
 def _calls_that_gave_up(trace: Trace) -> dict[Node, Node]:
     """Return for each span below a call that timed out that call, the innermost one."""
     found: dict[Node, Node] = {}
-    pending: list[tuple[Node, Node | None]] = [(root, None) for root in trace.roots]
+    pending = [node for node in trace.nodes if node.kind is SpanKind.CLIENT and is_timeout(node)]
+    found.update((node, node) for node in pending)
     while pending:
-        node, call = pending.pop()
-        if node.kind is SpanKind.CLIENT and is_timeout(node):
-            call = node
-        if call is not None:
-            found[node] = call
-        pending += [(child, call) for child in node.children]
+        node = pending.pop()
+        below = [child for child in node.children if child not in found]
+        found.update((child, found[node]) for child in below)
+        pending += below
     return found
 
 

@@ -1,0 +1,191 @@
+"""`tracekit findings`, `tracekit top`, `tracekit diff`, and what `tracekit show` flags."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from findings.made import FAULTS, NOISES, faulty, healthy
+from tracekit.exporters._otlp_json import encode
+from tracekit.store.writer import StoreWriter
+
+
+def written(path: Path, *traces) -> Path:
+    writer = StoreWriter(path, max_age_s=1e12)
+    for spans in traces:
+        writer.write(spans)
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A store with three healthy traces, and as the latest one that reads the same row."""
+    return written(
+        tmp_path / "traces.db",
+        *(healthy(seed) for seed in range(3)),
+        faulty("same_row_by_three", 2, NOISES["none"], 4),
+    )
+
+
+def test_the_latest_trace_is_told_with_cost_and_advice(tracekit, tmp_path) -> None:
+    store = written(tmp_path / "t.db", faulty("same_row_by_three", 2, NOISES["none"], 4))
+    told = tracekit("findings", "--store", str(store), color=False).stdout
+    assert told.startswith("orders ▸ POST /orders  ")
+    assert "1. redundant_calls" in told
+    assert "was asked 3 times by auth, cart and profile" in " ".join(told.split())
+    assert "do  Pass the answer on with the request" in told
+
+
+def test_json_has_everything(tracekit, shop) -> None:
+    found = json.loads(tracekit("findings", "--json", "--store", str(shop)).stdout)
+    first = next(item for item in found if item["kind"] == "redundant_calls")
+    assert first["severity"] in ("high", "medium")
+    assert 0 < first["share"] < 1
+    assert len(first["spans"]) == 3
+    assert len(first["trace_id"]) == 32
+
+
+def test_nothing_wrong_is_said_too(tracekit, tmp_path) -> None:
+    store = written(tmp_path / "t.db", healthy(1))
+    assert "Nothing is wrong with it." in tracekit("findings", "--store", str(store)).stdout
+
+
+def test_many_traces_are_told_by_the_time_they_waste(tracekit, tmp_path) -> None:
+    faults = ["slow_query", "slow_query", "same_row_by_one", "fails_itself"]
+    store = written(
+        tmp_path / "t.db",
+        *(faulty(name, 1, NOISES["none"], seed) for seed, name in enumerate(faults)),
+    )
+    words = ("findings", "--service", "orders", "--store", str(store))
+    told = tracekit(*words, color=False).stdout
+    lines = [line.split() for line in told.splitlines() if "trace" in line and "▸" in line]
+    assert [line[4] for line in lines] == ["slow_step", "redundant_calls", "first_failure"]
+    assert told.startswith("3 findings in 4 traces")
+    found = json.loads(tracekit(*words, "--json").stdout)
+    assert found[0]["traces"] == 2
+    assert found[0]["endpoints"] == {"orders ▸ POST /orders": 2}
+
+
+@pytest.mark.parametrize(
+    ("unwanted", "code"),
+    [
+        ("redundant_calls", 1),
+        ("retries, redundant_calls", 1),
+        ("any", 1),
+        ("retries", 0),
+    ],
+)
+def test_a_pipeline_can_fail_on_findings(tracekit, shop, unwanted: str, code: int) -> None:
+    words = ("findings", "--endpoint", "POST /orders", "--fail-on", unwanted)
+    assert tracekit(*words, "--store", str(shop)).exit_code == code
+
+
+def test_an_unknown_kind_is_refused_with_the_near_one(tracekit, shop) -> None:
+    done = tracekit("findings", "--fail-on", "retry", "--store", str(shop))
+    assert done.exit_code == 1
+    assert "Did you mean 'retries'?" in done.stderr
+
+
+def test_a_trace_and_a_filter_exclude_each_other(tracekit, shop) -> None:
+    done = tracekit("findings", "last", "--since", "1h", "--store", str(shop))
+    assert done.exit_code == 2
+    assert "not both" in done.stderr
+
+
+def test_findings_of_a_file_need_no_store(tracekit, tmp_path) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps(encode(faulty("retried_in_vain", 1, NOISES["none"], 5))))
+    found = json.loads(tracekit("findings", "--file", str(path), "--json").stdout)
+    assert found[0]["kind"] in ("retries", "first_failure")
+
+
+def test_of_half_a_file_what_can_be_read_is_told_to_be_a_part(tracekit, tmp_path) -> None:
+    path = tmp_path / "trace.jsonl"
+    whole = json.dumps(encode(faulty("retried_in_vain", 1, NOISES["none"], 5)))
+    path.write_text(f"{whole}\n{whole[: len(whole) // 2]}")
+    done = tracekit("findings", "--file", str(path), "--json")
+    assert "retries" in {item["kind"] for item in json.loads(done.stdout)}
+    assert f"{path}:" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "no traces", '{"a": 1}'])
+def test_a_file_of_something_else_is_refused(tracekit, tmp_path, content: str) -> None:
+    path = tmp_path / "other"
+    path.write_text(content)
+    done = tracekit("findings", "--file", str(path))
+    assert done.exit_code == 1
+    assert "no such trace" in done.stderr
+
+
+def test_a_store_that_is_not_there_is_said(tracekit, tmp_path) -> None:
+    done = tracekit("findings", "--store", str(tmp_path / "none.db"))
+    assert done.exit_code == 1
+    assert "there is no span store" in done.stderr
+
+
+def test_show_flags_the_spans_that_prove_it(tracekit, shop) -> None:
+    trace = json.loads(tracekit("findings", "--json", "--store", str(shop)).stdout)[0]
+    words = ("show", trace["trace_id"], "--store", str(shop))
+    told = tracekit(*words, color=False).stdout
+    assert told.count("⚑1") == 1 + len(trace["spans"])
+    assert "what is wrong" in told
+    assert "⚑" not in tracekit(*words, "--no-findings", color=False).stdout
+
+
+def test_top_lists_endpoints_with_percentiles_and_findings(tracekit, shop) -> None:
+    (row,) = json.loads(tracekit("top", "--json", "--store", str(shop)).stdout)
+    assert (row["service"], row["name"], row["traces"]) == ("orders", "POST /orders", 4)
+    assert row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+    assert row["findings"]["redundant_calls"] == 1
+    table = tracekit("top", "--store", str(shop), color=False).stdout
+    assert "orders ▸ POST /orders" in table
+
+
+def test_diff_of_two_traces_says_what_came(tracekit, tmp_path) -> None:
+    fine, slow = healthy(1), faulty("slow_query", 1, NOISES["none"], 2)
+    store = written(tmp_path / "t.db", fine, slow)
+    ids = [f"{spans[0].context.trace_id:032x}" for spans in (slow, fine)]
+    told = json.loads(tracekit("diff", *ids, "--json", "--store", str(store)).stdout)
+    assert told["steps"][0]["name"] == "SELECT reports"
+    assert told["steps"][0]["usual_spans"] == 0
+
+
+def test_diff_of_slow_and_other_traces_says_what_is_common(tracekit, tmp_path) -> None:
+    store = written(
+        tmp_path / "t.db",
+        *(healthy(seed) for seed in range(6)),
+        *(faulty("slow_outside", 1, NOISES["none"], seed) for seed in range(100, 103)),
+    )
+    words = ("diff", "--slower-than", "500ms", "--store", str(store))
+    told = json.loads(tracekit(*words, "--json").stdout)
+    assert told["traces"] == [3, 6]
+    assert {"key": "server.address", "value": "tax.example", "share": 1.0, "usual_share": 0.0} in [
+        *told["attributes"]
+    ]
+    assert "tax.example" in tracekit(*words, color=False).stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["one"], [], ["a", "b", "--failed"], ["--failed", "--slower-than", "1s"]]
+)
+def test_diff_wants_one_way_to_part_traces(tracekit, shop, words) -> None:
+    done = tracekit("diff", *words, "--store", str(shop))
+    assert done.exit_code == 2
+    assert "two traces" in done.stderr
+
+
+def test_diff_of_an_empty_set_is_said(tracekit, shop) -> None:
+    done = tracekit("diff", "--slower-than", "1h", "--store", str(shop))
+    assert done.exit_code == 1
+    assert "the first of the two sets holds no trace" in done.stderr
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_fault_is_told_without_trouble(tracekit, tmp_path, name: str) -> None:
+    store = written(tmp_path / "t.db", faulty(name, 1, NOISES["none"], 1))
+    done = tracekit("findings", "--store", str(store), color=False)
+    assert done.exit_code == 0
+    assert "1. " in done.stdout
