@@ -75,10 +75,14 @@ def test_the_tree_is_printed(demo: Demo) -> None:
 
 def test_it_says_where_the_time_went(demo: Demo) -> None:
     assert re.search(r"2\.\d+ s +[89]\d\.\d% .* fraud-check\n", demo.output)
+
+
+def test_it_says_what_is_wrong(demo: Demo) -> None:
+    told = " ".join(demo.output.partition("what is wrong")[2].split())
     assert re.search(
-        r"took [23]\.\d\d s and should take 0\.\d\d s: payment waited 2\.[89]\d s for "
-        r"fraud-check until it timed out",
-        demo.output,
+        r"⚑1 slow_step payment waited for fraud-check in POST until it timed out "
+        r"\(httpx\.ReadTimeout\): 2\.[89]\d s \([89]\d %\) of the trace ⚑2 timeouts",
+        told,
     )
 
 

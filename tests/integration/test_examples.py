@@ -31,7 +31,7 @@ def parents(spans: list[Any]) -> dict[str, str | None]:
     return {span.name: span.parent and names[span.parent.span_id] for span in spans}
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("[!_]*.py")), ids=lambda path: path.stem)
 def test_an_example_makes_the_trace_it_is_about(path: Path, tmp_path: Path) -> None:
     store = tmp_path / "traces.db"
     done = subprocess.run(
@@ -51,5 +51,6 @@ def test_an_example_makes_the_trace_it_is_about(path: Path, tmp_path: Path) -> N
 
 def test_every_example_is_in_the_list_for_readers() -> None:
     listed = (EXAMPLES / "README.md").read_text()
-    names = [path.name for path in EXAMPLES.glob("*.py")]
-    assert [name for name in [*names, "slow_checkout/"] if f"`{name}`" not in listed] == []
+    names = [path.name for path in EXAMPLES.glob("[!_]*.py")]
+    names += [f"{path.parent.name}/" for path in EXAMPLES.glob("*/run.py")]
+    assert [name for name in names if f"`{name}`" not in listed] == []
