@@ -40,6 +40,7 @@ from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._sql import LONGEST_READ, reader, remembering
 
 __all__ = [
+    "OPTIONS",
     "DatabaseSettings",
     "DatabaseSteps",
     "Target",
@@ -61,6 +62,15 @@ _DEFAULT_PORTS = {
     "oracle.db": 1521,
 }
 _TEXTS = ("safe", "sanitized", "none")
+
+
+OPTIONS = frozenset(
+    (
+        *("query_text", "capture_parameters", "capture_rows", "sql_comments", "pings"),
+        *("code_location", "hash_secret"),
+    )
+)
+"""Names of the arguments of :meth:`DatabaseSettings.read`."""
 
 
 @dataclass(frozen=True)
