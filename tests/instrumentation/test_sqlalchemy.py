@@ -213,19 +213,14 @@ class TestOverSqlite(EngineContract):
         assert spans.ended == []
 
 
-class TestOverPsycopg(PostgresContract, EngineContract):
-    plugin = plugin
-    contrib_class = "SQLAlchemyInstrumentor"
-    library = "sqlalchemy"
-    connect = EngineContract.connect
+class TestOverPsycopg(EngineContract, PostgresContract):
+    placeholder = "%s"
     counts_rows = True
 
     def url(self) -> str:
         at = self.server
-        return f"postgresql+{self.driver}://{at.user}:secret@{at.host}:{at.port}/{at.database}"
+        return f"postgresql+psycopg://{at.user}:secret@{at.host}:{at.port}/{at.database}"
 
-    driver = "psycopg"
-    program_text = EngineContract.program_text
 
     def test_credentials_are_nowhere(self, instrument: Instrument, spans: Spans) -> None:
         instrument(self.plugin)
