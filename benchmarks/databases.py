@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from benchmarks.harness import Effort, Figures, row
 from benchmarks.http import _added as _added_by
+
+# The servers of the tests, which are no package of their own.
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from database_servers import find_postgresql, postgres_server  # noqa: E402
 
 
 def _added(subject: str, effort: Effort) -> Figures:
@@ -13,3 +20,32 @@ def _added(subject: str, effort: Effort) -> Figures:
 @row("db.sqlite3", "added to a query: sqlite3", must=0.25, aim=0.12)
 def sqlite3_query(effort: Effort) -> Figures:
     return _added("sqlite3", effort)
+
+
+def _added_on_server(subject: str, effort: Effort) -> Figures:
+    """Measure with a PostgreSQL of the benchmark's own."""
+    programs = find_postgresql()
+    if programs is None:
+        raise RuntimeError("PostgreSQL is not installed")
+    with postgres_server(programs) as server:
+        return _added_by(subject, effort, server.port, "benchmarks.databases_worker")
+
+
+@row("db.sqlalchemy", "added to a query: SQLAlchemy on sqlite3", must=0.25, aim=0.12)
+def sqlalchemy_query(effort: Effort) -> Figures:
+    return _added("sqlalchemy", effort)
+
+
+@row("db.psycopg", "added to a query: psycopg 3, loopback", must=0.25, aim=0.12)
+def psycopg_query(effort: Effort) -> Figures:
+    return _added_on_server("psycopg", effort)
+
+
+@row("db.psycopg2", "added to a query: psycopg2, loopback", must=0.25, aim=0.12)
+def psycopg2_query(effort: Effort) -> Figures:
+    return _added_on_server("psycopg2", effort)
+
+
+@row("db.asyncpg", "added to a query: asyncpg, loopback", must=0.25, aim=0.12)
+def asyncpg_query(effort: Effort) -> Figures:
+    return _added_on_server("asyncpg", effort)

@@ -1,12 +1,15 @@
 """One process that asks a database when told to on its input.
 
-``python -m benchmarks.databases_worker sqlite3 bare|opentelemetry|tracekit 0``
+``python -m benchmarks.databases_worker sqlite3|psycopg bare|opentelemetry|tracekit PORT``
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
+
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 from benchmarks.http_worker import CONTRIB, SUBJECTS, main
 
@@ -14,24 +17,107 @@ __all__ = ["main"]
 
 _Queries = Callable[[int], None]
 
+_QUERY = "SELECT name FROM items WHERE id = {}"
+_ROWS = [(number, "x") for number in range(10)]
+_TABLE = "CREATE TEMPORARY TABLE items (id INTEGER PRIMARY KEY, name TEXT)"
+
 
 def _sqlite3(_port: int) -> _Queries:
     import sqlite3
 
     connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT)")
-    connection.executemany("INSERT INTO items VALUES (?, ?)", [(n, "x") for n in range(10)])
-    cursor = connection.cursor()
+    connection.execute(_TABLE)
+    connection.executemany("INSERT INTO items VALUES (?, ?)", _ROWS)
+    cursor, query = connection.cursor(), _QUERY.format("?")
 
     def ask(count: int) -> None:
         for number in range(count):
-            cursor.execute("SELECT name FROM items WHERE id = ?", (number % 10,)).fetchall()
+            cursor.execute(query, (number % 10,)).fetchall()
 
     return ask
 
 
-SUBJECTS.update({"sqlite3": _sqlite3})
-CONTRIB.update({"sqlite3": "SQLite3Instrumentor"})
+def _sqlalchemy(_port: int) -> _Queries:
+    import sqlalchemy
+
+    connection = sqlalchemy.create_engine("sqlite://").connect()
+    connection.exec_driver_sql(_TABLE)
+    connection.exec_driver_sql("INSERT INTO items VALUES (?, ?)", _ROWS)
+    query = sqlalchemy.text(_QUERY.format(":id"))
+
+    def ask(count: int) -> None:
+        for number in range(count):
+            connection.execute(query, {"id": number % 10}).fetchall()
+
+    return ask
+
+
+def _psycopg(port: int) -> _Queries:
+    import psycopg
+
+    return _driver(psycopg.connect(**_where(port), dbname="shop"))
+
+
+def _psycopg2(port: int) -> _Queries:
+    import psycopg2
+
+    return _driver(psycopg2.connect(**_where(port), dbname="shop"))
+
+
+def _where(port: int) -> dict[str, object]:
+    return {"host": "127.0.0.1", "port": port, "user": "shop"}
+
+
+def _driver(connection: object) -> _Queries:
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute(_TABLE)
+    cursor.executemany("INSERT INTO items VALUES (%s, %s)", _ROWS)
+    query = _QUERY.format("%s")
+
+    def ask(count: int) -> None:
+        for number in range(count):
+            cursor.execute(query, (number % 10,))
+            cursor.fetchall()
+
+    return ask
+
+
+def _asyncpg(port: int) -> _Queries:
+    import asyncpg
+
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect(**_where(port), database="shop"))
+    loop.run_until_complete(connection.execute(_TABLE))
+    loop.run_until_complete(connection.executemany("INSERT INTO items VALUES ($1, $2)", _ROWS))
+    query = _QUERY.format("$1")
+
+    async def fetch(count: int) -> None:
+        for number in range(count):
+            await connection.fetch(query, number % 10)
+
+    return lambda count: loop.run_until_complete(fetch(count))
+
+
+SUBJECTS.update(
+    {
+        "sqlite3": _sqlite3,
+        "sqlalchemy": _sqlalchemy,
+        "psycopg": _psycopg,
+        "psycopg2": _psycopg2,
+        "asyncpg": _asyncpg,
+    }
+)
+CONTRIB.update(
+    {
+        "sqlite3": "SQLite3Instrumentor",
+        "sqlalchemy": "SQLAlchemyInstrumentor",
+        "psycopg": "PsycopgInstrumentor",
+        "psycopg2": "Psycopg2Instrumentor",
+        "asyncpg": "AsyncPGInstrumentor",
+    }
+)
+# The newest versions of libraries are newer than what it says it supports, and work.
+BaseInstrumentor._check_dependency_conflicts = lambda self: None  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

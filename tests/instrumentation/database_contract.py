@@ -502,6 +502,7 @@ class DatabaseContract:
         with pytest.raises(ValueError, match="safe, sanitized or none"):
             instrument(self.plugin, query_text="all")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("order", ["before", "after"])
     def test_order_of_import_and_instrumentation_does_not_matter(self, order: str) -> None:
         program = [

@@ -96,9 +96,10 @@ class TestAsyncpg(PostgresContract):
 
         async def use(at: Any) -> None:
             statement = await at.prepare("SELECT id FROM items WHERE id = $1")
-            await statement.fetch(1)
-            await statement.fetchval(1)
-            await statement.fetchrow(2)
+            with spans.tracer.start_as_current_span("parent"):
+                await statement.fetch(1)
+                await statement.fetchval(1)
+                await statement.fetchrow(2)
 
         self.use(use)
         assert [span.name for span in spans.watched] == ["SELECT items"] * 3

@@ -132,17 +132,22 @@ class TestPsycopg(PostgresContract):
 
     def test_copy_is_one_span_to_its_end(self, instrument: Instrument, spans: Spans) -> None:
         instrument(self.plugin)
-        with psycopg.connect(**self.where()) as connection, connection.cursor() as cursor:
-            with cursor.copy("COPY items (id, name) FROM STDIN") as copy:
-                copy.write_row((1, "a"))
-                assert spans.watched == []
+        with (
+            psycopg.connect(**self.where()) as connection,
+            connection.cursor().copy("COPY items (id, name) FROM STDIN") as copy,
+        ):
+            copy.write_row((1, "a"))
+            assert spans.watched == []
         assert spans.one().name == "COPY items"
 
     def test_copy_that_fails_is_an_error(self, instrument: Instrument, spans: Spans) -> None:
         instrument(self.plugin)
-        with pytest.raises(psycopg.Error), psycopg.connect(**self.where()) as connection:
-            with connection.cursor().copy("COPY items (id) FROM STDIN") as copy:
-                copy.write("no number\n")
+        with (
+            pytest.raises(psycopg.Error),
+            psycopg.connect(**self.where()) as connection,
+            connection.cursor().copy("COPY items (id) FROM STDIN") as copy,
+        ):
+            copy.write("no number\n")
         assert (spans.one().attributes or {})["error.type"] == "22P02"
 
     def test_composed_query_is_read_as_text(self, instrument: Instrument, spans: Spans) -> None:
@@ -184,9 +189,11 @@ class TestPsycopg(PostgresContract):
     ) -> None:
         pool_of = pytest.importorskip("psycopg_pool").ConnectionPool
         instrument(self.plugin)
-        with pool_of(kwargs=self.where(), min_size=1, check=pool_of.check_connection) as pool:
-            with pool.connection() as connection:
-                connection.execute("SELECT 2")
+        with (
+            pool_of(kwargs=self.where(), min_size=1, check=pool_of.check_connection) as pool,
+            pool.connection() as connection,
+        ):
+            connection.execute("SELECT 2")
         assert len(spans.watched) == 1
 
 

@@ -99,8 +99,10 @@ class TestPsycopg2(PostgresContract):
 
     def test_named_cursor_is_one_span(self, instrument: Instrument, spans: Spans) -> None:
         instrument(self.plugin)
-        with closing(psycopg2.connect(**self.where())) as connection:
-            with connection.cursor("big") as cursor:
-                cursor.execute("SELECT generate_series(1, 1000)")
-                assert len(list(cursor)) == 1000
+        with (
+            closing(psycopg2.connect(**self.where())) as connection,
+            connection.cursor("big") as cursor,
+        ):
+            cursor.execute("SELECT generate_series(1, 1000)")
+            assert len(list(cursor)) == 1000
         assert [span.name for span in spans.watched] == ["SELECT"]

@@ -25,10 +25,12 @@ class TestPymysql(MysqlContract):
 
     def test_unbuffered_cursor_is_one_span(self, instrument: Instrument, spans: Spans) -> None:
         instrument(self.plugin)
-        with closing(self.open()) as connection:
-            with connection.cursor(pymysql.cursors.SSCursor) as cursor:
-                cursor.execute("SELECT seq FROM seq_1_to_1000")
-                assert len(list(cursor)) == 1000
+        with (
+            closing(self.open()) as connection,
+            connection.cursor(pymysql.cursors.SSCursor) as cursor,
+        ):
+            cursor.execute("SELECT seq FROM seq_1_to_1000")
+            assert len(list(cursor)) == 1000
         assert [span.name for span in spans.watched] == ["SELECT seq_1_to_1000"]
 
     def test_database_that_is_chosen_later_is_named(

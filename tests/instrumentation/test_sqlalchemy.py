@@ -213,19 +213,14 @@ class TestOverSqlite(EngineContract):
         assert spans.ended == []
 
 
-class TestOverPsycopg(PostgresContract, EngineContract):
-    plugin = plugin
-    contrib_class = "SQLAlchemyInstrumentor"
-    library = "sqlalchemy"
-    connect = EngineContract.connect
+class TestOverPsycopg(EngineContract, PostgresContract):
+    placeholder = "%s"
     counts_rows = True
 
     def url(self) -> str:
         at = self.server
-        return f"postgresql+{self.driver}://{at.user}:secret@{at.host}:{at.port}/{at.database}"
+        return f"postgresql+psycopg://{at.user}:secret@{at.host}:{at.port}/{at.database}"
 
-    driver = "psycopg"
-    program_text = EngineContract.program_text
 
     def test_credentials_are_nowhere(self, instrument: Instrument, spans: Spans) -> None:
         instrument(self.plugin)
@@ -233,8 +228,25 @@ class TestOverPsycopg(PostgresContract, EngineContract):
         assert "secret" not in str([dict(span.attributes or {}) for span in spans.watched])
 
 
-class TestOverPsycopg2(TestOverPsycopg):
-    driver = "psycopg2"
+class TestOverPsycopg2:
+    """A dialect with a batch method of its own."""
+
+    def test_batch_is_one_span_and_the_driver_is_silent(
+        self, instrument: Instrument, spans: Spans, postgresql: DatabaseServer
+    ) -> None:
+        at = postgresql
+        instrument(psycopg2.plugin)
+        instrument(plugin)
+        engine = sqlalchemy.create_engine(
+            f"postgresql+psycopg2://{at.user}@{at.host}:{at.port}/{at.database}"
+        )
+        with engine.connect() as connection:
+            query = "SELECT %(number)s"
+            connection.exec_driver_sql(query, [{"number": number} for number in range(3)])
+            connection.exec_driver_sql("SELECT 2")
+        engine.dispose()
+        assert [span.name for span in spans.watched] == ["SELECT", "SELECT"]
+        assert (spans.watched[0].attributes or {})["db.operation.batch.size"] == 3
 
 
 class TestAsyncOverAsyncpg:

@@ -37,9 +37,10 @@ from tracekit.instrumentation._db_parameters import hash_of, secret_of, values_o
 from tracekit.instrumentation._http import truncated
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
-from tracekit.instrumentation._sql import LONGEST_READ, reader, remembering
+from tracekit.instrumentation._sql import LONGEST_READ, Reader, reader
 
 __all__ = [
+    "OPTIONS",
     "DatabaseSettings",
     "DatabaseSteps",
     "Target",
@@ -61,6 +62,15 @@ _DEFAULT_PORTS = {
     "oracle.db": 1521,
 }
 _TEXTS = ("safe", "sanitized", "none")
+
+
+OPTIONS = frozenset(
+    (
+        *("query_text", "capture_parameters", "capture_rows", "sql_comments", "pings"),
+        *("code_location", "hash_secret"),
+    )
+)
+"""Names of the arguments of :meth:`DatabaseSettings.read`."""
 
 
 @dataclass(frozen=True)
@@ -131,32 +141,68 @@ def _flag(given: bool | None, environ: Mapping[str, str], name: str) -> bool:
 
 
 class _Said(NamedTuple):
-    """What the span of one query says, wherever it is sent."""
+    """What the span of one query to one database says."""
 
     name: str
-    attributes: Mapping[str, Any]
+    attributes: dict[str, Any]
     is_only_for_pools: bool
     """Nobody else asks nothing at all, and these are not to be recorded."""
 
 
-class Target:
-    """One database at one place: what every span of a call to it says."""
+_Kept = dict[str, _Said]
+_MOST_KEPT = 256
+_LONGEST_KEPT = 8192
 
-    __slots__ = ("attributes", "kind", "literal", "name", "parameterised")
+
+class Target:
+    """One database at one place: what every span of a call to it says.
+
+    Concurrency: from any thread; dictionaries are read and written by single operations.
+    """
+
+    __slots__ = ("_readers", "_settings", "attributes", "kind", "literal", "name", "parameterised")
+
+    literal: _Kept
+    """What was said of queries that hold their values; of long ones nothing is kept."""
+    parameterised: _Kept
+    """What was said of queries whose values travel beside them."""
 
     def __init__(
         self,
         name: str,
         attributes: Mapping[str, Any],
         kind: SpanKind,
-        literal: Callable[[str], _Said],
-        parameterised: Callable[[str], _Said],
+        readers: tuple[Reader, Reader],
+        settings: DatabaseSettings,
     ) -> None:
         self.name = name
         self.attributes = attributes
         self.kind = kind
-        self.literal = literal
-        self.parameterised = parameterised
+        self.literal = {}
+        self.parameterised = {}
+        self._readers = readers
+        self._settings = settings
+
+    def read(self, query: str, kept: _Kept) -> _Said:
+        """Read a query that was not read lately, and keep what is said of it in `kept`."""
+        settings = self._settings
+        text, summary, digest = self._readers[kept is self.parameterised](query)
+        attributes: dict[str, Any] = {**self.attributes, semconv.QUERY_HASH: digest}
+        if summary:
+            attributes[semconv.DB_QUERY_SUMMARY] = summary
+        if settings.query_text != "none":
+            attributes[semconv.DB_QUERY_TEXT] = text
+            if settings.writes_old_names:
+                attributes[semconv.OLD_DB_STATEMENT] = text
+        asks = query[:64].strip(" ;\n").lower()
+        if asks in _PINGS:
+            attributes[semconv.PING] = True
+        said = _Said(summary or self.name, attributes, not (asks or settings.records_pings))
+        if len(query) <= _LONGEST_KEPT:
+            if len(kept) >= _MOST_KEPT:
+                kept.clear()
+            kept[query] = said
+        return said
 
 
 class DatabaseSteps:
@@ -175,10 +221,9 @@ class DatabaseSteps:
         self.settings = settings
         self._nests = nests
         self._caller = settings.caller
-        self._captures_parameters = settings.captures_parameters
         self._start_span = tracer.start_span
-        self._readers: dict[str, tuple[Callable[[str], _Said], Callable[[str], _Said]]] = {}
-        self.target = functools.lru_cache(maxsize=256)(self._target)
+        self._readers: dict[str, tuple[Reader, Reader]] = {}
+        self.target = functools.lru_cache(maxsize=64)(self._target)
         """Return where calls go: `system`, `namespace`, `host`, `port`, and whether it is the
         memory of this process; one lookup for what was seen before."""
 
@@ -202,28 +247,10 @@ class DatabaseSteps:
         name = namespace or (f"{host}:{port}" if host and port else host) or system
         kind = SpanKind.INTERNAL if in_memory else SpanKind.CLIENT
         if system not in self._readers:
-            self._readers[system] = self._reader(system, False), self._reader(system, True)
-        return Target(name, attributes, kind, *self._readers[system])
-
-    def _reader(self, system: str, parameterised: bool) -> Callable[[str], _Said]:
-        keeps = parameterised and self.settings.query_text == "safe"
-        read = reader(system, parameterised=keeps)
-
-        def said(query: str) -> _Said:
-            text, summary, digest = read(query)
-            attributes: dict[str, Any] = {semconv.QUERY_HASH: digest}
-            if summary:
-                attributes[semconv.DB_QUERY_SUMMARY] = summary
-            if self.settings.query_text != "none":
-                attributes[semconv.DB_QUERY_TEXT] = text
-                if self.settings.writes_old_names:
-                    attributes[semconv.OLD_DB_STATEMENT] = text
-            asks = query.strip(" ;\n").lower()
-            if asks in _PINGS:
-                attributes[semconv.PING] = True
-            return _Said(summary, attributes, not (asks or self.settings.records_pings))
-
-        return remembering(said)
+            keeps = self.settings.query_text == "safe"
+            literal, beside = (reader(system, parameterised=p) for p in (False, keeps))
+            self._readers[system] = literal, beside
+        return Target(name, attributes, kind, self._readers[system], self.settings)
 
     def begin(
         self, target: Target, query: str, parameters: Any = None, batch_size: int = 1
@@ -238,15 +265,16 @@ class DatabaseSteps:
             parent = current_context()
             if parent and _is_spoken_for(parent):
                 return None
-            said = (target.parameterised if parameters else target.literal)(query)
+            kept = target.parameterised if parameters else target.literal
+            said = kept.get(query) or target.read(query, kept)
             if said.is_only_for_pools:
                 return None
-            attributes = {**target.attributes, **said.attributes}
-            if batch_size == 1:
-                return self._begin(parent, said.name or target.name, attributes, target, parameters)
-            if batch_size >= 0:
-                attributes[semconv.DB_OPERATION_BATCH_SIZE] = batch_size
-            return self._begin(parent, said.name or target.name, attributes, target, None)
+            attributes = said.attributes.copy()
+            if batch_size != 1:
+                parameters = None
+                if batch_size >= 0:
+                    attributes[semconv.DB_OPERATION_BATCH_SIZE] = batch_size
+            return self._begin(parent, said.name, attributes, target.kind, parameters)
         except Exception:
             report("the beginning of a database span")
             return None
@@ -263,7 +291,7 @@ class DatabaseSteps:
                 semconv.DB_STORED_PROCEDURE_NAME: name,
                 semconv.DB_QUERY_SUMMARY: f"CALL {name}",
             }
-            return self._begin(parent, f"CALL {name}", attributes, target, parameters)
+            return self._begin(parent, f"CALL {name}", attributes, target.kind, parameters)
         except Exception:
             report("the beginning of a database span")
             return None
@@ -273,7 +301,7 @@ class DatabaseSteps:
         parent: Context,
         name: str,
         attributes: dict[str, Any],
-        target: Target,
+        kind: SpanKind,
         parameters: Any,
     ) -> Operation:
         outer: Any = parent.get(SPAN_KEY)
@@ -281,10 +309,14 @@ class DatabaseSteps:
         # attributes afterwards costs a microsecond more than handing them over at the start.
         is_known: bool = outer is None or outer.is_recording()
         if is_known:
-            self._add_details(attributes, parameters, outer)
-        span = self._start_span(name, parent, target.kind, attributes)
-        operation = Operation(span, _LAYER, parent, self._nests or _is_contrib_loaded())
-        if not is_known or _pool_wait_ns.get() or _is_contrib_loaded():
+            if self._caller is not None:
+                attributes.update(self._caller.attributes())
+            if parameters:
+                self._add_values(attributes, parameters, outer)
+        span = self._start_span(name, parent, kind, attributes)
+        is_contrib_loaded = _is_contrib_loaded()
+        operation = Operation(span, _LAYER, parent, self._nests or is_contrib_loaded)
+        if is_contrib_loaded or not is_known or _pool_wait_ns.get():
             self._begin_unusual(operation, is_known, parameters)
         return operation
 
@@ -292,27 +324,27 @@ class DatabaseSteps:
     def _begin_unusual(self, operation: Operation, is_known: bool, parameters: Any) -> None:
         if not is_known and operation.span.is_recording():
             details: dict[str, Any] = {}
-            self._add_details(details, parameters, operation.span)
+            if self._caller is not None:
+                details.update(self._caller.attributes())
+            if parameters:
+                self._add_values(details, parameters, operation.span)
             operation.span.set_attributes(details)
         operation.add_pool_wait(_pool_wait_ns.get())
         _pool_wait_ns.set(0)
         if _is_contrib_loaded():
             _silence_contrib(operation)
 
-    def _add_details(self, attributes: dict[str, Any], parameters: Any, within: Any) -> None:
-        """Add what costs more than looking up, and only a span that is recorded needs.
+    def _add_values(self, attributes: dict[str, Any], parameters: Any, within: Any) -> None:
+        """Add what is said of the values that travel beside a query.
 
         Args:
             within: A span of the trace, if there is one before this.
         """
-        if self._caller is not None:
-            attributes.update(self._caller.attributes())
-        if parameters:
-            digest = hash_of(parameters, within, self.settings.hash_secret)
-            if digest is not None:
-                attributes[semconv.PARAMETERS_HASH] = digest
-            if self._captures_parameters:
-                attributes.update(values_of(parameters))
+        digest = hash_of(parameters, within, self.settings.hash_secret)
+        if digest is not None:
+            attributes[semconv.PARAMETERS_HASH] = digest
+        if self.settings.captures_parameters:
+            attributes.update(values_of(parameters))
 
     def commented(self, operation: Operation, query: Any) -> Any:
         """Return `query` with the span's ``traceparent`` behind it, where that was asked for.

@@ -11,22 +11,19 @@ https://opentelemetry.io/docs/specs/semconv/db/database-spans/#sanitization-of-d
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from tracekit.instrumentation._sql_summary import summary_of
 
-__all__ = ["LONGEST_READ", "LONGEST_TEXT", "Query", "Reader", "reader", "remembering"]
+__all__ = ["LONGEST_READ", "LONGEST_TEXT", "Query", "Reader", "reader"]
 
 LONGEST_READ = 1 << 18
 """Characters of a query that are read; what follows changes neither text nor summary nor hash."""
 LONGEST_TEXT = 16_384
 """Characters of a query that are recorded."""
-_LONGEST_KEPT = 8192
-_MOST_KEPT = 512
 _MARK = "…"
 
 
@@ -46,7 +43,6 @@ class Query(NamedTuple):
 
 
 Reader = Callable[[str], Query]
-T = TypeVar("T")
 
 
 class _Dialect(NamedTuple):
@@ -117,23 +113,10 @@ def reader(system: str, *, parameterised: bool) -> Reader:
         parameterised: Values travel beside the query: what is in the text is the program's own
             and stays.
 
-    Cost: 20 µs for a query of 300 characters; see :func:`remembering`.
+    Cost: 20 µs for a query of 300 characters, each time.
     """
     values = _DIALECTS.get(system, _STANDARD)
     return lambda query: _read(query, values, parameterised)
-
-
-def remembering(read: Callable[[str], T]) -> Callable[[str], T]:
-    """Return `read` with a memory of what it lately found: a query again is one lookup.
-
-    Long queries are read each time: programs build those anew, and keeping them costs memory.
-    """
-    kept = functools.lru_cache(maxsize=_MOST_KEPT)(read)
-
-    def read_once(query: str) -> T:
-        return kept(query) if len(query) <= _LONGEST_KEPT else read(query)
-
-    return read_once
 
 
 def _truncated(text: str) -> str:

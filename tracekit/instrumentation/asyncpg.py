@@ -109,7 +109,7 @@ class _Asked(DbApi):
     @quiet
     def _begin_batch(self, cursor: Any, args: Arguments, kwargs: Named) -> Operation | None:
         connection, query, values = self.query_of(cursor, args, kwargs)
-        rows = values[0] if values else kwargs.get("args")
+        rows: Any = values[0] if values else kwargs.get("args")
         size = len(rows) if hasattr(rows, "__len__") else -1
         return self.steps.begin(self.target_of(connection), query, True, size)
 

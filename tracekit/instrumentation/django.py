@@ -1,5 +1,7 @@
 """Django: SERVER spans around all middleware, named for the whole route, sync and async.
 
+Statements of its databases are spans too (:mod:`_django_db`).
+
 The seam is the handler that a server calls, not an entry in ``MIDDLEWARE``: it is outside of every
 middleware whatever the settings say and whenever they are read, handlers made before are traced
 too, and it sees the response's last byte where a middleware sees its first.
@@ -16,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
+from tracekit.instrumentation._db import OPTIONS, DatabaseSettings
+from tracekit.instrumentation._django_db import database_patches
 from tracekit.instrumentation._http_server import (
     REQUEST_KEY,
     ServerRequest,
@@ -37,7 +41,8 @@ class DjangoInstrumentor(ReplacingInstrumentor):
 
     Options: ``excluded_urls``, ``server_request_hook``, ``server_response_hook``,
     ``capture_request_headers``, ``capture_response_headers``, ``sanitize_headers``,
-    ``known_methods``, ``links``. Hooks are given the environ or the scope.
+    ``known_methods``, ``links``; of its databases those of :meth:`DatabaseSettings.read`. Hooks
+    are given the environ or the scope.
     """
 
     name = "django"
@@ -46,7 +51,10 @@ class DjangoInstrumentor(ReplacingInstrumentor):
     contrib = ("django",)
 
     def configure(self, options: Mapping[str, Any]) -> None:
-        settings = ServerSettings.read(self.name, options)
+        of_database = {name: options[name] for name in OPTIONS & options.keys()}
+        self._database = DatabaseSettings.read(**of_database)
+        others = {name: value for name, value in options.items() if name not in OPTIONS}
+        settings = ServerSettings.read(self.name, others)
         self._wsgi = WsgiServer(self.tracer, settings, _is_whole)
         self._asgi = AsgiServer(self.tracer, settings)
 
@@ -62,6 +70,7 @@ class DjangoInstrumentor(ReplacingInstrumentor):
             Replacing("django.core.handlers.exception", "response_for_exception", _answer),
             # What REST framework answers itself does not come by any of Django's.
             Replacing("rest_framework.views", "APIView.handle_exception", _answer, optional=True),
+            *database_patches(self.tracer, self._database),
         )
 
     def _serve_wsgi(self, original: Call, owners: Sequence[object]) -> Call:

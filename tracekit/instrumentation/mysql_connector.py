@@ -53,7 +53,7 @@ class MysqlConnectorInstrumentor(ReplacingInstrumentor):
         at = getattr(cursor, "_connection", None)
         if at is None:
             return self._steps.target("mysql")
-        # A weak proxy, whose type() is not the connection's. To ask it for `database` asks the server.
+        # A weak proxy, whose type() is not the connection's. Its `database` asks the server.
         is_new = hasattr(at.__class__, "server_info")
         info = at.server_info if is_new else at.get_server_info()
         database, host, port = at._database, at._host, at._port

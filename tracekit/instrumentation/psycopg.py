@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tracekit.instrumentation._db import (
     DatabaseSettings,
@@ -24,6 +23,8 @@ from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
 __all__ = ["PsycopgInstrumentor"]
 
+_TARGET = "_tracekit_target"
+
 
 class PsycopgInstrumentor(ReplacingInstrumentor):
     """Watch psycopg. Options are those of :meth:`DatabaseSettings.read`."""
@@ -36,7 +37,6 @@ class PsycopgInstrumentor(ReplacingInstrumentor):
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = DatabaseSettings.read(**options)
         self._steps = DatabaseSteps(self.tracer, settings, nests=False)
-        self._targets: WeakKeyDictionary[Any, Target] = WeakKeyDictionary()
 
     def patches(self) -> Sequence[Replacing]:
         api = DbApi(self._steps, self._target_of, _status_of, _text_of)
@@ -57,7 +57,7 @@ class PsycopgInstrumentor(ReplacingInstrumentor):
 
     def _target_of(self, cursor: Any) -> Target:
         connection = cursor.connection
-        target = self._targets.get(connection)
+        target: Target | None = connection.__dict__.get(_TARGET)
         return self._new_target(connection) if target is None else target
 
     def _new_target(self, connection: Any) -> Target:
@@ -65,7 +65,8 @@ class PsycopgInstrumentor(ReplacingInstrumentor):
             return self._steps.target("postgresql")
         info = connection.info
         target = self._steps.target("postgresql", info.dbname, info.host, info.port)
-        self._targets[connection] = target
+        # In its own dictionary: one keyed by weak references is asked in Python.
+        vars(connection)[_TARGET] = target
         return target
 
 

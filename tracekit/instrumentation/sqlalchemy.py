@@ -15,11 +15,10 @@ from weakref import WeakKeyDictionary
 from tracekit.instrumentation._db import DatabaseSettings, DatabaseSteps, Target, text_of
 from tracekit.instrumentation._db_api import DbApi
 from tracekit.instrumentation._db_pool import unwatched, waiting
-from tracekit.instrumentation._mysql import number_of
+from tracekit.instrumentation._db_status import status_of_any
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
-from tracekit.instrumentation._sqlite import status_of as sqlite_status_of
 from tracekit.instrumentation._sqlite import target_of_path
 
 __all__ = ["SqlalchemyInstrumentor"]
@@ -94,7 +93,7 @@ class _Statements:
     def __init__(self, steps: DatabaseSteps) -> None:
         self._steps = steps
         self._targets: WeakKeyDictionary[Any, Target] = WeakKeyDictionary()
-        self._api = DbApi(steps, lambda cursor: cursor, _status_of)
+        self._api = DbApi(steps, lambda cursor: cursor, status_of_any)
 
     def execute(self, original: Call, owners: Owners) -> Call:
         def do_execute(
@@ -182,16 +181,6 @@ class _Statements:
         if not isinstance(host, str):  # several of them, one of which is taken
             host = None
         return self._steps.target(system, url.database, host, url.port)
-
-
-def _status_of(error: BaseException) -> str | None:
-    """Return what the database answered, from the exception of whichever driver it is."""
-    for name in ("sqlstate", "pgcode"):
-        code = getattr(error, name, None)
-        # mysql.connector tells both, and its number is what other drivers of MySQL tell.
-        if isinstance(code, str) and getattr(error, "errno", None) is None:
-            return code
-    return sqlite_status_of(error) or number_of(error)
 
 
 plugin: type[LibraryInstrumentor] = SqlalchemyInstrumentor
