@@ -222,14 +222,14 @@ def seven() -> int:
 
 
 @pytest.fixture
-def app() -> Iterator[celery.Celery]:
+def app() -> Iterator[Any]:
     with celery.Celery(
         "tests", broker="memory://user:secret@broker:99//", set_as_current=False
     ) as app:
         yield app
 
 
-def test_attributes_of_a_sender(instrument: Instrument, spans: Spans, app: celery.Celery) -> None:
+def test_attributes_of_a_sender(instrument: Instrument, spans: Spans, app: Any) -> None:
     instrument(CeleryInstrumentor)
     result = app.send_task("tasks.add", (1, 2), queue="orders")
     span = spans.one()
@@ -248,16 +248,14 @@ def test_attributes_of_a_sender(instrument: Instrument, spans: Spans, app: celer
     assert span.status.status_code is StatusCode.UNSET
 
 
-def received(app: celery.Celery, queue: str) -> Any:
+def received(app: Any, queue: str) -> Any:
     with app.connection_for_read() as connection:
         message = connection.SimpleQueue(queue).get(timeout=5)
         message.ack()
         return message
 
 
-def test_headers_of_the_program_stay(
-    instrument: Instrument, spans: Spans, app: celery.Celery
-) -> None:
+def test_headers_of_the_program_stay(instrument: Instrument, spans: Spans, app: Any) -> None:
     instrument(CeleryInstrumentor)
     headers = {"tenant": "acme"}
     app.send_task("tasks.add", headers=headers, queue="headers")
@@ -278,9 +276,7 @@ def test_a_broker_that_is_not_there_is_an_error(instrument: Instrument, spans: S
     assert (spans.one().attributes or {})["error.type"] == "kombu.exceptions.OperationalError"
 
 
-def test_an_eager_task_is_below_its_caller(
-    instrument: Instrument, spans: Spans, app: celery.Celery
-) -> None:
+def test_an_eager_task_is_below_its_caller(instrument: Instrument, spans: Spans, app: Any) -> None:
     instrument(CeleryInstrumentor)
     app.conf.task_always_eager = True
 
@@ -302,7 +298,7 @@ def test_an_eager_task_is_below_its_caller(
 
 @pytest.mark.parametrize("propagates", [True, False])
 def test_an_eager_failure_is_recorded_once(
-    instrument: Instrument, spans: Spans, app: celery.Celery, propagates: bool
+    instrument: Instrument, spans: Spans, app: Any, propagates: bool
 ) -> None:
     instrument(CeleryInstrumentor)
     app.conf.update(task_always_eager=True, task_eager_propagates=propagates)
@@ -315,7 +311,7 @@ def test_an_eager_failure_is_recorded_once(
     assert span.status.status_code is StatusCode.ERROR
 
 
-def test_a_retry_is_no_error(instrument: Instrument, spans: Spans, app: celery.Celery) -> None:
+def test_a_retry_is_no_error(instrument: Instrument, spans: Spans, app: Any) -> None:
     instrument(CeleryInstrumentor)
 
     @app.task(bind=True, name="tasks.flaky")
@@ -331,9 +327,7 @@ def test_a_retry_is_no_error(instrument: Instrument, spans: Spans, app: celery.C
     assert {span.status.status_code for span in spans.watched} == {StatusCode.UNSET}
 
 
-def test_below_an_unsampled_parent_nothing_is_recorded(
-    instrument: Instrument, app: celery.Celery
-) -> None:
+def test_below_an_unsampled_parent_nothing_is_recorded(instrument: Instrument, app: Any) -> None:
     spans = Spans(ALWAYS_OFF)
     instrument(CeleryInstrumentor, tracer_provider=spans.provider)
     with spans.tracer.start_as_current_span("off"):
@@ -343,7 +337,7 @@ def test_below_an_unsampled_parent_nothing_is_recorded(
 
 
 def test_a_suppressed_sender_has_no_span_and_no_headers(
-    instrument: Instrument, spans: Spans, app: celery.Celery
+    instrument: Instrument, spans: Spans, app: Any
 ) -> None:
     instrument(CeleryInstrumentor)
     token = otel_context.attach(otel_context.set_value("suppress_instrumentation", True))
@@ -356,7 +350,7 @@ def test_a_suppressed_sender_has_no_span_and_no_headers(
 
 
 def test_senders_at_the_same_time_have_the_right_parents(
-    instrument: Instrument, spans: Spans, app: celery.Celery
+    instrument: Instrument, spans: Spans, app: Any
 ) -> None:
     instrument(CeleryInstrumentor)
 
@@ -375,9 +369,7 @@ def test_senders_at_the_same_time_have_the_right_parents(
     assert len(spans.watched) == 8
 
 
-def test_a_provider_that_raises_does_not_break_the_call(
-    instrument: Instrument, app: celery.Celery
-) -> None:
+def test_a_provider_that_raises_does_not_break_the_call(instrument: Instrument, app: Any) -> None:
     instrument(CeleryInstrumentor, tracer_provider=BrokenProvider())
     assert app.send_task("tasks.add").id
     assert app.task(seven, name="tasks.seven").apply().get() == 7
@@ -387,7 +379,7 @@ def test_a_provider_that_raises_does_not_break_the_call(
 def test_a_span_that_raises_does_not_break_the_call(
     instrument: Instrument,
     spans: Spans,
-    app: celery.Celery,
+    app: Any,
     monkeypatch: pytest.MonkeyPatch,
     broken: str,
 ) -> None:
@@ -397,16 +389,14 @@ def test_a_span_that_raises_does_not_break_the_call(
     assert app.task(seven, name="tasks.seven").apply().get() == 7
 
 
-def test_a_name_of_a_megabyte_is_bounded(
-    instrument: Instrument, spans: Spans, app: celery.Celery
-) -> None:
+def test_a_name_of_a_megabyte_is_bounded(instrument: Instrument, spans: Spans, app: Any) -> None:
     instrument(CeleryInstrumentor)
     app.send_task("x" * 2**20, (b"\xff" * 100,), queue="long")
     assert len(spans.one().name) < 300
 
 
 def test_uninstrumented_library_is_as_it_was_byte_for_byte(
-    instrument: Instrument, spans: Spans, app: celery.Celery
+    instrument: Instrument, spans: Spans, app: Any
 ) -> None:
     connected = [len(signal.receivers or ()) for signal in signals()]
     before = entries(CeleryInstrumentor)
@@ -425,9 +415,7 @@ def signals() -> list[Any]:
     return [found for found in vars(celery.signals).values() if hasattr(found, "receivers")]
 
 
-def test_instrumenting_twice_makes_one_span(
-    instrument: Instrument, spans: Spans, app: celery.Celery
-) -> None:
+def test_instrumenting_twice_makes_one_span(instrument: Instrument, spans: Spans, app: Any) -> None:
     instrument(CeleryInstrumentor).instrument(tracer_provider=spans.provider)
     app.send_task("tasks.add")
     app.task(seven, name="tasks.seven").apply()
@@ -435,7 +423,7 @@ def test_instrumenting_twice_makes_one_span(
 
 
 def test_library_that_contrib_watches_is_left_to_it(
-    instrument: Instrument, spans: Spans, app: celery.Celery
+    instrument: Instrument, spans: Spans, app: Any
 ) -> None:
     contrib = ContribInstrumentor()
     contrib.instrument(tracer_provider=spans.provider)

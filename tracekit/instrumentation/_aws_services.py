@@ -67,8 +67,7 @@ def _sqs(operation: str, params: Params) -> dict[str, Any]:
         semconv.MESSAGING_SYSTEM: "aws_sqs",
         semconv.MESSAGING_OPERATION_NAME: operation,
         semconv.MESSAGING_OPERATION_TYPE: _SQS_TYPES.get(operation),
-        semconv.MESSAGING_DESTINATION_NAME: url.rpartition("/")[2]
-        or _text(params.get("QueueName")),
+        semconv.MESSAGING_DESTINATION_NAME: name,
         semconv.MESSAGING_BATCH_MESSAGE_COUNT: len(params.get("Entries") or ()),
         semconv.AWS_SQS_QUEUE_URL: url,
     }

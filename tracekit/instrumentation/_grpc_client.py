@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
-from opentelemetry.propagate import get_global_textmap
 
 from tracekit import semconv
 from tracekit._otel_context import attach, detach
@@ -32,6 +31,7 @@ from tracekit.instrumentation._grpc import (
     name_of_code,
 )
 from tracekit.instrumentation._http import is_cancellation
+from tracekit.instrumentation._messages import headers_for
 from tracekit.instrumentation._operation import Operation, begin
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
@@ -251,24 +251,21 @@ class _Requests:
 
 def _injected(operation: Operation, metadata: Iterable[Any] | None) -> Any:
     """Return metadata with the trace headers, in the place of any that it had."""
+    ours = tuple((name.lower(), value) for name, value in headers_for(operation.context).items())
+    if metadata is None:
+        return ours
+    entries = tuple(metadata)
     try:
-        headers: dict[str, str] = {}
-        get_global_textmap().inject(headers, operation.context)
-        ours = tuple((name.lower(), value) for name, value in headers.items())
-        if metadata is None:
-            return ours
-        entries = tuple(metadata)
-    except Exception:
-        report("the injection of trace headers")
-        return metadata
-    names = {name for name, _ in ours}
-    return (*(entry for entry in entries if entry[0] not in names), *ours)
+        names = {name for name, _ in ours}
+        return (*(entry for entry in entries if entry[0] not in names), *ours)
+    except Exception:  # no pairs: the library says so better than we could
+        return entries
 
 
 # What came of it
 
 
-def _fail(operation: Operation, error: BaseException) -> None:
+def _fail(operation: Operation, error: Any) -> None:
     """End the span of a call that raised."""
     try:
         code = error.code() if hasattr(error, "code") else None

@@ -9,7 +9,7 @@ https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/#trace-str
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
@@ -42,13 +42,14 @@ def correlation_of(variable: str, environ: Mapping[str, str], option: str | None
 
 def headers_for(context: Context) -> dict[str, str]:
     """Return what the configured propagators say of a context; nothing if they fail."""
-    headers: dict[str, str] = {}
+    headers: Any = {}
     try:
         get_global_textmap().inject(headers, context)
     except Exception:
         report("the injection of trace headers")
         return {}
-    return headers
+    found: dict[str, str] = headers
+    return found
 
 
 def origin_of(headers: Mapping[str, str], correlation: str = "parent") -> Origin:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import celery
 from celery import chain, chord, group
@@ -17,7 +18,7 @@ tracekit.configure("celery-shop", exporters=["otlp_file"])
 tracekit.instrument("celery", correlation=os.environ.get("CORRELATION", "parent"))
 tracekit.instrument("redis")
 
-app = celery.Celery("shop", broker=os.environ["BROKER"], backend=os.environ["BROKER"])
+app: Any = celery.Celery("shop", broker=os.environ["BROKER"], backend=os.environ["BROKER"])
 app.conf.update(broker_connection_retry_on_startup=True, task_store_eager_result=False)
 
 

@@ -1,0 +1,238 @@
+"""AWS Lambda: one span for each invocation, exported before the environment is frozen.
+
+What is patched is the function of AWS's runtime interface client that calls the handler, so it
+does not matter where ``instrument()`` is called: in the module of the handler, or before by a
+wrapper script. With another runtime, :func:`traced_handler` decorates the handler.
+
+Nothing runs between two invocations, and an environment may never be thawed: what was not
+exported when the handler returns is late or lost. So spans are flushed then, for no longer than
+the invocation has time left.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.propagate import get_global_textmap
+from opentelemetry.trace import SpanKind, Tracer, TracerProvider
+
+from tracekit import semconv
+from tracekit.errors import InvalidValueError
+from tracekit.instrumentation._aws_events import Invocation, invocation_of
+from tracekit.instrumentation._messages import links_to, origin_of
+from tracekit.instrumentation._operation import Operation, begin_work
+from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
+
+__all__ = ["AwsLambdaInstrumentor", "traced_handler"]
+
+Handler = Callable[[Any, Any], Any]
+
+_MARK = "_tracekit_handler"
+# What the runtime needs to send the answer, and a network that is slow to say no.
+_MARGIN_MS = 100
+_DEFAULT_FLUSH_MS = 5000
+_X_RAY = "_X_AMZN_TRACE_ID"
+
+
+class _LambdaContext(Protocol):
+    """What AWS passes a handler beside the event.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/python-context.html
+    """
+
+    function_name: str
+    aws_request_id: str
+    invoked_function_arn: str
+    client_context: Any
+
+    def get_remaining_time_in_millis(self) -> int: ...
+
+
+class AwsLambdaInstrumentor(ReplacingInstrumentor):
+    """Watch a function of AWS Lambda.
+
+    Option ``flush_timeout_ms``: how long an invocation is kept for its spans at most, in place of
+    ``OTEL_INSTRUMENTATION_AWS_LAMBDA_FLUSH_TIMEOUT``.
+    """
+
+    name = "aws_lambda"
+    contrib = ("aws-lambda",)
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        self._read(**options)
+
+    def _read(self, *, flush_timeout_ms: int | None = None) -> None:
+        self._flush_ms = _flush_timeout(os.environ, flush_timeout_ms)
+
+    def _start(self, tracer_provider: TracerProvider | None, options: Mapping[str, Any]) -> None:
+        self._provider = tracer_provider
+        super()._start(tracer_provider, options)
+
+    def patches(self) -> Sequence[Replacing]:
+        place = ("awslambdaric.bootstrap", "handle_event_request")
+        return (Replacing(*place, self._handle_event_request),)
+
+    def _handle_event_request(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        invocations = _Invocations(self.tracer, self._provider, self._flush_ms)
+
+        def handle_event_request(
+            runtime: Any, request_handler: Handler, *args: Any, **kwargs: Any
+        ) -> Any:
+            if owners and not hasattr(request_handler, _MARK):
+                request_handler = invocations.watched(request_handler)
+            return original(runtime, request_handler, *args, **kwargs)
+
+        return handle_event_request
+
+
+def traced_handler(handler: Handler) -> Handler:
+    """Decorate the handler of a function: a span for each invocation, exported before it returns.
+
+    Spans go to the provider that is the global one when the handler is called.
+    """
+    tracer = trace.get_tracer("tracekit.instrumentation.aws_lambda", schema_url=semconv.SCHEMA_URL)
+    flush_ms = _flush_timeout(os.environ, None)
+    return _Invocations(tracer, None, flush_ms).watched(handler)
+
+
+def _flush_timeout(environ: Mapping[str, str], given: int | None) -> int:
+    variable = "OTEL_INSTRUMENTATION_AWS_LAMBDA_FLUSH_TIMEOUT"
+    if given is not None:
+        return given
+    text = environ.get(variable, "").strip()
+    if text and not text.isdecimal():
+        raise InvalidValueError(variable, text, "milliseconds")
+    return int(text) if text else _DEFAULT_FLUSH_MS
+
+
+class _Invocations:
+    """The invocations of one environment, one after the other."""
+
+    def __init__(self, tracer: Tracer, provider: TracerProvider | None, flush_ms: int) -> None:
+        self._tracer = tracer
+        self._provider = provider
+        self._flush_ms = flush_ms
+        # One that was kept warm was initialized long before it is asked anything.
+        on_demand = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand") == "on-demand"
+        self._is_cold = on_demand
+
+    def watched(self, handler: Handler) -> Handler:
+        """Return a handler that does the same below a span."""
+
+        @functools.wraps(handler)
+        def handle(event: Any, lambda_context: _LambdaContext) -> Any:
+            invocation = _read(event)
+            operation = self._begin(invocation, lambda_context)
+            if operation is None:
+                return handler(event, lambda_context)
+            try:
+                result = handler(event, lambda_context)
+            except BaseException as error:
+                operation.fail(error)
+                self._flush(lambda_context)
+                raise
+            _succeed(operation, invocation, result)
+            self._flush(lambda_context)
+            return result
+
+        setattr(handle, _MARK, True)
+        return handle
+
+    def _begin(self, invocation: Invocation, lambda_context: _LambdaContext) -> Operation | None:
+        was_cold, self._is_cold = self._is_cold, False
+        try:
+            name = invocation.name or getattr(lambda_context, "function_name", "") or "lambda"
+            attributes = {
+                semconv.FAAS_COLDSTART: was_cold,
+                **_identity_of(lambda_context),
+                **invocation.attributes,
+            }
+            links = links_to(map(_extracted, invocation.senders))
+            parent = origin_of(_carrier(invocation, lambda_context)).parent
+            kind = invocation.kind
+        except Exception:
+            report("what is known of an invocation")
+            return None
+        return begin_work(self._tracer.start_span, name, attributes, kind, parent, links)
+
+    @quiet
+    def _flush(self, lambda_context: _LambdaContext) -> None:
+        provider: Any = self._provider or trace.get_tracer_provider()
+        if not hasattr(provider, "force_flush"):
+            return
+        left = getattr(lambda_context, "get_remaining_time_in_millis", None)
+        limit = self._flush_ms
+        if left is not None:
+            limit = min(limit, left() - _MARGIN_MS)
+        if limit > 0:
+            provider.force_flush(limit)
+
+
+def _read(event: Any) -> Invocation:
+    try:
+        return invocation_of(event)
+    except Exception:
+        report("the reading of an event")
+        return Invocation(kind=SpanKind.SERVER)
+
+
+def _extracted(headers: Mapping[str, str]) -> Context:
+    return get_global_textmap().extract(headers, Context())
+
+
+def _carrier(invocation: Invocation, lambda_context: _LambdaContext) -> dict[str, str]:
+    """Return the headers of who asked: of AWS itself, of another function's call, of the event.
+
+    What AWS says of its own trace is in the form of X-Ray, which only the propagator of that
+    name reads.
+    """
+    carrier: dict[str, str] = {}
+    x_ray = os.environ.get(_X_RAY)
+    if x_ray:
+        carrier["X-Amzn-Trace-Id"] = x_ray
+    w3c = getattr(lambda_context, "w3c", None)
+    said = w3c() if callable(w3c) else None
+    custom = getattr(getattr(lambda_context, "client_context", None), "custom", None)
+    for headers in (said, custom):
+        if isinstance(headers, dict):
+            carrier.update((k, v) for k, v in headers.items() if isinstance(v, str))
+    carrier.update(invocation.headers)
+    return carrier
+
+
+def _identity_of(lambda_context: _LambdaContext) -> dict[str, str]:
+    arn = getattr(lambda_context, "invoked_function_arn", None) or ""
+    parts = arn.split(":")
+    known = {
+        semconv.FAAS_INVOCATION_ID: getattr(lambda_context, "aws_request_id", None),
+        # Without the alias or version by which it was called.
+        semconv.CLOUD_RESOURCE_ID: ":".join(parts[:7]),
+        semconv.CLOUD_ACCOUNT_ID: parts[4] if len(parts) > 4 else None,
+    }
+    return {name: value for name, value in known.items() if isinstance(value, str) and value}
+
+
+def _succeed(operation: Operation, invocation: Invocation, result: Any) -> None:
+    """End the span of an invocation that returned, with the status of a response."""
+    status = result.get("statusCode") if invocation.is_http and isinstance(result, dict) else None
+    try:
+        code = None if status is None else int(status)
+    except (TypeError, ValueError):
+        code = None
+    if code is None:
+        operation.succeed()
+    elif code < 500:
+        operation.succeed({semconv.HTTP_RESPONSE_STATUS_CODE: code})
+    else:
+        operation.fail_with(str(code), "", {semconv.HTTP_RESPONSE_STATUS_CODE: code})
+
+
+plugin: type[LibraryInstrumentor] = AwsLambdaInstrumentor
