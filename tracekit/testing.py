@@ -17,12 +17,14 @@ from opentelemetry.trace import (
     TraceState,
 )
 
+from tracekit.captured import CapturedSpans
 from tracekit.configure import configure, reset
 from tracekit.core.clock import Clock
 from tracekit.exporters.memory import InMemorySpanExporter
 from tracekit.model import Event, InstrumentationScope, Resource, SpanRecord
 
 __all__ = [
+    "CapturedSpans",
     "ManualClock",
     "SequentialIdGenerator",
     "build_span",

@@ -87,8 +87,11 @@ class Caller:
         # The code is kept beside its id: as long as it is here, nothing else gets that id.
         self._places: dict[tuple[int, int], tuple[CodeType, Mapping[str, Any]]] = {}
 
-    def attributes(self) -> Mapping[str, Any]:
+    def attributes(self, frame: FrameType | None = None) -> Mapping[str, Any]:
         """Return ``code.function.name``, ``code.file.path`` and ``code.line.number``.
+
+        Args:
+            frame: Where to begin, instead of at the caller of this: of another thread.
 
         Returns:
             The attributes of the nearest line that is the program's; the same object each time,
@@ -105,7 +108,8 @@ class Caller:
         verdicts = self._verdicts
         in_greenlet = True
         try:
-            frame: FrameType | None = sys._getframe(1)
+            if frame is None:
+                frame = sys._getframe(1)
             for _ in range(_DEEPEST):
                 if frame is None:
                     frame = _outside_of_greenlet() if in_greenlet else None

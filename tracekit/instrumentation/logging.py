@@ -170,6 +170,7 @@ class _Correlation:
             if not self._replaced:
                 self._replace(logging.LogRecord, "__init__", self._init)
                 self._replace(logging.Logger, "makeRecord", _make_record)
+            if events is not None and not self._is_replaced("callHandlers"):
                 self._replace(logging.Logger, "callHandlers", self._call_handlers)
 
     def leave(self, owner: LoggingInstrumentor) -> None:
@@ -184,6 +185,9 @@ class _Correlation:
                 if vars(holder)[name] is ours:
                     setattr(holder, name, original)
             self._replaced = []
+
+    def _is_replaced(self, name: str) -> bool:
+        return any(each[1] == name for each in self._replaced)
 
     def _replace(self, holder: type, name: str, around: Callable[[Any], Any]) -> None:
         original = vars(holder)[name]
