@@ -47,7 +47,7 @@ format: $(VENV)/.installed-dev
 	@$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv .venv-* build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .backends build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-dev: pyproject.toml

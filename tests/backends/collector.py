@@ -42,7 +42,8 @@ class Collector:
         self.url = f"http://127.0.0.1:{http}"
         self.grpc_url = f"http://127.0.0.1:{grpc}"
         self.variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": self.url}
-        self._received = received
+        self._received, self._read_bytes = received, 0
+        self._spans: list[Plain] = []
 
     def arguments(self, protocol: str) -> dict[str, Any]:
         """Return what an exporter must be told to send by a protocol."""
@@ -51,10 +52,17 @@ class Collector:
         return {"protocol": name, "compression": compression or "none", **endpoint}
 
     def found(self, trace_id: int) -> list[Plain]:
-        # The last line may still be under way.
-        lines = self._received.read_text("utf-8").split("\n")[:-1]
-        spans = [span for line in lines for span in of_otlp(from_json(line))]
-        return [span for span in spans if int(span["trace_id"], 16) == trace_id]
+        self._read_on()
+        return [span for span in self._spans if int(span["trace_id"], 16) == trace_id]
+
+    def _read_on(self) -> None:
+        with self._received.open("rb") as received:
+            received.seek(self._read_bytes)
+            # The last line may still be under way.
+            for line in received.read().splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    self._read_bytes += len(line)
+                    self._spans += of_otlp(from_json(line.decode()))
 
     def expected(self, span: SpanRecord) -> Plain:
         return of_record(span)

@@ -230,7 +230,7 @@ def start(folder: Path) -> Iterator[Datadog]:
     words = [binary, f"--port={port}", f"--otlp-http-port={otlp_http}"]
     words += [f"--otlp-grpc-port={otlp_grpc}", f"--snapshot-dir={folder}"]
     words += [f"--vcr-cassettes-directory={folder}", "--pool-trace-check-failures=true"]
-    # Its flag of that name takes no list.
-    env = {"ENABLED_CHECKS": ",".join(CHECKS)}
+    # Its flag of that name takes no list. Told of an agent, it would send on all that it gets.
+    env = {"ENABLED_CHECKS": ",".join(CHECKS), "DD_TRACE_AGENT_URL": "", "DD_AGENT_URL": ""}
     with running(words, f"{server.url}/info", folder / "datadog.log", env):
         yield server

@@ -52,15 +52,18 @@ class Honeycomb:
     def __init__(self, destination: Destination) -> None:
         self.url = destination.url
         self.variables = {"HONEYCOMB_API_ENDPOINT": destination.url, "HONEYCOMB_API_KEY": KEY}
-        self._destination = destination
+        self._destination, self._read = destination, 0
+        self._spans: list[Plain] = []
 
     def arguments(self, protocol: str) -> dict[str, Any]:
         return {"protocol": protocol}
 
     def found(self, trace_id: int) -> list[Plain]:
-        taken = [each for each in self._destination.received if answer(each) is _TAKEN]
-        spans = [span for each in taken for span in of_protobuf(each.request())]
-        return [span for span in spans if int(span["trace_id"], 16) == trace_id]
+        new = self._destination.received[self._read :]
+        self._read += len(new)
+        taken = [each for each in new if answer(each) is _TAKEN]
+        self._spans += [span for each in taken for span in of_protobuf(each.request())]
+        return [span for span in self._spans if int(span["trace_id"], 16) == trace_id]
 
     def expected(self, span: SpanRecord) -> Plain:
         plain = of_record(span)

@@ -81,7 +81,7 @@ def fetched(url: str) -> requests.Response:
 def _answers(url: str) -> bool:
     try:
         return fetched(url).status_code < 500
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from backends.everything import NOT_FINITE, SHORT, everything
 from backends.normal import differences
 from backends.running import until
 from backends.started import NAMES, started
 from backends.where import NotThereError
+from exporters.made import HOSTILE_SPANS, BrokenSpan
 from tracekit import discovery
 from tracekit.interfaces import SpanExportResult
 from tracekit.model import SpanRecord
@@ -111,13 +113,17 @@ def test_the_traces_of_the_demo_arrive(
 def send(servers: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Send:
     """Send traces to a server, each as a trace of its own; return what was sent."""
 
-    def sent(name: str, protocol: str, *traces: list[SpanRecord]) -> list[list[SpanRecord]]:
+    def sent(
+        name: str, protocol: str, *traces: list[SpanRecord], is_moved: bool = True
+    ) -> list[list[SpanRecord]]:
         server = server_of(servers, name)
         for key, value in server.variables.items():
             monkeypatch.setenv(key, value)
         exporter = discovery.find("exporter", server.exporter)(**server.arguments(protocol))
         moved = [
             of_another_trace(spans, spans[0].context.trace_id ^ next(_numbers) << 32)
+            if is_moved
+            else spans
             for spans in traces
         ]
         for spans in moved:
@@ -149,6 +155,36 @@ def test_more_than_one_request_may_hold_arrives_in_several(
     ]
     (spans,) = send("collector", protocol, large)
     assert_arrived(servers["collector"], spans)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        ("collector", "http/protobuf"),
+        ("datadog", "v0.4"),
+        ("honeycomb", "http/protobuf"),
+        ("jaeger", "http/protobuf"),
+        ("zipkin", "v2 json"),
+    ],
+)
+def test_hostile_spans_are_taken_and_cost_no_other(
+    servers: dict[str, Any], send: Send, name: str, protocol: str
+) -> None:
+    server, trace_id = server_of(servers, name), 0x1BAD << 64 | next(_numbers)
+    hostile = [
+        of_ids(span, trace_id, number) for number, span in enumerate(HOSTILE_SPANS.values(), 1)
+    ]
+    send(name, protocol, hostile, is_moved=False)
+    expected = [f"{number:016x}" for number in range(1, len(hostile) + 1)]
+    until(lambda: len(server.found(trace_id)) >= len(hostile), PATIENCE_S)
+    assert sorted(each["span_id"] for each in server.found(trace_id)) == expected
+
+
+def of_ids(span: Any, trace_id: int, span_id: int) -> Any:
+    context = SpanContext(trace_id, span_id, False, TraceFlags(1))
+    if isinstance(span, BrokenSpan):
+        return BrokenSpan(replace(span._span, context=context), *span._broken)
+    return replace(span, context=context)
 
 
 def test_datadogs_own_checks_find_nothing(servers: dict[str, Any], send: Send) -> None:

@@ -48,6 +48,11 @@ def datadog(span: Any, **defaults: str) -> dict[str, Any]:
     return body
 
 
+def test_the_time_of_an_event_is_cut_and_stays_a_number() -> None:
+    body = datadog(made(1, events=(Event("later", {}, 2**70),)))
+    assert json.loads(body["meta"]["events"])[0]["time_unix_nano"] == 2**63 - 1
+
+
 # MessagePack -------------------------------------------------------------------------------
 
 numbers = st.integers(-(2**63), 2**64 - 1)

@@ -75,6 +75,15 @@ def test_the_scope_is_written_under_its_new_and_its_old_names() -> None:
     assert "otel.scope.version" not in tags(instrumentation_scope=InstrumentationScope("lib"))
 
 
+def test_times_are_cut_to_what_zipkin_reads() -> None:
+    # "Expected a long": one such number costs all spans of its request.
+    late = zipkin(made(1, for_ms=1e20, events=(Event("later still", {}, 2**70),)))
+    early = zipkin(made(1, start_ms=-(10**13)))
+    numbers = [late["duration"], late["annotations"][0]["timestamp"], early["timestamp"]]
+    assert all(0 < number < 2**63 for number in numbers)
+    assert late["annotations"][0]["value"] == "later still"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

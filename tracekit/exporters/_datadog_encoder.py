@@ -16,7 +16,13 @@ from tracekit.exporters._answer import OnSkip, Payload
 from tracekit.exporters._datadog_semantics import operation_name, resource_name, span_type
 from tracekit.exporters._datadog_tags import DatadogTags
 from tracekit.exporters._msgpack import array_header, pack
-from tracekit.exporters._readable import Fields, fields_of, plain_attributes, salvage
+from tracekit.exporters._readable import (
+    Fields,
+    fields_of,
+    plain_attributes,
+    refuse_beyond_64_bits,
+    salvage,
+)
 from tracekit.exporters._tag_text import tag_text, text_tags
 from tracekit.interfaces import ReadableSpan
 
@@ -101,8 +107,7 @@ class DatadogEncoder:
         # fmt: on
         # What raises here and in _link cannot raise when the chunk is packed.
         trace.to_bytes(16, "big")
-        own.to_bytes(8, "big")
-        parent.to_bytes(8, "big")
+        refuse_beyond_64_bits(own, parent, *(event.timestamp for event in events or ()))
         attributes = plain_attributes(lambda: given)
         of_resource = plain_attributes(lambda: resource.attributes)
         tags = DatadogTags(self._defaults)

@@ -115,7 +115,9 @@ class DatadogTags:
 
 
 def _event(event: Any) -> dict[str, Any]:
-    body: dict[str, Any] = {"time_unix_nano": event.timestamp, "name": tag_text(event.name)}
+    # Beyond 63 bits the time would become a text, and the list of events unreadable.
+    moment = min(event.timestamp, 2**63 - 1)
+    body: dict[str, Any] = {"time_unix_nano": moment, "name": tag_text(event.name)}
     if attributes := plain_attributes(lambda: event.attributes):
         body["attributes"] = attributes
     if dropped := getattr(event, "dropped_attributes", 0):

@@ -21,6 +21,7 @@ __all__ = [
     "identity_of",
     "plain_attributes",
     "readable",
+    "refuse_beyond_64_bits",
     "remote_flags",
     "salvage",
 ]
@@ -112,6 +113,16 @@ def remote_flags(trace_flags: int, is_remote: bool) -> int:
     Source: SpanFlags in opentelemetry/proto/trace/v1/trace.proto
     """
     return (trace_flags & 0xFF) | (0x300 if is_remote else 0x100)
+
+
+def refuse_beyond_64_bits(*numbers: int) -> None:
+    """Let a span be salvaged whose ids or times do not fit: one would cost its whole batch.
+
+    Raises:
+        OverflowError: One is negative, or needs more than 64 bits.
+    """
+    for number in numbers:
+        number.to_bytes(8, "big")
 
 
 def _choose_readers(span_type: type) -> _Readers:

@@ -15,7 +15,12 @@ from opentelemetry.trace import SpanKind
 
 from tracekit.exporters._answer import OnSkip, Payload
 from tracekit.exporters._anyvalue import exact
-from tracekit.exporters._readable import fields_of, plain_attributes, salvage
+from tracekit.exporters._readable import (
+    fields_of,
+    plain_attributes,
+    refuse_beyond_64_bits,
+    salvage,
+)
 from tracekit.exporters._tag_text import json_text, plain_json, tag_text, text_tags
 from tracekit.interfaces import ReadableSpan
 
@@ -98,6 +103,7 @@ class ZipkinEncoder:
             dropped_attributes, dropped_events, dropped_links, resource, scope,
         ) = fields
         # fmt: on
+        refuse_beyond_64_bits(start, end or 0, *(event.timestamp for event in events or ()))
         of_resource = text_tags(plain_attributes(lambda: resource.attributes))
         service = of_resource.pop("service.name", "unknown_service")
         dropped = (dropped_attributes, dropped_events, dropped_links)
