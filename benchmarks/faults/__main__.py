@@ -12,7 +12,7 @@ import argparse
 import sys
 
 from benchmarks.faults.rows import ROWS, Row
-from benchmarks.faults.running import Result, run_row
+from benchmarks.faults.running import FULL, QUICK, Result, run_row
 
 _COLUMNS = (
     *(("made", 7), ("received", 9), ("twice", 6), ("spooled", 8), ("recovered", 10)),
@@ -48,23 +48,24 @@ def _line(row: Row, result: Result) -> str:
     numbers = "".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(result.lost.items()))
     problems = _problems(row, result)
-    said = "  ".join(
-        part for part in (reasons, f"!! {'; '.join(problems)}" if problems else "") if part
-    )
+    wrong = f"!! {'; '.join(problems)}" if problems else ""
+    said = "  ".join(part for part in (reasons, wrong) if part)
     return f"{row.name:<44}{numbers}  {said or 'ok'}"
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults", description=__doc__)
     parser.add_argument("rows", nargs="*", metavar="WORD", help="only rows with it in their name")
-    parser.add_argument("--quick", action="store_true", help="seconds instead of a minute each")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few seconds each, with shorter timeouts"
+    )
     asked = parser.parse_args(arguments)
     rows = [row for row in ROWS if all(word in row.name for word in asked.rows)]
     print(f"{'':<44}" + "".join(f"{name:>{width}}" for name, width in _COLUMNS))
     failed = 0
     for row in rows:
         try:
-            result = run_row(row, asked.quick)
+            result = run_row(row, QUICK if asked.quick else FULL)
         except FileNotFoundError as error:
             print(f"{row.name:<44}  skipped: {error}", flush=True)
             continue

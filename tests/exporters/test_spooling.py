@@ -27,12 +27,13 @@ from exporters.destinations import (
 )
 from exporters.made import made
 from tracekit.errors import ConfigurationError
+from tracekit.exporters import _spooling
 from tracekit.exporters._retry import RetryPolicy
 from tracekit.exporters.datadog import DatadogExporter
 from tracekit.exporters.otlp import OTLPSpanExporter
 from tracekit.exporters.zipkin import ZipkinExporter
 from tracekit.interfaces import SpanExportResult
-from tracekit.store.spool import Spool
+from tracekit.store.spool import KeptRequest, Spool
 
 SUCCESS, FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
 BATCH = [made(number, f"span {number}") for number in range(1, 11)]
@@ -319,6 +320,33 @@ def test_a_batch_that_is_over_is_not_kept_again(make: Make, spool: Spool) -> Non
         exporter.export(BATCH)
     assert waiting(spool) == 0
     assert not spool.exists(), "no file where all is well"
+
+
+def test_an_empty_spool_is_looked_at_once_and_then_left_alone(
+    make: Make, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Destination(DOWN) as destination:
+        exporter = make(destination.url)
+        exporter.export(BATCH)
+        destination.script[:] = [OK]
+        assert exporter.force_flush(5000)
+        looked: list[str] = []
+        take = Spool.take
+
+        def counted(self: Spool, identity: str) -> Any:
+            looked.append(identity)
+            return take(self, identity)
+
+        monkeypatch.setattr(_spooling, "LOOK_EVERY_S", 0.0)
+        monkeypatch.setattr(Spool, "take", counted)
+        for number in range(20):
+            exporter.export([made(100 + number)])
+            until(lambda: not any(t.name == "tracekit-spool" for t in threading.enumerate()))
+        assert len(looked) <= 2
+        exporter.shutdown()
+        other = make(destination.url)
+        spool.put(exporter._delivery.sender.identity, [KeptRequest(b"", 0)])
+        until(lambda: other.export([made(200)]) is SUCCESS and len(looked) > 2)
 
 
 def test_shutdown_ends_the_sending_thread(make: Make) -> None:

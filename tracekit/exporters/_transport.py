@@ -112,7 +112,8 @@ class Delivery:
 
     @property
     def keeps_spans(self) -> bool:
-        return self._spooling is not None
+        """Whether there is a spool, and nothing is known to be wrong with it."""
+        return self._spooling is not None and self._spooling.works
 
     def hurry(self) -> None:
         """Try each batch once from now on, and keep what fails: the process is about to end."""
