@@ -72,7 +72,7 @@ class Spooling:
         """Start with nothing counted and no thread."""
         # Reentrant, as all locks here: a signal handler that shuts down may interrupt its holder.
         self._lock = threading.RLock()
-        self._stopping = threading.Event()
+        self._stopping, self._wake = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._look_at = 0.0
         self._seen: tuple[int, ...] = ()
@@ -121,6 +121,8 @@ class Spooling:
         Cost: a look at the clock; every few seconds one at the folder, to see whether anything
         has changed since nothing was there.
         """
+        # Whoever waits before the next attempt need not any more.
+        self._wake.set()
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY_S
@@ -151,7 +153,8 @@ class Spooling:
                         return
                     if self._recovered > before:
                         delays = self._policy.delays()
-                    self._stopping.wait(next(delays))
+                    self._wake.wait(min(next(delays), self._policy.max_pause_s))
+                    self._wake.clear()
         finally:
             with self._lock:
                 if self._thread is me:
@@ -228,6 +231,7 @@ class Spooling:
     def stop(self) -> None:
         """Send nothing more; waits a moment for the answer to what is under way."""
         self._stopping.set()
+        self._wake.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(STOP_S)
