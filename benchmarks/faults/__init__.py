@@ -1,1 +1,1 @@
-"""What becomes of spans when the back end fails, or the process: ``python -m benchmarks.faults``."""
+"""What becomes of spans when the back end or the process fails: `python -m benchmarks.faults`."""

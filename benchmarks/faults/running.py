@@ -52,17 +52,19 @@ class Pace:
         share: Of the time that a row gives its program, but ``most_s`` at most.
         timeout_s: Of the exporter, for a batch with all its retries.
         compares: Whether the untraced program runs beside the traced one.
+        delay_ms: How long a span waits for others.
     """
 
     share: float
     most_s: float
     timeout_s: float
     compares: bool = True
+    delay_ms: int = 1000
 
 
 FULL = Pace(1.0, 3600.0, 10.0)
 QUICK = Pace(1 / 3, 5.0, 1.0)
-AS_TEST = Pace(0.1, 0.8, 0.4, compares=False)
+AS_TEST = Pace(0.1, 0.8, 0.4, compares=False, delay_ms=100)
 
 
 @dataclass
@@ -97,6 +99,7 @@ class Run:
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
             "XDG_STATE_HOME": str(folder),
             "PYTHONPATH": str(ROOT),
+            "OTEL_BSP_SCHEDULE_DELAY": str(pace.delay_ms),
             "OTEL_EXPORTER_OTLP_TIMEOUT": str(int(pace.timeout_s * 1000)),
         }
         self.names_flag = folder / "names-resolve"

@@ -255,6 +255,25 @@ def test_spans_that_a_server_rejects_count_as_failed(meters: Meters) -> None:
     assert succeeded[1]["server.port"] == destination.port
 
 
+def test_spans_that_wait_on_the_disk_are_in_flight_until_they_arrive(meters: Meters) -> None:
+    """In flight is what the exporter was given and has neither exported nor lost.
+
+    https://opentelemetry.io/docs/specs/semconv/otel/sdk-metrics/#metric-otelsdkexporterspaninflight
+    """
+    with Destination(Reply(503)) as destination:
+        exporter = OTLPSpanExporter(destination.url, retry_policy=SOON, timeout=0.1)
+        provider = configure(exporters=exporter, meter_provider=meters.provider)
+        for _ in range(3):
+            provider.get_tracer("library").start_span("a").end()
+        assert not provider.force_flush(1_000)
+        kept = meters.total(INFLIGHT), meters.total(EXPORTED), meters.total(PROCESSED)
+        destination.script[:] = [Reply()]
+        assert provider.force_flush(10_000)
+        sent = meters.total(INFLIGHT), meters.total(EXPORTED), meters.total(PROCESSED)
+        provider.shutdown()
+    assert (kept, sent) == ((3, 0, 3), (0, 3, 3))
+
+
 def test_each_export_has_a_duration(meters: Meters) -> None:
     """One observation for an export with all its retries; error.type only when it failed.
 

@@ -252,3 +252,32 @@ def test_clearing_counts_from_zero(provider):
     provider.clear()
     stats = provider.stats()
     assert (stats["started"], stats["ended"], stats["processors"]) == (0, 0, [])
+
+
+def test_before_a_freeze_what_cannot_be_sent_is_kept(tmp_path):
+    """A process that is frozen may never wake up: nothing may be left in its memory."""
+    from tracekit.exporters.otlp import OTLPSpanExporter, Spool
+
+    spool = Spool(tmp_path / "spool.db")
+    exporter = OTLPSpanExporter("http://localhost:9", spool=spool)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    provider.get_tracer("lambda").start_span("invocation").end()
+    began = time.monotonic()
+    assert provider.flush_or_keep(600) is False
+    assert time.monotonic() - began < 3
+    assert [row.spans for row in spool.waiting()] == [1]
+    provider.shutdown(1)
+
+
+def test_before_a_freeze_a_processor_of_the_sdk_is_flushed(provider):
+    flushed = []
+
+    class Theirs(SpanProcessor):
+        def force_flush(self, timeout_millis=30_000):
+            flushed.append(timeout_millis)
+            return True
+
+    provider.add_span_processor(Theirs())
+    assert provider.flush_or_keep(500) is True
+    assert len(flushed) == 1

@@ -413,6 +413,20 @@ def test_retry_info_makes_exhaustion_retryable_and_is_honoured(make_grpc: Make) 
         assert time.monotonic() - start >= 0.4
 
 
+def test_what_grpc_could_not_send_is_kept_and_sent_as_it_was(
+    make_grpc: Make, tmp_path: Any
+) -> None:
+    down = abort(grpc.StatusCode.UNAVAILABLE, "restarting")
+    with grpc_destination(down) as destination:
+        exporter = make_grpc(destination.url, timeout=0.2, spool=tmp_path / "spool.db")
+        assert exporter.export(BATCH) is SUCCESS
+        assert exporter.stats()["spooled"] == len(BATCH)
+        destination.script[:] = [take]
+        assert exporter.force_flush(10_000)
+    assert exporter.stats()["recovered"] == len(BATCH)
+    assert exporter.stats()["waiting"] == 0
+
+
 def test_pushback_in_a_trailer_is_honoured(make_grpc: Make) -> None:
     busy = abort(grpc.StatusCode.UNAVAILABLE, "busy", ("grpc-retry-pushback-ms", "400"))
     with grpc_destination(busy, take) as destination:

@@ -27,12 +27,13 @@ from exporters.destinations import (
 )
 from exporters.made import made
 from tracekit.errors import ConfigurationError
+from tracekit.exporters import _spooling
 from tracekit.exporters._retry import RetryPolicy
 from tracekit.exporters.datadog import DatadogExporter
 from tracekit.exporters.otlp import OTLPSpanExporter
 from tracekit.exporters.zipkin import ZipkinExporter
 from tracekit.interfaces import SpanExportResult
-from tracekit.store.spool import Spool
+from tracekit.store.spool import KeptRequest, Spool
 
 SUCCESS, FAILURE = SpanExportResult.SUCCESS, SpanExportResult.FAILURE
 BATCH = [made(number, f"span {number}") for number in range(1, 11)]
@@ -91,10 +92,14 @@ def spool(tmp_path: Path) -> Spool:
 def make(spool: Spool) -> Iterator[Make]:
     exporters: list[Any] = []
 
-    def made_exporter(url: str, kind: Any = otlp, **arguments: Any) -> Any:
-        given = {"retry_policy": SOON, "timeout": 0.3, "spool": spool, **arguments}
-        exporters.append(kind(url, **given))
-        return exporters[-1]
+    def made_exporter(url: str, kind: Any = otlp, patient: bool = False, **arguments: Any) -> Any:
+        # Time enough that no answer is late: what is sent again then arrives twice.
+        given = {"retry_policy": SOON, "timeout": 20, "spool": spool, **arguments}
+        exporter = kind(url, **given)
+        exporters.append(exporter)
+        if not patient:
+            exporter.hurry()  # one attempt, and the batch is in the spool
+        return exporter
 
     yield made_exporter
     for exporter in exporters:
@@ -133,7 +138,7 @@ def test_what_could_not_be_sent_arrives_later_as_it_was(name: str, make: Make) -
 
 def test_everything_arrives_once_and_in_order(make: Make, spool: Spool) -> None:
     with Destination(DOWN) as destination:
-        exporter = make(destination.url, timeout=0.02)
+        exporter = make(destination.url)
         for number in range(1, 31):
             exporter.export([made(number, f"span {number}")])
         assert exporter.stats()["waiting"] == 30
@@ -158,8 +163,7 @@ def test_live_spans_do_not_wait_for_kept_ones(make: Make, spool: Spool) -> None:
         return OK
 
     with Destination(DOWN) as destination:
-        exporter = make(destination.url, timeout=5, retry_policy=RetryPolicy(first_delay_s=9))
-        exporter.hurry()
+        exporter = make(destination.url, retry_policy=RetryPolicy(first_delay_s=9))
         exporter.export(BATCH)
         destination.script[:] = [answer]
         until(
@@ -261,6 +265,33 @@ def test_the_recovery_is_said_once(make: Make, caplog: pytest.LogCaptureFixture)
     assert "again" in said[1]
 
 
+def test_a_live_span_that_arrives_ends_the_wait_of_the_kept_ones(make: Make, spool: Spool) -> None:
+    with Destination(DOWN) as destination:
+        exporter = make(destination.url, retry_policy=RetryPolicy(first_delay_s=60))
+        exporter.export(BATCH)
+        until(lambda: len(destination.received) >= 2)  # ours, and the thread's first attempt
+        destination.script[:] = [OK]
+        exporter.export([made(99, "live")])
+        until(lambda: exporter.stats()["recovered"] == 10)
+
+
+def test_a_short_failure_is_waited_for_and_a_known_one_is_not(make: Make, spool: Spool) -> None:
+    """Spans queue up in memory behind a batch that is being tried again."""
+    with Destination(DOWN, DOWN, OK) as destination:
+        exporter = make(destination.url, patient=True)
+        assert exporter.export(BATCH) is SUCCESS
+        assert (exporter.stats()["sent"], spool.exists()) == (10, False)
+    with Destination(DOWN) as destination:
+        exporter = make(destination.url, patient=True, timeout=0.3)
+        exporter.export(BATCH)
+        began = time.monotonic()
+        other = make(destination.url, patient=True, timeout=60)
+        other._delivery._reports.failing("503")
+        other.export(BATCH)
+        assert time.monotonic() - began < 2
+        assert waiting(spool) == 20
+
+
 # The end ------------------------------------------------------------------------------------
 
 
@@ -321,6 +352,33 @@ def test_a_batch_that_is_over_is_not_kept_again(make: Make, spool: Spool) -> Non
     assert not spool.exists(), "no file where all is well"
 
 
+def test_an_empty_spool_is_looked_at_once_and_then_left_alone(
+    make: Make, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Destination(DOWN) as destination:
+        exporter = make(destination.url)
+        exporter.export(BATCH)
+        destination.script[:] = [OK]
+        until(lambda: exporter.stats()["recovered"] == 10)
+        looked: list[str] = []
+        take = Spool.take
+
+        def counted(self: Spool, identity: str) -> Any:
+            looked.append(identity)
+            return take(self, identity)
+
+        monkeypatch.setattr(_spooling, "LOOK_EVERY_S", 0.0)
+        monkeypatch.setattr(Spool, "take", counted)
+        for number in range(20):
+            exporter.export([made(100 + number)])
+            until(lambda: not any(t.name == "tracekit-spool" for t in threading.enumerate()))
+        assert len(looked) <= 2
+        exporter.shutdown()
+        other = make(destination.url)
+        spool.put(exporter._delivery.sender.identity, [KeptRequest(b"", 0)])
+        until(lambda: other.export([made(200)]) is SUCCESS and len(looked) > 2)
+
+
 def test_shutdown_ends_the_sending_thread(make: Make) -> None:
     with Destination(DOWN) as destination:
         exporter = make(destination.url)
@@ -332,14 +390,15 @@ def test_shutdown_ends_the_sending_thread(make: Make) -> None:
 
 def test_in_a_hurry_each_batch_is_tried_once(make: Make, spool: Spool) -> None:
     with Destination(DOWN) as destination:
-        exporter = make(destination.url, timeout=60, retry_policy=RetryPolicy(first_delay_s=50))
+        slow = RetryPolicy(first_delay_s=2.5)
+        exporter = make(destination.url, patient=True, timeout=60, retry_policy=slow)
         thread = threading.Thread(target=exporter.export, args=(BATCH,))
         thread.start()
         until(lambda: destination.received)
         began = time.monotonic()
         exporter.hurry()
         thread.join(20)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 2
     assert waiting(spool) == 10
 
 
@@ -351,7 +410,7 @@ def test_a_spool_that_cannot_be_written_is_said_once_and_counted(
 ) -> None:
     (tmp_path / "file").write_text("")
     with nobody() as url:
-        exporter = make(url, spool=tmp_path / "file" / "spool.db", timeout=0.05)
+        exporter = make(url, spool=tmp_path / "file" / "spool.db")
         for _ in range(3):
             assert exporter.export(BATCH) is FAILURE
     assert exporter.stats()["dropped"] == {"spool_failed": 30}
@@ -362,7 +421,7 @@ def test_a_spool_that_cannot_be_written_is_said_once_and_counted(
 def test_more_than_the_spool_may_hold_is_counted(make: Make, tmp_path: Path) -> None:
     spool = Spool(tmp_path / "small.db", max_bytes=256 * 1024)
     with nobody() as url:
-        exporter = make(url, spool=spool, timeout=0.02)
+        exporter = make(url, spool=spool)
         for number in range(1, 31):
             text = os.urandom(15_000).hex()
             exporter.export([made(number, attributes={"text": text})])

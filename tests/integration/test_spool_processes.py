@@ -31,7 +31,7 @@ url, name, count, flush_s, wait_s = sys.argv[1], sys.argv[2], *map(float, sys.ar
 quick = RetryPolicy(first_delay_s=0.02, max_delay_s=0.1, first_pause_s=0.05, max_pause_s=0.2)
 tracekit.configure(
     name,
-    exporters=[OTLPSpanExporter(url, timeout=0.5, retry_policy=quick)],
+    exporters=[OTLPSpanExporter(url, timeout=10, retry_policy=quick)],
     schedule_delay_millis=20,
 )
 for number in range(int(count)):
@@ -76,10 +76,7 @@ class Processes:
     def empty_the_spool(self, name: str) -> None:
         """Start one that makes one span, and end it when nothing waits any more."""
         process = self.start(name, 1, wait_s=60)
-        ends_at = time.monotonic() + 20
-        while waiting():
-            assert time.monotonic() < ends_at, f"{waiting()} spans still wait"
-            time.sleep(0.01)
+        until_empty()
         process.terminate()
         process.communicate(timeout=20)
         self.running.remove(process)
@@ -149,6 +146,13 @@ def total() -> Fate:
     return whole
 
 
+def until_empty() -> None:
+    ends_at = time.monotonic() + 40
+    while waiting():
+        assert time.monotonic() < ends_at, f"{waiting()} spans still wait"
+        time.sleep(0.01)
+
+
 def waiting() -> int:
     return sum(row.spans for row in Spool().waiting())
 
@@ -176,9 +180,13 @@ def test_many_senders_at_once_send_nothing_twice_and_in_order(
         processes.start(name, 150)
     assert processes.end() == [0, 0]
     come_back(destination, lambda: time.sleep(0.005))
-    for name in ("c", "d", "e", "f"):
-        processes.start(name, 20, flush_s=15)
-    assert processes.end() == [0] * 6
+    senders = [processes.start(name, 20, wait_s=60) for name in ("c", "d", "e", "f")]
+    for sender in senders:
+        processes.ready(sender)
+    until_empty()
+    for sender in senders:
+        sender.terminate()
+    processes.end()
     arrived = taken(destination)
     counted = collections.Counter(arrived)
     assert [name for name, times in counted.items() if times > 1] == []

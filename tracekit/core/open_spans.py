@@ -26,7 +26,7 @@ def open_spans(is_ours: Callable[[Any], bool]) -> list[Span]:
 
     Cost: 20 ms for a million objects in the process.
     """
-    kinds = [*RECORDING]
+    kinds: list[Any] = [*RECORDING]
     # By identity: what a class thinks of equality, or of being hashed, is its own affair.
     things: list[Any] = gc.get_objects()
     found: list[Any] = [thing for thing in things for kind in kinds if type(thing) is kind]

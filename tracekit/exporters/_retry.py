@@ -24,7 +24,8 @@ class RetryPolicy:
     jitter: float = 0.2
     failures_to_open: int = 5
     first_pause_s: float = 5.0
-    max_pause_s: float = 60.0
+    # What one probe costs a server is little, and what waits on the disk waits for it.
+    max_pause_s: float = 15.0
     # A server may ask for a day. Until then no span would arrive, and nobody would know why.
     max_retry_after_s: float = 300.0
 

@@ -72,9 +72,11 @@ class Spooling:
         """Start with nothing counted and no thread."""
         # Reentrant, as all locks here: a signal handler that shuts down may interrupt its holder.
         self._lock = threading.RLock()
-        self._stopping = threading.Event()
+        self._stopping, self._wake = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._look_at = 0.0
+        self._seen: tuple[int, ...] = ()
+        self.works = True
         self._said: set[str] = set()
         self._spooled = self._recovered = self._rejected = 0
         self._dropped: Counter[str] = Counter()
@@ -87,7 +89,9 @@ class Spooling:
             dropped = self._spool.put(self._identity, requests)
         except StoreError as error:
             self._say(f"spans that cannot be sent cannot be kept either: {error}")
+            self.works = False
             return False
+        self.works = True
         with self._lock:
             self._spooled += sum(request.spans for request in requests)
         self._count_dropped(dropped)
@@ -114,12 +118,15 @@ class Spooling:
     def look(self) -> None:
         """Go and send what waits, should there be anything; for who has just sent something.
 
-        Cost: a look at the clock, and at the folder every few seconds.
+        Cost: a look at the clock; every few seconds one at the folder, to see whether anything
+        has changed since nothing was there.
         """
+        # Whoever waits before the next attempt need not any more.
+        self._wake.set()
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY_S
-            if self._spool.exists():
+            if self._spool.mark() != self._seen:
                 self._start()
 
     def _start(self) -> None:
@@ -146,7 +153,8 @@ class Spooling:
                         return
                     if self._recovered > before:
                         delays = self._policy.delays()
-                    self._stopping.wait(next(delays))
+                    self._wake.wait(min(next(delays), self._policy.max_pause_s))
+                    self._wake.clear()
         finally:
             with self._lock:
                 if self._thread is me:
@@ -178,6 +186,7 @@ class Spooling:
 
     def _send_all(self, is_over: Callable[[], bool]) -> _Left:
         """Send what waits, the oldest first, until something fails or it is time to stop."""
+        seen, before = self._spool.mark(), self._recovered
         try:
             with self._spool.claim(self._identity) as claim:
                 if claim is None:
@@ -186,7 +195,9 @@ class Spooling:
                     request, dropped = self._spool.take(self._identity)
                     self._count_dropped(dropped)
                     if request is None:
-                        self._spool.give_back_room()
+                        if self._recovered > before:
+                            self._spool.give_back_room()
+                        self._seen = seen
                         return _Left.NOTHING
                     if not self._send(request):
                         break
@@ -220,6 +231,7 @@ class Spooling:
     def stop(self) -> None:
         """Send nothing more; waits a moment for the answer to what is under way."""
         self._stopping.set()
+        self._wake.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(STOP_S)

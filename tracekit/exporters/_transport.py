@@ -46,6 +46,9 @@ NOTHING_KEPT: dict[str, Any] = {
 }
 """What a delivery without a spool has to say of it."""
 
+RETRYING_S = 3.0
+"""How long a batch is tried again before it is kept on the disk instead."""
+
 KEEPING_S = 2.0
 """How long whoever ends the process waits for a batch that another thread is keeping."""
 
@@ -112,7 +115,8 @@ class Delivery:
 
     @property
     def keeps_spans(self) -> bool:
-        return self._spooling is not None
+        """Whether there is a spool, and nothing is known to be wrong with it."""
+        return self._spooling is not None and self._spooling.works
 
     def hurry(self) -> None:
         """Try each batch once from now on, and keep what fails: the process is about to end."""
@@ -213,16 +217,28 @@ class Delivery:
     def _insist(self, payload: Payload, tally: Tally, deadline: float) -> Answer:
         """Send until the answer is final or trying again would come too late."""
         delays = self._policy.delays()
+        patient_until = self._patient_until(deadline)
         while True:
             answer = self.attempt(payload, max(deadline - time.monotonic(), 0.001))
             if answer.verdict is not Verdict.TRY_AGAIN or self._breaker.is_open:
                 return answer
             delay = self._delay(next(delays), answer)
-            if time.monotonic() + delay >= deadline or self._hurrying.wait(delay):
+            if time.monotonic() + delay >= patient_until or self._hurrying.wait(delay):
                 return answer
             if tally.is_closed:
                 return answer
             tally.retried += 1
+
+    def _patient_until(self, deadline: float) -> float:
+        """Return when trying again ends: what can be kept waits on the disk, not in memory.
+
+        Spans queue up behind a batch that is being tried again, and a process that is killed
+        takes them with it. Of a destination that is failing already, the spool's thread finds
+        out when it is back.
+        """
+        if not self.keeps_spans:
+            return deadline
+        return 0.0 if self._reports.is_failing else min(deadline, time.monotonic() + RETRYING_S)
 
     def attempt(self, payload: Payload, timeout_s: float) -> Answer:
         """Send a request once, and draw the conclusions for the next ones."""

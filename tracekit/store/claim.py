@@ -8,7 +8,6 @@ for without waiting.
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,8 +16,9 @@ from tracekit.store.location import private_folder
 
 __all__ = ["Claim"]
 
-_mine: set[tuple[int, str]] = set()
-_lock = threading.RLock()
+_mine: dict[tuple[int, str], Claim] = {}
+"""By process and path. Without a lock, which a fork might leave held for ever: the operations on
+it are single ones, which no other thread can interrupt."""
 
 
 class Claim:
@@ -38,17 +38,23 @@ class Claim:
         self._file = -1
 
     def __enter__(self) -> Claim | None:
-        with _lock:
-            if self._key in _mine:
-                return None
-            private_folder(self._path.parent)
-            file = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
-            if not _lock_now(file):
-                os.close(file)
-                return None
-            _mine.add(self._key)
-            self._file = file
-        return self
+        if _mine.setdefault(self._key, self) is not self:
+            return None
+        try:
+            self._file = self._locked()
+        finally:
+            if self._file < 0:
+                del _mine[self._key]
+        return self if self._file >= 0 else None
+
+    def _locked(self) -> int:
+        """Return the file with the lock on it, or -1 when another process has that."""
+        private_folder(self._path.parent)
+        file = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        if _lock_now(file):
+            return file
+        os.close(file)
+        return -1
 
     def __exit__(
         self,
@@ -58,9 +64,8 @@ class Claim:
     ) -> None:
         # In a child that was forked in the block it is the parent's, and closing is all there is.
         if self._file >= 0:
-            with _lock:
-                _mine.discard(self._key)
-                os.close(self._file)
+            os.close(self._file)
+            del _mine[self._key]
 
 
 def _lock_now(file: int) -> bool:

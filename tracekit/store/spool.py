@@ -156,6 +156,21 @@ class Spool:
         """Say whether anything was ever put in. Cost: one look at the folder, 2 µs."""
         return self.path.exists()
 
+    def mark(self) -> tuple[int, ...]:
+        """Return what changes when somebody puts something in; empty without a file.
+
+        Cost: two looks at the folder, 5 µs.
+        """
+        found: list[int] = []
+        for path in (self.path, f"{self.path}-wal"):
+            try:
+                told = os.stat(path)
+            except OSError:
+                continue
+            # Whoever has the file open to read makes an empty log beside it.
+            found += (told.st_mtime_ns, told.st_size) if told.st_size else ()
+        return tuple(found)
+
     def put(self, destination: str, requests: Sequence[KeptRequest]) -> Counter[str]:
         """Keep requests, all or none, and make room for them.
 
