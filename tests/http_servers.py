@@ -171,7 +171,17 @@ class _Uvicorn(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self.is_ready.set()
+
+    async def main_loop(self) -> None:
+        """Wait for the end itself, where uvicorn looks ten times a second whether it came."""
+        await self.on_tick(0)
+        await self._stop.wait()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        self._loop.call_soon_threadsafe(self._stop.set)
 
 
 @contextlib.contextmanager
@@ -194,7 +204,7 @@ def uvicorn_server(app: Any) -> Iterator[Client]:
         try:
             yield Client(listening.getsockname()[1])
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join(PATIENCE_S)
             assert not thread.is_alive()
 

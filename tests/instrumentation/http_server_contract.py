@@ -7,6 +7,9 @@ supplies an application with the routes of :class:`Site`.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
+import inspect
 import logging
 import os
 import threading
@@ -165,6 +168,8 @@ class HttpServerContract:
     item_route: ClassVar[str | None] = None  # as this library writes the template
     route_of: ClassVar[Callable[[str], str | None]] = staticmethod(lambda path: None)
     is_async: ClassVar[bool] = False
+    half_way_error: ClassVar[type[Exception]] = Oops  # what is made of one within a stream
+    sees_departures: ClassVar[bool] = True  # where not, the program streams on to nobody
     unknown_method: ClassVar[str] = "BREW"  # one that the server lets through
 
     def make_app(self, site: Site) -> Any:
@@ -478,6 +483,8 @@ class HttpServerContract:
     def test_a_client_that_goes_away_ends_the_span(
         self, start: Start, site: Site, spans: Spans
     ) -> None:
+        if not self.sees_departures:
+            pytest.skip("the framework does not look whether its client is there")
         with start().open("/endless") as connection:
             read_until(connection, b"....")
         (span,) = spans.server()
@@ -490,7 +497,7 @@ class HttpServerContract:
     ) -> None:
         start().ask("/half")
         (span,) = spans.server()
-        self._assert_failed(span, Oops)
+        self._assert_failed(span, self.half_way_error)
         assert (span.attributes or {})["http.response.status_code"] == 200
 
     # Secrets, headers, proxies.
@@ -660,6 +667,28 @@ class HttpServerContract:
         assert (attributes["http.target"], attributes["http.status_code"]) == ("/items/7?a=1", 200)
 
 
+def signature_of(entry: Any) -> Any:
+    try:
+        return inspect.signature(entry)
+    except (TypeError, ValueError):
+        return None
+
+
+def wrapper_of(module: str, wrapped: Any) -> Any:
+    """Return what another tracer's code, of that module, puts around a function."""
+    kind, wait = ("async ", "await ") if inspect.iscoroutinefunction(wrapped) else ("", "")
+    code = f"""
+def wrap(wrapped):
+    @functools.wraps(wrapped)
+    {kind}def wrapper(instance, first, *args, **kwargs):
+        return {wait}wrapped(instance, first, *args, **kwargs)
+    return wrapper
+"""
+    code_globals: dict[str, Any] = {"__name__": module, "functools": functools}
+    exec(code, code_globals)
+    return code_globals["wrap"](wrapped)
+
+
 def _broken(*args: Any) -> None:
     raise RuntimeError("broken")
 
@@ -668,6 +697,7 @@ class FrameworkContract(HttpServerContract):
     """Promises of what patches a library."""
 
     plugin: ClassVar[type[Any]]
+    contrib_class: ClassVar[str]
 
     def patched(self) -> list[tuple[Any, str]]:
         """Return the classes and names that are patched."""
@@ -691,13 +721,77 @@ class FrameworkContract(HttpServerContract):
         (span,) = spans.server()
         self._assert_failed(span, Handled)
 
+    @pytest.mark.filterwarnings("ignore:Inheritance:DeprecationWarning")  # of aiohttp, at contrib
+    def test_a_library_that_contrib_watches_is_left_to_it(
+        self, provider: TracerProvider, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        name = self.plugin.contrib[0]
+        module = importlib.import_module(f"opentelemetry.instrumentation.{name.replace('-', '_')}")
+        contrib = getattr(module, self.contrib_class)()
+        before = [vars(holder).get(name) for holder, name in self.patched()]
+        contrib.instrument(tracer_provider=provider)
+        try:
+            instrumentor = self.plugin()
+            instrumentor.instrument(tracer_provider=provider)
+            reason = instrumentor.status.reason
+        finally:
+            contrib.uninstrument()
+        assert reason == f"already instrumented by opentelemetry-instrumentation-{name}"
+        assert before == [vars(holder).get(name) for holder, name in self.patched()]
+        caplog.clear()  # it is said, once
+
+    @pytest.mark.parametrize(
+        ("tracer", "name"),
+        [("sentry_sdk.integrations.x", "sentry-sdk"), ("ddtrace.contrib.x", "ddtrace")],
+    )
+    def test_a_library_that_somebody_else_watches_is_left_alone(
+        self,
+        provider: TracerProvider,
+        site: Site,
+        spans: Spans,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        tracer: str,
+        name: str,
+    ) -> None:
+        holder, attribute = self.patched()[0]
+        monkeypatch.setattr(holder, attribute, wrapper_of(tracer, vars(holder)[attribute]))
+        before = [vars(holder).get(name) for holder, name in self.patched()]
+        instrumentor = self.plugin()
+        instrumentor.instrument(tracer_provider=provider)
+        assert instrumentor.status.reason == f"already instrumented by {name}"
+        assert before == [vars(holder).get(name) for holder, name in self.patched()]
+        with self.serve(self.make_app(site)) as client:
+            assert client.ask().body == b"item"
+        assert [span.name for span in spans.all()] == ["work"]
+        caplog.clear()  # it is said, once
+
+    def test_an_unsupported_version_is_left_alone_and_said_once(
+        self,
+        provider: TracerProvider,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        before = [vars(holder).get(name) for holder, name in self.patched()]
+        monkeypatch.setattr(self.plugin, "supported", ">=99")
+        instrumentor = self.plugin()
+        instrumentor.instrument(tracer_provider=provider)
+        instrumentor.instrument(tracer_provider=provider)
+        assert instrumentor.status.reason.endswith("is not supported (>=99)")
+        assert before == [vars(holder).get(name) for holder, name in self.patched()]
+        said = [record for record in caplog.records if "does not instrument" in record.message]
+        assert len(said) == 1
+        caplog.clear()
+
     def test_uninstrumented_it_is_as_before(
         self, provider: TracerProvider, site: Site, spans: Spans
     ) -> None:
         before = [vars(holder).get(name) for holder, name in self.patched()]
         app = self.make_app(site)
+        signatures = [str(signature_of(entry)) for entry in before]
         with self.watched(app, provider):
             during = [vars(holder).get(name) for holder, name in self.patched()]
+            assert [str(signature_of(entry)) for entry in during] == signatures
         assert not any(a is b for a, b in zip(during, before, strict=True))
         after = [vars(holder).get(name) for holder, name in self.patched()]
         assert all(a is b for a, b in zip(after, before, strict=True))

@@ -78,6 +78,7 @@ def site_app(site: Site) -> web.Application:
 
 class TestAiohttp(FrameworkContract):
     plugin = plugin
+    contrib_class = "AioHttpServerInstrumentor"
     unknown_method = "PURGE"
     item_route = "/items/{number}"
     route_of = staticmethod(lambda path: "/items/{number}" if path.startswith("/items") else path)

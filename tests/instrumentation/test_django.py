@@ -144,6 +144,7 @@ async def asynchronous(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 class _DjangoContract(FrameworkContract):
     plugin = plugin
+    contrib_class = "DjangoInstrumentor"
     item_route = "/items/<int:number>"
     route_of = staticmethod(
         lambda path: "/items/<int:number>" if path.startswith("/items") else path

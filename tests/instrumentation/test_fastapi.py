@@ -72,6 +72,7 @@ def site_app(site: Site) -> FastAPI:
 
 class TestFastApi(FrameworkContract):
     plugin = plugin
+    contrib_class = "FastAPIInstrumentor"
     is_async = True
     item_route = "/items/{number}"
     route_of = staticmethod(lambda path: "/items/{number}" if path.startswith("/items") else path)

@@ -52,6 +52,7 @@ def flask_app(site: Site) -> flask.Flask:
 
 class TestFlask(FrameworkContract):
     plugin = plugin
+    contrib_class = "FlaskInstrumentor"
     item_route = ITEM
     route_of = staticmethod(
         lambda path: "/items/<int:number>" if path.startswith("/items") else path

@@ -71,6 +71,7 @@ async def answer(request: Any, error: Exception) -> Response:
 
 class TestStarlette(FrameworkContract):
     plugin = plugin
+    contrib_class = "StarletteInstrumentor"
     is_async = True
     item_route = "/items/{number}"
     route_of = staticmethod(lambda path: "/items/{number}" if path.startswith("/items") else path)

@@ -43,8 +43,11 @@ __all__ = [
     "Incoming",
     "ServerRequest",
     "ServerSettings",
+    "adopt_route",
     "body_measures",
     "current_request",
+    "name_route",
+    "note_exception",
 ]
 
 # Under this key the scope or environ of a request holds its ServerRequest, or None where it was
@@ -142,6 +145,46 @@ def current_request() -> ServerRequest | None:
     return _current.get()
 
 
+def name_route(route: str) -> None:
+    """Name the SERVER span of the current request for the template of its route.
+
+    For a framework whose applications are wrapped by hand: call it with what the framework says
+    of a request that was routed, such as ``/items/{id}``. Does nothing outside of a request that
+    is traced, and never raises.
+    """
+    request = current_request()
+    if request is not None:
+        _name(request, route)
+
+
+def note_exception(exception: BaseException) -> None:
+    """Tell of an exception that a framework is about to answer; it counts if the answer is a 5xx.
+
+    For a framework that sends its answer when the exception is not being handled any more.
+    """
+    request = current_request()
+    if request is not None:
+        request.suspect = exception
+
+
+# Where frameworks that are wrapped by hand leave what matched: Litestar its template, Bottle a
+# route that has one.
+_LITESTAR_ROUTE, _BOTTLE_ROUTE = "path_template", "bottle.route"
+
+
+@quiet
+def adopt_route(request: ServerRequest, source: Mapping[str, Any]) -> None:
+    """Name the span for the route that a framework left in its scope or environ, if one did."""
+    route = source.get(_LITESTAR_ROUTE) or getattr(source.get(_BOTTLE_ROUTE), "rule", None)
+    if route:
+        request.matched(request.route_prefix + route)
+
+
+@quiet
+def _name(request: ServerRequest, route: str) -> None:
+    request.matched(request.route_prefix + route)
+
+
 class ServerRequest:
     """One request in flight and its SERVER span.
 
@@ -226,6 +269,7 @@ class ServerRequest:
     def fail(self, exception: BaseException) -> None:
         """Record an exception that nobody answered; the first one is closest to the cause."""
         if not self.failed and not self.is_ended:
+            exception = _sole(exception)
             self.failed = True
             self.status = self.status or 500  # what every server answers to it
             record_failure(self.span, exception)
@@ -401,6 +445,15 @@ def body_measures(chunks: int, size: int, first_ns: int) -> dict[str, Any] | Non
     if chunks < 2:
         return None
     return {BODY_BYTES: size, BODY_CHUNKS: chunks, FIRST_BYTE: first_ns / 1e9}
+
+
+def _sole(exception: BaseException) -> BaseException:
+    """Return the one exception of a group: frameworks that use task groups raise all in one."""
+    members = getattr(exception, "exceptions", None)
+    while isinstance(members, tuple) and len(members) == 1:
+        exception = members[0]
+        members = getattr(exception, "exceptions", None)
+    return exception
 
 
 def _is_answer(exception: BaseException, status: int) -> bool:

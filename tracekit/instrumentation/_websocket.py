@@ -16,7 +16,7 @@ from opentelemetry.trace import Span, Tracer
 
 from tracekit import semconv
 from tracekit.instrumentation._http import record_failure
-from tracekit.instrumentation._http_server import Headers, ServerRequest
+from tracekit.instrumentation._http_server import Headers, ServerRequest, adopt_route
 from tracekit.instrumentation._patch import quiet
 
 __all__ = ["SWITCHING_PROTOCOLS", "WebSocket", "WebSocketLife"]
@@ -125,6 +125,7 @@ class WebSocket(WebSocketLife):
         self._send = send
 
     async def serve(self, app: Callable[..., Awaitable[None]], scope: Any) -> None:
+        self._scope = scope
         request = self._request
         tokens = request.attach()
         try:
@@ -153,6 +154,8 @@ class WebSocket(WebSocketLife):
         if kind == "websocket.send":
             self.sent(_data(message))
         elif kind == "websocket.accept":
+            if self._request.route is None:
+                adopt_route(self._request, self._scope)
             self.accepted(message.get("headers", ()))
         elif kind == "websocket.close":
             self._closed(message)

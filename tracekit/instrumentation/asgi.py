@@ -24,7 +24,10 @@ from tracekit.instrumentation._http_server import (
     Incoming,
     ServerRequest,
     ServerSettings,
+    adopt_route,
     body_measures,
+    name_route,
+    note_exception,
 )
 from tracekit.instrumentation._patch import (
     InstrumentationStatus,
@@ -34,7 +37,14 @@ from tracekit.instrumentation._patch import (
 )
 from tracekit.instrumentation._websocket import WebSocket
 
-__all__ = ["FASTAPI_KEY", "ASGIMiddleware", "AsgiInstrumentor", "AsgiServer"]
+__all__ = [
+    "FASTAPI_KEY",
+    "ASGIMiddleware",
+    "AsgiInstrumentor",
+    "AsgiServer",
+    "name_route",
+    "note_exception",
+]
 
 Scope = Any
 Message = Any
@@ -117,7 +127,7 @@ class ASGIMiddleware:
 async def _serve(
     app: AsgiApp, scope: Scope, receive: Receive, send: Send, request: ServerRequest
 ) -> None:
-    response = _Response(request, send)
+    response = _Response(request, scope, send)
     # There is nothing to note of a request that is not recorded; its context matters all the same.
     is_recorded = request.span.is_recording()
     tokens = request.attach()
@@ -134,10 +144,20 @@ async def _serve(
 class _Response:
     """What the application sends for one request; the span ends behind the last of it."""
 
-    __slots__ = ("_bytes", "_chunks", "_first_ns", "_has_trailers", "_is_gone", "_request", "_send")
+    __slots__ = (
+        "_bytes",
+        "_chunks",
+        "_first_ns",
+        "_has_trailers",
+        "_is_gone",
+        "_request",
+        "_scope",
+        "_send",
+    )
 
-    def __init__(self, request: ServerRequest, send: Send) -> None:
+    def __init__(self, request: ServerRequest, scope: Scope, send: Send) -> None:
         self._request = request
+        self._scope = scope
         self._send = send
         self._chunks = 0
         self._bytes = 0
@@ -150,7 +170,7 @@ class _Response:
         kind = message.get("type")
         if kind == "http.response.start":
             self._has_trailers = bool(message.get("trailers"))
-            _note(self._request, message)
+            _note(self._request, self._scope, message)
         try:
             await self._send(message)
         except (
@@ -183,10 +203,12 @@ class _Response:
             request.abandon(self._measures())
 
     def _sent(self, message: Message) -> None:
-        if not self._chunks:
-            self._first_ns = self._request.elapsed_ns()
-        self._chunks += 1
-        self._bytes += len(message.get("body") or b"")
+        size = len(message.get("body") or b"")
+        if size:  # many frameworks send an empty part at the end
+            if not self._chunks:
+                self._first_ns = self._request.elapsed_ns()
+            self._chunks += 1
+            self._bytes += size
         if not message.get("more_body") and not self._has_trailers:
             self._request.end(self._measures())
 
@@ -236,7 +258,9 @@ def _decide(scope: Scope, request: ServerRequest | None) -> None:
 
 
 @quiet
-def _note(request: ServerRequest, message: Message) -> None:
+def _note(request: ServerRequest, scope: Scope, message: Message) -> None:
+    if request.route is None:
+        adopt_route(request, scope)
     request.responded(message["status"], message.get("headers", ()))
 
 

@@ -25,7 +25,10 @@ from tracekit.instrumentation._http_server import (
     Incoming,
     ServerRequest,
     ServerSettings,
+    adopt_route,
     body_measures,
+    name_route,
+    note_exception,
 )
 from tracekit.instrumentation._patch import (
     InstrumentationStatus,
@@ -34,7 +37,7 @@ from tracekit.instrumentation._patch import (
     report,
 )
 
-__all__ = ["WSGIMiddleware", "WsgiInstrumentor", "WsgiServer"]
+__all__ = ["WSGIMiddleware", "WsgiInstrumentor", "WsgiServer", "name_route", "note_exception"]
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -95,7 +98,7 @@ class WsgiServer:
             return app(environ, start_response)
         tokens = request.attach()
         try:
-            body = app(environ, _watched(start_response, request))
+            body = app(environ, _watched(start_response, request, environ))
         except BaseException as exception:
             request.fail(exception)
             # A server sends no header before the first chunk: whatever start_response was told.
@@ -172,11 +175,15 @@ def _number(port: Any) -> int | None:
         return None
 
 
-def _watched(start_response: StartResponse, request: ServerRequest) -> StartResponse:
+def _watched(
+    start_response: StartResponse, request: ServerRequest, environ: Environ
+) -> StartResponse:
     """Note the status; what `start_response` returns is the server's own write()."""
 
     def start(status: str, headers: Any, *exc_info: Any, **more: Any) -> Any:
         try:
+            if request.route is None:
+                adopt_route(request, environ)
             if exc_info or more:
                 _note_suspect(request, exc_info[0] if exc_info else more.get("exc_info"))
             code = status[:3]
@@ -294,9 +301,10 @@ class _Body:
             raise
         finally:
             detach(token)
-        if not self._chunks:
-            self._first_ns = request.elapsed_ns()
-        self._chunks += 1
+        if chunk:
+            if not self._chunks:
+                self._first_ns = request.elapsed_ns()
+            self._chunks += 1
         if isinstance(chunk, bytes):  # anything else is for the server to refuse
             self._bytes += len(chunk)
             # Clients inside the process (Flask's, for tests) ask for no more than they need.
