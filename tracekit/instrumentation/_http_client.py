@@ -294,9 +294,9 @@ class Attempt:
         """
         if self.under_way:
             self.leave()
+        self.noted = None  # it leads to the response: a cycle once that holds this attempt
         if self.is_over:
             return
-        self.noted = None  # it leads to the response: a cycle once that holds this attempt
         self.record(response, status, version)
         settings = self.steps.settings
         if settings.response_hook is not None:
@@ -338,9 +338,9 @@ class Attempt:
     def fail(self, exception: BaseException) -> None:
         """Record the exception that goes on to the program, and end the span."""
         self.leave()
+        self.noted = None
         if self.is_over:
             return
-        self.noted = None
         record_exception(self.span, self.url, exception)
         self.end()
 
