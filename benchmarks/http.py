@@ -141,6 +141,16 @@ def httpx_call(effort: Effort) -> Figures:
     return _added_on_loopback("httpx", effort)
 
 
+@row("http.urllib3", "added to a call: urllib3 PoolManager, loopback", must=0.25, aim=0.12)
+def urllib3_call(effort: Effort) -> Figures:
+    return _added_on_loopback("urllib3", effort)
+
+
+@row("http.urllib", "added to a call: urllib.request.urlopen, loopback", must=0.25, aim=0.12)
+def urllib_call(effort: Effort) -> Figures:
+    return _added_on_loopback("urllib", effort)
+
+
 @row("http.aiohttp_client", "added to a call: aiohttp session.get, loopback", must=0.25, aim=0.12)
 def aiohttp_call(effort: Effort) -> Figures:
     return _added_on_loopback("aiohttp_client", effort)

@@ -150,6 +150,31 @@ def _httpx(port: int) -> _Requests:
     return send
 
 
+def _urllib3(port: int) -> _Requests:
+    import urllib3
+
+    url, manager = f"http://127.0.0.1:{port}/items/7", urllib3.PoolManager()
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            manager.request("GET", url)
+
+    return send
+
+
+def _urllib(port: int) -> _Requests:
+    from urllib.request import urlopen
+
+    url = f"http://127.0.0.1:{port}/items/7"
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            with urlopen(url) as response:
+                response.read()
+
+    return send
+
+
 def _aiohttp_client(port: int) -> _Requests:
     import aiohttp
 
@@ -234,6 +259,8 @@ SUBJECTS = {
     "starlette": _starlette,
     "requests": _requests,
     "httpx": _httpx,
+    "urllib3": _urllib3,
+    "urllib": _urllib,
 }
 BEFORE = {"django": _configure_django}
 CONTRIB = {
@@ -245,7 +272,11 @@ CONTRIB = {
     "starlette": "StarletteInstrumentor",
     "requests": "RequestsInstrumentor",
     "httpx": "HTTPXClientInstrumentor",
+    "urllib3": "URLLib3Instrumentor",
+    "urllib": "URLLibInstrumentor",
 }
+# What tracekit calls it, where that is another name.
+OURS = {"urllib": "http_client"}
 
 
 def _bare_start() -> None:
@@ -277,7 +308,7 @@ def _tracekit(subject: str) -> tuple[Callable[[], object], Callable[[], int]]:
 
     exporter = Discard()
     provider = tracekit.configure("shop", exporters=[exporter])
-    tracekit.instrument(subject)
+    tracekit.instrument(OURS.get(subject, subject))
     return provider.force_flush, lambda: exporter.received
 
 

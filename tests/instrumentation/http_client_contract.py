@@ -787,7 +787,9 @@ def assert_failed(span: ReadableSpan, error: BaseException, error_type: str) -> 
 
 
 def qualified(error: BaseException) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}"
+    """Return a class's name with its module; builtins go without."""
+    name, module = type(error).__qualname__, type(error).__module__
+    return name if module == "builtins" else f"{module}.{name}"
 
 
 def chain(error: BaseException | None) -> list[type[BaseException]]:

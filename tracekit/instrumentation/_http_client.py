@@ -91,12 +91,23 @@ class Exchange:
     injected: bool = False
     in_hooks: bool = False
     closed: bool = False
+    refused: bool = False
+    """Whether the last request was not to be watched, by anybody further down either."""
 
     def __init__(self, owner: object) -> None:
         """Begin for `owner`, the session or client that was called; ends with :meth:`close`."""
         self.owner = owner
         self.parent = current_context()
         self._token = current_exchange.set(self)
+
+    def speaks(self) -> bool:
+        """Tell whether what a library further down sends now is watched from here, or refused."""
+        if self.closed or self.in_hooks:
+            return False
+        attempt = self.attempt
+        return self.refused or (
+            attempt is not None and (attempt.under_way or attempt.noted is not None)
+        )
 
     def close(self) -> None:
         # A thread that was started meanwhile may have copied the variable: it reads `closed`.
@@ -173,6 +184,7 @@ class Attempt:
             if (type(parent) is not OnlySpan and parent and is_suppressed(parent)) or (
                 settings.excluded_urls is not None and settings.is_excluded(self.url)
             ):
+                exchange.refused = True
                 self._withdraw_headers()
                 return False
             if sends or settings.adds_to_requests or method not in settings.known_methods:
@@ -282,9 +294,9 @@ class Attempt:
         """
         if self.under_way:
             self.leave()
+        self.noted = None  # it leads to the response: a cycle once that holds this attempt
         if self.is_over:
             return
-        self.noted = None  # it leads to the response: a cycle once that holds this attempt
         self.record(response, status, version)
         settings = self.steps.settings
         if settings.response_hook is not None:
@@ -326,9 +338,9 @@ class Attempt:
     def fail(self, exception: BaseException) -> None:
         """Record the exception that goes on to the program, and end the span."""
         self.leave()
+        self.noted = None
         if self.is_over:
             return
-        self.noted = None
         record_exception(self.span, self.url, exception)
         self.end()
 

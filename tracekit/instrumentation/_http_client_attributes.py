@@ -31,6 +31,7 @@ __all__ = [
     "HttpClientSettings",
     "described",
     "destination_of",
+    "limits_of",
     "old_request_attributes",
     "old_response_attributes",
     "record_exception",
@@ -170,6 +171,36 @@ def described(url: str, origin: Origin) -> Destination:
     if origin.port is not None:
         attributes[SERVER_PORT] = origin.port
     return Destination(origin, attributes)
+
+
+_NO_LIMITS: Mapping[str, float] = {}
+
+
+def limits_of(timeout: Any) -> Mapping[str, float]:
+    """Return the configured limits of a number of seconds, a pair, or a Timeout of urllib3.
+
+    The same mapping for the same limits, as :meth:`Destination.told_of` wants it.
+    """
+    if timeout is None:
+        return _NO_LIMITS
+    if isinstance(timeout, (int, float)):
+        return _limits(timeout, timeout)
+    if isinstance(timeout, tuple):
+        connect, read = timeout
+        return _limits(_number(connect), _number(read))
+    connect, read = getattr(timeout, "_connect", None), getattr(timeout, "_read", None)
+    return _limits(_number(connect), _number(read), _number(getattr(timeout, "total", None)))
+
+
+def _number(limit: Any) -> float | None:
+    # Anything else is none, or a mark that stands for the default.
+    return limit if isinstance(limit, (int, float)) else None
+
+
+@functools.lru_cache(maxsize=64)
+def _limits(*limits: float | None) -> Mapping[str, float]:
+    names = (semconv.TIMEOUT_CONNECT, semconv.TIMEOUT_READ, semconv.TIMEOUT_TOTAL)
+    return {name: s for name, s in zip(names, limits, strict=False) if s is not None}
 
 
 def old_request_attributes(new: Mapping[str, Any], origin: Origin) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class LibraryInstrumentor:
 
     def __init__(self) -> None:
         self._tracer: Tracer = trace.NoOpTracer()
+        self._tracer_provider: TracerProvider | None = None
         self._wanted = False
         self._patches: tuple[Patch, ...] = ()
         self._put_on: dict[str, list[PatchedFunction]] = {}
@@ -106,6 +107,15 @@ class LibraryInstrumentor:
     def tracer(self) -> Tracer:
         """The tracer of this instrumentation's scope; it follows the provider."""
         return self._tracer
+
+    def tracer_of(self, library: str) -> Tracer:
+        """Return the tracer of the scope that belongs to `library`."""
+        return trace.get_tracer(
+            f"tracekit.instrumentation.{library}",
+            __version__,
+            tracer_provider=self._tracer_provider,
+            schema_url=semconv.SCHEMA_URL,
+        )
 
     def instrument(self, *, tracer_provider: TracerProvider | None = None, **options: Any) -> None:
         """Patch the library now or as soon as it is imported; options of a second call are lost.
@@ -137,12 +147,8 @@ class LibraryInstrumentor:
         return InstrumentationStatus(self.name, installed, self.supported, active, reason)
 
     def _start(self, tracer_provider: TracerProvider | None, options: Mapping[str, Any]) -> None:
-        self._tracer = trace.get_tracer(
-            f"tracekit.instrumentation.{self.name}",
-            __version__,
-            tracer_provider=tracer_provider,
-            schema_url=semconv.SCHEMA_URL,
-        )
+        self._tracer_provider = tracer_provider
+        self._tracer = self.tracer_of(self.name)
         self.configure(options)
         self._patches = tuple(self.patches())
         self._wanted = True

@@ -7,13 +7,13 @@ library that sits on urllib3, or of urllib3 itself, opens the exchange and adds 
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tracekit import semconv
+from opentelemetry.propagate import get_global_textmap
+
 from tracekit.instrumentation._http_client import SEEN, Attempt, current_exchange
 from tracekit.instrumentation._http_client_attributes import record_exception
 from tracekit.instrumentation._patch import quiet, report
@@ -23,10 +23,13 @@ __all__ = [
     "attempt_patches",
     "await_body",
     "body_patches",
+    "fail",
+    "give_up",
+    "peer_of",
     "hand_over",
-    "limits_of",
     "record_noted",
     "version_of",
+    "without_other_spellings",
 ]
 
 _VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
@@ -57,31 +60,13 @@ def hand_over(attempt: Attempt) -> None:
         attempt.silence()
 
 
-_NO_LIMITS: Mapping[str, float] = {}
-
-
-def limits_of(timeout: Any) -> Mapping[str, float]:
-    """Return the configured limits of a number, a pair, or a Timeout; the same for the same."""
-    if timeout is None:
-        return _NO_LIMITS
-    if isinstance(timeout, (int, float)):
-        return _limits(timeout, timeout)
-    if isinstance(timeout, tuple):
-        connect, read = timeout
-        return _limits(_number(connect), _number(read))
-    connect, read = getattr(timeout, "_connect", None), getattr(timeout, "_read", None)
-    return _limits(_number(connect), _number(read), _number(getattr(timeout, "total", None)))
-
-
-def _number(limit: Any) -> float | None:
-    # Anything else is none, or a mark that stands for the default.
-    return limit if isinstance(limit, (int, float)) else None
-
-
-@functools.lru_cache(maxsize=64)
-def _limits(*limits: float | None) -> Mapping[str, float]:
-    names = (semconv.TIMEOUT_CONNECT, semconv.TIMEOUT_READ, semconv.TIMEOUT_TOTAL)
-    return {name: s for name, s in zip(names, limits, strict=False) if s is not None}
+def without_other_spellings(headers: dict[str, str]) -> None:
+    """Take out what the program wrote by another spelling of a trace header's name."""
+    fields = get_global_textmap().fields
+    for name in list(headers):
+        lowered = name.lower()
+        if name != lowered and lowered in fields and lowered in headers:
+            del headers[name]
 
 
 def version_of(raw: Any) -> str:
@@ -122,7 +107,7 @@ def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Cal
         try:
             peer: Sequence[Any] | None = attempt.destination.peer
             if peer is None or pool.proxy is not None:
-                peer = _peer_of(conn)
+                peer = peer_of(conn)
             attempt.peer = peer
             status = response.status
             if status < 400 and attempt.under_way and attempt.steps.settings.is_terse:
@@ -136,7 +121,7 @@ def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Cal
     return make_request
 
 
-def _peer_of(connection: Any) -> Sequence[Any]:
+def peer_of(connection: Any) -> Sequence[Any]:
     """Return address and port at the other end of a connection, empty when there is none."""
     try:
         # Gone when the server closes after each response: then the socket is the response's.
@@ -157,12 +142,27 @@ def record_noted(attempt: Attempt) -> None:
         attempt.record(noted, noted.status, version_of(noted))
 
 
+def fail(attempt: Attempt, error: BaseException) -> None:
+    """Record the exception that goes on to the program, and end the attempt."""
+    if isinstance(attempt.noted, BaseException):
+        attempt.noted = None  # what goes on to the program came of it
+    else:
+        record_noted(attempt)
+    attempt.fail(error)
+
+
+@quiet
+def give_up(attempt: Attempt) -> None:
+    """End an attempt that urllib3 has given up, when that had its outcome."""
+    attempt.leave()
+    record_noted(attempt)
+    attempt.end(attempt.noted_at or None)
+
+
 @quiet
 def _retry(attempt: Attempt, kwargs: dict[str, Any]) -> Attempt | None:
     """End the attempt that urllib3 gave up and start the next, with trace headers of its own."""
-    attempt.leave()
-    record_noted(attempt)
-    attempt.end(attempt.noted_at)
+    give_up(attempt)
     headers = kwargs.get("headers")
     carrier = None
     if headers is not None:

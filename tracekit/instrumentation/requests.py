@@ -24,16 +24,19 @@ from tracekit.instrumentation._http_client import (
     HttpClientSteps,
     current_exchange,
 )
-from tracekit.instrumentation._http_client_attributes import HttpClientSettings, destination_of
+from tracekit.instrumentation._http_client_attributes import (
+    HttpClientSettings,
+    destination_of,
+    limits_of,
+)
 from tracekit.instrumentation._patch import LibraryInstrumentor, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation._urllib3 import (
     attempt_patches,
     await_body,
     body_patches,
+    fail,
     hand_over,
-    limits_of,
-    record_noted,
     version_of,
 )
 
@@ -84,7 +87,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
                 return response
             except BaseException as error:
                 if attempt is not None:
-                    _fail(attempt, error)
+                    fail(_current(attempt), error)
                 raise
             finally:
                 exchange.close()
@@ -127,7 +130,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         try:
             response = original(sender, request, *args, **kwargs)
         except BaseException as error:
-            _fail(attempt, error)
+            fail(_current(attempt), error)
             raise
         _finish(attempt, response)
         return response
@@ -166,15 +169,6 @@ def _finish(attempt: Attempt, response: Response) -> None:
         _complete(attempt, response)
     if attempt.steps.settings.ends_at_body and getattr(response, "_content_consumed", False):
         attempt.end()
-
-
-def _fail(attempt: Attempt, error: BaseException) -> None:
-    attempt = _current(attempt)
-    if isinstance(attempt.noted, BaseException):
-        attempt.noted = None  # what goes on to the program came of it
-    else:
-        record_noted(attempt)
-    attempt.fail(error)
 
 
 def _headers_of(message: Any) -> Headers:

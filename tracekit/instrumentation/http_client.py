@@ -1,0 +1,298 @@
+"""http.client: one CLIENT span for each request, whatever library of the standard one makes it.
+
+Every synchronous library that is not watched by itself ends up here: urllib, xmlrpc, httplib2.
+Below one that is, this is silent.
+
+Three seams:
+
+- ``HTTPConnection.endheaders`` connects and sends. The lines of the request's head lie in the
+  connection's buffer by then, where trace headers are added to them.
+- ``HTTPConnection.getresponse`` returns when the headers are read, which ends the span.
+- ``OpenerDirector.open`` is a call of the program to urllib. It follows redirects and answers
+  challenges by calling itself, and the exception that goes on to the program is its own.
+
+The span is current while the request is sent and not until its answer: in between the program
+runs, and nothing further down could have spans.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tracekit.instrumentation._http import Headers
+from tracekit.instrumentation._http_client import (
+    Attempt,
+    Exchange,
+    HttpClientSteps,
+    current_exchange,
+)
+from tracekit.instrumentation._http_client_attributes import (
+    HttpClientSettings,
+    destination_of,
+    limits_of,
+)
+from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
+from tracekit.instrumentation._url import default_port
+from tracekit.instrumentation._urllib3 import fail, give_up, peer_of, version_of
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection, HTTPResponse
+
+__all__ = ["HttpClientInstrumentor", "HttpClientRequest"]
+
+# The attempt that waits for its answer, in the instance dictionary of a connection, and the one
+# that ends with the body, in that of a response.
+_WAITING = "_tracekit_attempt"
+
+
+class HeaderLines:
+    """The headers in the buffer of a connection whose request is not sent yet, as a carrier."""
+
+    def __init__(self, connection: HTTPConnection) -> None:
+        self._connection: Any = connection
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        for line in self._connection._buffer[1:]:
+            name, colon, value = line.partition(b":")
+            if colon:
+                yield name.decode("latin-1"), value.strip().decode("latin-1")
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self.pop(name)
+        self._connection.putheader(name, value)
+
+    def pop(self, name: str, default: None = None) -> None:
+        start, buffer = name.lower().encode("latin-1") + b":", self._connection._buffer
+        if any(line[: len(start)].lower() == start for line in buffer):
+            buffer[:] = [line for line in buffer if line[: len(start)].lower() != start]
+
+
+class HttpClientRequest(NamedTuple):
+    """What hooks get to see of a request; http.client has no object for it."""
+
+    method: str
+    url: str
+    headers: HeaderLines
+    connection: HTTPConnection
+
+
+class _Opening(Exchange):
+    """An exchange that a call to urllib opened."""
+
+
+class HttpClientInstrumentor(ReplacingInstrumentor):
+    """Watch http.client and urllib. Options are those of :meth:`HttpClientSettings.read`; hooks
+    get an :class:`HttpClientRequest` and an ``http.client.HTTPResponse``."""
+
+    name = "http_client"
+    contrib = ("urllib",)
+
+    def configure(self, options: Mapping[str, Any]) -> None:
+        settings = HttpClientSettings.read(self.name, os.environ, **options)
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of)
+
+    def patches(self) -> Sequence[Replacing]:
+        client = "http.client"
+        bodies = (
+            Replacing(client, "HTTPResponse._close_conn", _close_conn),
+            Replacing(client, "HTTPResponse.close", _close_response),
+        )
+        return (
+            Replacing("urllib.request", "OpenerDirector.open", _open),
+            Replacing(client, "HTTPConnection.endheaders", self._endheaders),
+            Replacing(client, "HTTPConnection.getresponse", _getresponse),
+            Replacing(client, "HTTPConnection.close", _close_connection),
+            *(bodies if self._steps.settings.ends_at_body else ()),
+        )
+
+    def _endheaders(
+        self, original: Callable[..., None], owners: Sequence[object]
+    ) -> Callable[..., None]:
+        def endheaders(connection: HTTPConnection, *args: Any, **kwargs: Any) -> None:
+            exchange = current_exchange.get()
+            is_spoken_for = type(exchange) is not _Opening and (
+                exchange is not None and exchange.speaks()
+            )
+            attempt = None if is_spoken_for or not owners else self._begin(exchange, connection)
+            if attempt is None:
+                return original(connection, *args, **kwargs)
+            try:
+                original(connection, *args, **kwargs)
+            except BaseException as error:
+                _fail(attempt, error)
+                raise
+            attempt.leave()
+            attempt.peer = attempt.destination.peer or peer_of(connection)
+            vars(connection)[_WAITING] = attempt
+            return None
+
+        return endheaders
+
+    def _begin(self, exchange: Exchange | None, connection: HTTPConnection) -> Attempt | None:
+        own = None
+        try:
+            found = _request_of(connection)
+            if found is None:
+                return None
+            if exchange is None or type(exchange) is not _Opening or exchange.closed:
+                exchange = own = Exchange(connection)
+            elif exchange.attempt is not None:
+                give_up(exchange.attempt)
+            attempt = Attempt(
+                self._steps,
+                exchange,
+                found,
+                found.method,
+                found.url,
+                destination_of(found.url),
+                found.headers,
+                limits_of(_timeout_of(connection)),
+            )
+            return attempt if attempt.begin() else None
+        except Exception:
+            report("what is known of a request")
+            return None
+        finally:
+            if own is not None:
+                own.close()
+
+
+def _request_of(connection: Any) -> HttpClientRequest | None:
+    """Read the request line from the buffer; None where there is none to be sent."""
+    buffer = connection._buffer
+    if not buffer:
+        return None
+    method, target, _ = buffer[0].decode("latin-1").split(" ", 2)
+    # A proxy is sent the whole URL.
+    url = target if "://" in target.partition("?")[0] else _origin(connection) + target
+    return HttpClientRequest(method, url, HeaderLines(connection), connection)
+
+
+def _origin(connection: Any) -> str:
+    scheme = "https" if connection.default_port == 443 else "http"
+    host, port = connection.host, connection.port
+    if connection._tunnel_host:
+        host, port = connection._tunnel_host, connection._tunnel_port
+    if ":" in host and not host.startswith("["):  # IPv6
+        host = f"[{host}]"
+    return f"{scheme}://{host}" if port == default_port(scheme) else f"{scheme}://{host}:{port}"
+
+
+def _timeout_of(connection: HTTPConnection) -> Any:
+    timeout: Any = connection.timeout
+    # Anything else is the mark that stands for the default of all sockets.
+    return (
+        timeout
+        if timeout is None or isinstance(timeout, (int, float))
+        else (socket.getdefaulttimeout())
+    )
+
+
+def _fail(attempt: Attempt, error: BaseException) -> None:
+    """Record an exception, or leave that to urllib, which makes its own of it or tries again."""
+    if type(attempt.exchange) is _Opening:
+        attempt.noted, attempt.noted_at = error, time.time_ns()
+        attempt.leave()
+    else:
+        attempt.fail(error)
+
+
+def _getresponse(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
+    def getresponse(connection: HTTPConnection) -> HTTPResponse:
+        attempt = vars(connection).pop(_WAITING, None)
+        if attempt is None:
+            return original(connection)  # type: ignore[no-any-return]
+        try:
+            response = original(connection)
+        except BaseException as error:
+            _fail(attempt, error)
+            raise
+        attempt.succeed(response, response.status, version_of(response))
+        if attempt.steps.settings.ends_at_body:
+            _await_body(attempt, response)
+        return response  # type: ignore[no-any-return]
+
+    return getresponse
+
+
+def _close_connection(
+    original: Callable[..., Any], _owners: Sequence[object]
+) -> Callable[..., Any]:
+    def close(connection: HTTPConnection) -> None:
+        attempt = vars(connection).pop(_WAITING, None)
+        if attempt is not None:  # nobody asked for the answer
+            attempt.end()
+        return original(connection)  # type: ignore[no-any-return]
+
+    return close
+
+
+def _open(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    def open_(opener: Any, *args: Any, **kwargs: Any) -> Any:
+        exchange = current_exchange.get()
+        # A redirect or an answered challenge, from inside the call that it belongs to.
+        is_resend = type(exchange) is _Opening and not exchange.closed and exchange.owner is opener
+        if is_resend or not owners:
+            return original(opener, *args, **kwargs)
+        exchange = _Opening(opener)
+        try:
+            return original(opener, *args, **kwargs)
+        except BaseException as error:
+            attempt = exchange.attempt
+            if attempt is not None and attempt.noted is not None:
+                fail(attempt, error)
+            raise
+        finally:
+            exchange.close()
+
+    return open_
+
+
+def _headers_of(message: Any) -> Headers:
+    return message.headers.items()  # type: ignore[no-any-return]
+
+
+@quiet
+def _await_body(attempt: Attempt, response: HTTPResponse) -> None:
+    if response.isclosed():  # an empty body
+        attempt.end()
+    else:
+        vars(response)[_WAITING] = attempt
+
+
+def _close_conn(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
+    def close_conn(response: HTTPResponse) -> None:
+        attempt = vars(response).pop(_WAITING, None)
+        if attempt is not None:
+            _end_body(attempt)
+        return original(response)  # type: ignore[no-any-return]
+
+    return close_conn
+
+
+@quiet
+def _end_body(attempt: Attempt) -> None:
+    """End a span whose body is read, or breaks off; the program may be handling another error."""
+    error = sys.exc_info()[1]
+    if error is not None and type(error).__module__ == "http.client":
+        attempt.fail_body(error)
+    attempt.end()
+
+
+def _close_response(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
+    def close(response: HTTPResponse) -> None:
+        attempt = vars(response).pop(_WAITING, None)
+        if attempt is not None:
+            attempt.abandon_body()
+        return original(response)  # type: ignore[no-any-return]
+
+    return close
+
+
+plugin: type[LibraryInstrumentor] = HttpClientInstrumentor
