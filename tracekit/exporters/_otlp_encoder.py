@@ -64,6 +64,7 @@ def _delimited(tag: bytes, body: bytes) -> bytes:
 _root_head = Struct("<BB16sBB8sBQBQ").pack
 _child_head = Struct("<BB16sBB8sBB8sBQBQ").pack
 _double = Struct("<d").pack
+_two_bytes = Struct("BB").pack
 _event_head = Struct("<BQ").pack
 _link_head = Struct("<BB16sBB8sBI").pack
 _flags_field = Struct("<BBI").pack
@@ -366,21 +367,21 @@ def _add_attributes(
             append(head)
             append(encoded)
             continue
-        entry = keys.get(key) or _encode_key(key, field, convert)
+        start, _, float_head, bools, _ = keys.get(key) or _encode_key(key, field, convert)
         if kind is float:
-            append(entry.float_head)
-            append(_double(value))
+            append(float_head + _double(value))
         elif kind is bool:
-            append(entry.bools[value])
+            append(bools[value])
         else:
             body = _with_length(_encode_any(convert(value)))
-            out += (tag, _length(len(entry.start) + len(body)), entry.start, body)
+            out += (tag, _length(len(start) + len(body)), start, body)
 
 
 def _integer(value: int) -> bytes:
     """Return a varint; nothing for what 64 bits do not hold, which is written as its digits."""
-    if 0 <= value < _VARINTS_END:
-        return _VARINTS[value]
+    if 0 <= value < 0x4000:
+        # Written out for the many numbers of a few digits.
+        return _VARINTS[value] if value < 0x80 else _two_bytes(value & 0x7F | 0x80, value >> 7)
     return _varint(value & 0xFFFF_FFFF_FFFF_FFFF) if value in INT64 else b""
 
 
