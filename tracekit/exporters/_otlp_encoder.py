@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from struct import Struct
 from typing import Any, NamedTuple
 
-from tracekit.exporters._anyvalue import INT64, attribute_key, exact
+from tracekit.exporters._anyvalue import INT64, exact
 from tracekit.exporters._readable import Fields, fields_of, plain_attributes, remote_flags, salvage
 from tracekit.interfaces import ReadableSpan
 from tracekit.model import InstrumentationScope, Resource
@@ -355,11 +355,12 @@ def _add_attributes(
                 append(whole)
                 continue
             start, heads, _, _, room = keys.get(key) or _encode_key(key, field, convert)
-            if kind is int and (encoded := _integer(value)):
-                length = -len(encoded)
-            else:
-                encoded = (value if kind is str else str(exact(value))).encode()
+            if kind is str:
+                encoded = value.encode()
                 length = len(encoded)
+            else:
+                encoded = _integer(value)
+                length = -len(encoded)
             head = heads.get(length) or _encode_head(tag, start, heads, length)
             if room and len(encoded) <= _MAX_CACHED_LENGTH:
                 room.pop()
@@ -378,11 +379,18 @@ def _add_attributes(
 
 
 def _integer(value: int) -> bytes:
-    """Return a varint; nothing for what 64 bits do not hold, which is written as its digits."""
+    """Return the varint of an attribute's value.
+
+    Raises:
+        OverflowError: 64 bits do not do. Its digits are what the span is read again for; kept
+            as a usual value, they would be counted as a replacement once and then no more.
+    """
     if 0 <= value < 0x4000:
         # Written out for the many numbers of a few digits.
         return _VARINTS[value] if value < 0x80 else _two_bytes(value & 0x7F | 0x80, value >> 7)
-    return _varint(value & 0xFFFF_FFFF_FFFF_FFFF) if value in INT64 else b""
+    if value in INT64:
+        return _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+    raise OverflowError("an integer beyond 64 bits")
 
 
 def _encode_head(tag: bytes, start: bytes, heads: dict[int, bytes], length: int) -> bytes:
@@ -399,26 +407,32 @@ def _encode_head(tag: bytes, start: bytes, heads: dict[int, bytes], length: int)
 
 
 def _encode_key(key: object, field: _Field, convert: Callable[[Any], Any]) -> _Key:
-    """Return what is written of a key, and keep it; what is unusual is written anew each time."""
+    """Return what is written of a key, and keep it unless it is unusual.
+
+    Raises:
+        TypeError, UnicodeEncodeError: It has to be replaced, which is done and counted where the
+            whole span is read again: kept here, it would be counted once and then no more.
+    """
     # An empty key is dropped by the span itself: it must not be found without being looked at.
-    is_usual = type(key) is str and bool(key)
-    if convert is not exact and not is_usual:
+    if convert is not exact and (type(key) is not str or not key):
         raise _NotPlainError
-    utf8 = attribute_key(key).encode()
+    if type(key) is not str:
+        raise TypeError("the key is not a str")
+    utf8 = key.encode()
     start = b"".join((b"\x0a", _length(len(utf8)), utf8, b"\x12"))
     bools = [
         b"".join((field.tag, _length(len(start) + 3), start, b"\x02\x10", bytes((value,))))
         for value in (False, True)
     ]
     float_head = b"".join((field.tag, _length(len(start) + 10), start, b"\x09\x21"))
-    is_kept = is_usual and len(start) <= _MAX_CACHED_LENGTH
+    is_kept = bool(key) and len(start) <= _MAX_CACHED_LENGTH
     room = [None] * (_MAX_VALUES_OF_KEY if is_kept else 0)
     entry = _Key(start, {}, float_head, (bools[0], bools[1]), room)
     if is_kept:
         if len(field.keys) >= _MAX_KEYS:
             field.keys.clear()
             field.pairs.clear()
-        field.keys[str(key)] = entry
+        field.keys[key] = entry
     return entry
 
 
