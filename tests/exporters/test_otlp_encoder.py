@@ -393,10 +393,12 @@ def test_caches_stay_bounded_whatever_the_program_does() -> None:
             service=f"service {number}",
         )
         encode([span])
-    assert len(_otlp_encoder._keys) <= _otlp_encoder._MAX_KEYS
+    field = _otlp_encoder._span_field
+    assert len(field.keys) <= _otlp_encoder._MAX_KEYS
     assert len(_otlp_encoder._names) <= _otlp_encoder._MAX_NAMES
     assert len(_otlp_encoder._headers) <= _otlp_encoder._MAX_HEADERS
-    assert len(_otlp_encoder._keys["id"][2]) <= _otlp_encoder._MAX_VALUES_OF_KEY
+    values = [value for key, value in field.pairs if key == "id"]
+    assert 0 < len(values) <= _otlp_encoder._MAX_VALUES_OF_KEY
 
 
 def test_a_resource_made_for_each_span_is_never_taken_for_another() -> None:

@@ -10,7 +10,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, TraceState
+from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState
 from opentelemetry.trace import Span as ApiSpan
 
 from tracekit.core.clock import SYSTEM_CLOCK, Clock
@@ -29,6 +29,7 @@ __all__ = [
     "Anchor",
     "Binding",
     "Listeners",
+    "NewScope",
     "Parts",
     "Sampled",
     "SpanOptions",
@@ -94,6 +95,10 @@ class Sampled(NamedTuple):
     attributes: Attributes
 
 
+NewScope = Callable[["Binding", str, SpanKind, "dict[str, Any] | None"], Any]
+"""Makes a scope from a binding, a name, a kind and attributes that are the span's own."""
+
+
 class Binding:
     """A tracer's scope joined to its provider's pipeline, flattened for the path of a span.
 
@@ -117,9 +122,11 @@ class Binding:
         "is_plain",
         "keeps_roots",
         "limits",
+        "limits_length",
         "max_attributes",
         "max_start_attributes",
         "monotonic_ns",
+        "new_scope",
         "on_end",
         "on_end_unsampled",
         "on_start",
@@ -136,11 +143,15 @@ class Binding:
         "wall_ns",
     )
 
+    new_scope: NewScope
+    """Set by the tracer: what makes scopes uses bindings."""
+
     def __init__(self, tracer: Tracer, parts: Parts, told: Listeners, counts: Counts) -> None:
         self.tracer = tracer
         self.scope = tracer.instrumentation_scope
         self.resource = parts.resource
         self.limits = parts.limits
+        self.limits_length = parts.limits.max_span_attribute_length is not None
         self.max_attributes = parts.limits.max_span_attributes
         # A number to compare with, where None says that there is no limit.
         self.max_start_attributes = (

@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, SpanKind
 from tracekit._otel_context import SPAN_KEY, attach, current_context, detach
 from tracekit.core.ambient import AttributesScope
 from tracekit.core.binding import DEFAULT_OPTIONS, SpanOptions
-from tracekit.core.scoped import ScopedSpan, scoped
+from tracekit.core.scoped import ScopedSpan, scope_with_options
 from tracekit.core.tracer import Tracer
 from tracekit.core.wrap import wrap
 
@@ -55,7 +55,10 @@ def new_scope(
     tracer = _tracer
     if tracer is None:
         return _UnconfiguredScope(name, kind, attributes, options)
-    return scoped(tracer.binding, name, kind, attributes, options)
+    binding = tracer.binding
+    if options is DEFAULT_OPTIONS:
+        return binding.new_scope(binding, name, kind, attributes)
+    return scope_with_options(binding, name, kind, attributes, options)
 
 
 def scope_maker(name: str, kind: SpanKind) -> Callable[[Any, Any], Any]:
@@ -64,7 +67,8 @@ def scope_maker(name: str, kind: SpanKind) -> Callable[[Any, Any], Any]:
     def scope_of(_args: Any, _kwargs: Any) -> Any:
         tracer = _tracer
         if tracer is not None:
-            return scoped(tracer.binding, name, kind, None)
+            binding = tracer.binding
+            return binding.new_scope(binding, name, kind, None)
         return new_scope(name, kind, None)
 
     return scope_of

@@ -204,14 +204,21 @@ class Reading:
                 attributes can be exported as they were written, and reads again if not.
         """
         flags, state, offset = self._anchor
-        binding, end = self._binding, self._end
+        binding, end, parent = self._binding, self._end, self._parent
         code, description = self._status
-        attributes, dropped = self._wire_attributes(checked)
+        is_remote = False
+        if isinstance(parent, SpanContext):
+            is_remote = parent.is_remote
+            parent = parent.span_id
+        attributes: Attributes | None = self._attributes
+        dropped = self._dropped_attributes
+        if attributes and (checked or end is None or binding.limits_length):
+            attributes, dropped = self._wire_attributes()
         return (
             self._trace_id,
             self._span_id,
-            self.parent_span_id if self._parent else 0,
-            self.parent_is_remote if type(self._parent) is SpanContext else False,
+            parent or 0,
+            is_remote,
             flags,
             state.to_header() if state else "",
             code._value_,
@@ -220,7 +227,7 @@ class Reading:
             self._kind if type(self._kind) is SpanKind else self.kind,
             self._start + offset,
             None if end is None else end + offset,
-            attributes,
+            attributes or EMPTY,
             self.events if self._events else (),
             self.links if self._links else (),
             dropped,
@@ -230,13 +237,10 @@ class Reading:
             binding.scope,
         )
 
-    def _wire_attributes(self, checked: bool) -> tuple[Attributes, int]:
+    def _wire_attributes(self) -> tuple[Attributes, int]:
         """Return the attributes without a copy where they can be exported as they are."""
-        raw = self._attributes
-        if not raw:
-            return EMPTY, self._dropped_attributes
-        unlimited = self._binding.limits.max_span_attribute_length is None
-        if unlimited and self._end is not None and (not checked or all_plain(raw.items())):
+        raw = self._attributes or EMPTY
+        if self._end is not None and not self._binding.limits_length and all_plain(raw.items()):
             return raw, self._dropped_attributes
         kept, dropped = self._cleaned()
         return kept, dropped + self._dropped_attributes

@@ -12,7 +12,13 @@ from opentelemetry.trace import Link, SpanKind
 from tracekit._otel_context import current_context
 from tracekit.core.binding import Binding, Listeners, Parts, SpanOptions
 from tracekit.core.counts import Counts
-from tracekit.core.scoped import DroppedScope, ScopedSpan, new_object, scoped
+from tracekit.core.scoped import (
+    DroppedScope,
+    ScopedSpan,
+    choose_new_scope,
+    new_object,
+    scope_with_options,
+)
 from tracekit.core.span import Span
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, InstrumentationScope, Resource
@@ -39,7 +45,9 @@ class Tracer(trace_api.Tracer):
 
     def bind(self, parts: Parts, told: Listeners, counts: Counts) -> None:
         """Start later spans with these parts."""
-        self.binding = Binding(self, parts, told, counts)
+        binding = Binding(self, parts, told, counts)
+        binding.new_scope = choose_new_scope(binding)
+        self.binding = binding
 
     @property
     def resource(self) -> Resource:
@@ -107,7 +115,17 @@ class Tracer(trace_api.Tracer):
             and set_status_on_exception
             and end_on_exit
         ):
-            return scoped(self.binding, name, kind, own)
+            binding = self.binding
+            if binding.decides_early:
+                return binding.new_scope(binding, name, kind, own)  # type: ignore[no-any-return]
+            # What new_scope() would do, without its frame: 0.04 µs of a root's 1.5.
+            span = new_object(ScopedSpan)
+            span._binding = binding
+            span._name = name
+            span._kind = kind
+            span._attributes = own
+            span._end = None
+            return span
         options = SpanOptions(
             context if isinstance(context, dict) else None,
             links or (),
@@ -116,7 +134,7 @@ class Tracer(trace_api.Tracer):
             set_status_on_exception,
             end_on_exit,
         )
-        return scoped(self.binding, name, kind, own, options)
+        return scope_with_options(self.binding, name, kind, own, options)
 
 
 def _own(attributes: Mapping[Any, Any]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracekit.exporters._anyvalue import INT64, exact
 from tracekit.exporters._readable import Fields, fields_of, plain_attributes, remote_flags, salvage
@@ -48,6 +48,7 @@ def _varint(number: int) -> bytes:
 
 _VARINTS = [_varint(number) for number in range(1024)]
 _VARINTS_END = len(_VARINTS)
+_SPAN_HEADS = [b"\x12" + varint for varint in _VARINTS]
 
 
 def _length(size: int) -> bytes:
@@ -58,15 +59,12 @@ def _delimited(tag: bytes, body: bytes) -> bytes:
     return b"".join((tag, _length(len(body)), body))
 
 
-# AnyValue {string_value} up to its text, with its own length in front.
-_STRINGS = [_length(size + 1 + len(_length(size))) + b"\x0a" + _length(size) for size in range(512)]
-_STRINGS_END = len(_STRINGS)
-
 # Span {trace_id=1, span_id=2, [parent_span_id=4], start=7, end=8}; ids are big-endian bytes,
 # times little-endian fixed64.
 _root_head = Struct("<BB16sBB8sBQBQ").pack
 _child_head = Struct("<BB16sBB8sBB8sBQBQ").pack
-_fixed64_pair = Struct("<BBd").pack
+_double = Struct("<d").pack
+_two_bytes = Struct("BB").pack
 _event_head = Struct("<BQ").pack
 _link_head = Struct("<BB16sBB8sBI").pack
 _flags_field = Struct("<BBI").pack
@@ -75,8 +73,38 @@ _flags_field = Struct("<BBI").pack
 _KINDS = (b"\x30\x01", b"\x30\x02", b"\x30\x03", b"\x30\x04", b"\x30\x05")
 
 _Pieces = tuple[bytes, Resource, InstrumentationScope]
-_Values = dict[object, bytes]
-_keys: dict[str, tuple[bytes, int, _Values]] = {}
+
+
+class _Key(NamedTuple):
+    """What is written of an attribute before its value is known.
+
+    Args:
+        start: A KeyValue up to its value.
+        heads: The field up to a text of so many bytes, or up to a varint of so many (negative).
+        float_head: The field up to the eight bytes of a float.
+        bools: The whole field, for False and True.
+        room: One element for each value that may still be kept with its key.
+    """
+
+    start: bytes
+    heads: dict[int, bytes]
+    float_head: bytes
+    bools: tuple[bytes, bytes]
+    room: list[None]
+
+
+class _Field(NamedTuple):
+    """A message's attributes: the tag, what is kept of keys, and of keys with a usual value."""
+
+    tag: bytes
+    keys: dict[str, _Key]
+    pairs: dict[tuple[str, object], bytes]
+
+
+_span_field = _Field(b"\x4a", {}, {})
+_event_field = _Field(b"\x1a", {}, {})
+_link_field = _Field(b"\x22", {}, {})
+_map_field = _Field(b"\x0a", {}, {})
 _names: dict[str, bytes] = {}
 _tails: dict[int, bytes] = {}
 _headers: dict[int, tuple[object, bytes]] = {}
@@ -100,26 +128,32 @@ def encode_batches(
     send it is the caller's decision.
     """
     request, place = _Request(), (b"", b"")
-    owners: tuple[object, object] = (None, None)
+    resource: object = None
+    scope: object = None
     limit = max_bytes or sys.maxsize
     for span in spans:
         try:
-            body, resource, scope = _pieces(span)
-            if resource is not owners[0] or scope is not owners[1]:
-                owners = (resource, scope)
-                place = (_resource_header(resource), _scope_header(scope))
+            body, its_resource, its_scope = _pieces(span)
+            if its_resource is not resource or its_scope is not scope:
+                place = (_resource_header(its_resource), _scope_header(its_scope))
+                resource, scope = its_resource, its_scope
+                request.enter(place)
         except Exception as error:
             if on_skip:
                 on_skip(span, error)
             continue
-        if place is not request.place:
-            request.enter(place)
-        if request.size + len(body) + _FRAME > limit and request.spans:
+        length = len(body)
+        size = request.size + length + _FRAME
+        if size > limit and request.spans:
             yield request.to_bytes(), request.spans
             request = _Request()
             request.enter(place)
-        request.size += len(body) + _FRAME
-        request.bodies.append(body)
+            size = request.size + length + _FRAME
+        request.size = size
+        request.bodies += (
+            _SPAN_HEADS[length] if length < _VARINTS_END else b"\x12" + _varint(length),
+            body,
+        )
         request.spans.append(span)
     if request.spans:
         yield request.to_bytes(), request.spans
@@ -135,13 +169,14 @@ _FRAME = 11
 class _Request:
     """Encoded spans gathered by place; its size is never below that of the finished bytes."""
 
-    __slots__ = ("bodies", "place", "places", "size", "spans")
+    __slots__ = ("bodies", "places", "size", "spans")
 
     def __init__(self) -> None:
         self.places: dict[_Place, list[bytes]] = {}
         self.spans: list[ReadableSpan] = []
         self.size = 0
-        self.place: _Place | None = None
+        # Of the place that was entered last: the field ScopeSpans {spans=2} of each span, in two
+        # pieces.
         self.bodies: list[bytes] = []
 
     def enter(self, place: _Place) -> None:
@@ -149,7 +184,7 @@ class _Request:
         if place not in self.places:
             self.places[place] = []
             self.size += len(place[0]) + len(place[1]) + 2 * _FRAME
-        self.place, self.bodies = place, self.places[place]
+        self.bodies = self.places[place]
 
     def to_bytes(self) -> bytes:
         resources: dict[bytes, list[bytes]] = {}
@@ -162,11 +197,7 @@ class _Request:
 
 def _scope_spans(scope: bytes, bodies: list[bytes]) -> bytes:
     """ResourceSpans {scope_spans=2 {scope and schema_url, spans=2}}."""
-    parts = [scope]
-    for body in bodies:
-        size = len(body)
-        parts += (b"\x12", _VARINTS[size] if size < _VARINTS_END else _varint(size), body)
-    return _delimited(b"\x12", b"".join(parts))
+    return _delimited(b"\x12", b"".join((scope, *bodies)))
 
 
 def encode_span(span: ReadableSpan) -> bytes:
@@ -178,29 +209,25 @@ def encode_span(span: ReadableSpan) -> bytes:
     return _pieces(span)[0]
 
 
-def _pieces(span: ReadableSpan) -> _Pieces:
+def _pieces(span: Any) -> _Pieces:
+    """Encode a span; a live one whose attributes are texts and numbers as they were written.
+
+    Having them checked first would go through all of them twice, a tenth of the whole cost.
+    """
     try:
-        return _unchecked_pieces(span) or _encode_fields(fields_of(span))
+        wire_fields = getattr(span, "wire_fields", None)
+        if wire_fields is not None:
+            try:
+                return _encode_fields(wire_fields(False), _refuse)
+            except _NotPlainError:
+                pass
+        return _encode_fields(fields_of(span))
     except Exception:
         return _encode_fields(fields_of(salvage(span)))
 
 
 class _NotPlainError(Exception):
     """An attribute has to be made exportable by the span itself."""
-
-
-def _unchecked_pieces(span: Any) -> _Pieces | None:
-    """Encode a live span whose attributes are texts and numbers as they were written.
-
-    Having them checked first would go through all of them twice, a tenth of the whole cost.
-    """
-    wire_fields = getattr(span, "wire_fields", None)
-    if wire_fields is None:
-        return None
-    try:
-        return _encode_fields(wire_fields(False), _refuse)
-    except _NotPlainError:
-        return None
 
 
 def _refuse(_value: object) -> Any:
@@ -225,7 +252,7 @@ def _encode_fields(fields: Fields, convert: Callable[[Any], Any] = exact) -> _Pi
         head = _root_head(10, 16, trace_id, 18, 8, span_id, 0x39, start, 0x41, end or 0)
     out = [head, _names.get(name) or _encode_name(name), _KINDS[kind._value_]]
     if attributes:
-        _add_attributes(out, attributes, b"\x4a", convert)
+        _add_attributes(out, attributes, _span_field, convert)
     if events:
         out += [_delimited(b"\x5a", _encode_event(event)) for event in events]
     if links:
@@ -286,7 +313,7 @@ def _encode_event(event: Any) -> bytes:
     """Span.Event {time=1, name=2, attributes=3, dropped_attributes_count=4}."""
     out = [_event_head(9, event.timestamp), _delimited(b"\x12", event.name.encode())]
     if attributes := event.attributes:
-        _add_attributes(out, attributes, b"\x1a")
+        _add_attributes(out, attributes, _event_field)
     if dropped := event.dropped_attributes:
         out += (b"\x20", _uint32(dropped))
     return b"".join(out)
@@ -301,7 +328,7 @@ def _encode_link(link: Any) -> bytes:
     if context.trace_state:
         out.append(_delimited(b"\x1a", context.trace_state.to_header().encode()))
     if attributes := link.attributes:
-        _add_attributes(out, attributes, b"\x22")
+        _add_attributes(out, attributes, _link_field)
     if dropped := link.dropped_attributes:
         out += (b"\x28", _uint32(dropped))
     return b"".join(out)
@@ -310,82 +337,102 @@ def _encode_link(link: Any) -> bytes:
 def _add_attributes(
     out: list[bytes],
     attributes: Mapping[Any, Any],
-    tag: bytes,
+    field: _Field,
     convert: Callable[[Any], Any] = exact,
 ) -> None:
     """Append each attribute as a KeyValue {key=1, value=2} field of the message around it.
 
     ``convert`` makes a value exact that is neither text nor number; it may raise instead.
     """
-    for key, value in attributes.items():
-        entry = _keys.get(key)
-        if entry is None:
-            if convert is not exact and (type(key) is not str or not key):
-                raise _NotPlainError
-            entry = _encode_key(key)
-        prefix, size, values = entry
+    tag, keys, pairs = field
+    append = out.append
+    for pair in attributes.items():
+        key, value = pair
         kind = type(value)
         if kind is str or kind is int:
-            # An int equals no str, and a bool or float that equals an int never comes here.
-            if pair := values.get(value):
-                out += (tag, pair)
+            # An int equals no str, and a bool or float that equals an int is never looked up.
+            if whole := pairs.get(pair):
+                append(whole)
                 continue
-            any_value = _text(value) if kind is str else _integer(value)
-            if len(values) < _MAX_VALUES_OF_KEY and len(any_value) <= _MAX_CACHED_LENGTH:
-                values[value] = b"".join((_length(size + len(any_value)), prefix, any_value))
-        elif kind is float:
-            any_value = _fixed64_pair(9, 0x21, value)
+            start, heads, _, _, room = keys.get(key) or _encode_key(key, field, convert)
+            if kind is str:
+                encoded = value.encode()
+                length = len(encoded)
+            else:
+                encoded = _integer(value)
+                length = -len(encoded)
+            head = heads.get(length) or _encode_head(tag, start, heads, length)
+            if room and len(encoded) <= _MAX_CACHED_LENGTH:
+                room.pop()
+                pairs[pair] = head + encoded
+            append(head)
+            append(encoded)
+            continue
+        start, _, float_head, bools, _ = keys.get(key) or _encode_key(key, field, convert)
+        if kind is float:
+            append(float_head + _double(value))
         elif kind is bool:
-            any_value = b"\x02\x10\x01" if value else b"\x02\x10\x00"
+            append(bools[value])
         else:
-            any_value = _with_length(_encode_any(convert(value)))
-        total = size + len(any_value)
-        out += (tag, _VARINTS[total] if total < _VARINTS_END else _varint(total), prefix, any_value)
-
-
-def _text(value: str) -> bytes:
-    """Return AnyValue {string_value=1} with its length."""
-    utf8 = value.encode()
-    length = len(utf8)
-    if length < _STRINGS_END:
-        return _STRINGS[length] + utf8
-    return _with_length(_delimited(b"\x0a", utf8))
+            body = _with_length(_encode_any(convert(value)))
+            out += (tag, _length(len(start) + len(body)), start, body)
 
 
 def _integer(value: int) -> bytes:
-    """Return AnyValue {int_value=3} with its length.
+    """Return the varint of an attribute's value.
 
     Raises:
         OverflowError: 64 bits do not do. Its digits are what the span is read again for; kept
-            here as a usual value, they would be counted as a replacement once and then no more.
+            as a usual value, they would be counted as a replacement once and then no more.
     """
-    if 0 <= value < _VARINTS_END:
-        number = b"\x18" + _VARINTS[value]
-    elif value in INT64:
-        number = b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+    if 0 <= value < 0x4000:
+        # Written out for the many numbers of a few digits.
+        return _VARINTS[value] if value < 0x80 else _two_bytes(value & 0x7F | 0x80, value >> 7)
+    if value in INT64:
+        return _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+    raise OverflowError("an integer beyond 64 bits")
+
+
+def _encode_head(tag: bytes, start: bytes, heads: dict[int, bytes], length: int) -> bytes:
+    """Return a field up to a text of ``length`` bytes, or up to a varint of ``-length``."""
+    if length < 0:
+        value = _length(1 - length) + b"\x18"
     else:
-        raise OverflowError("an integer beyond 64 bits")
-    return _VARINTS[len(number)] + number
+        text = b"\x0a" + _length(length)
+        value = _length(len(text) + length) + text
+    head = b"".join((tag, _length(len(start) + len(value) + abs(length)), start, value))
+    if length <= _MAX_CACHED_LENGTH and len(start) <= _MAX_CACHED_LENGTH:
+        heads[length] = head
+    return head
 
 
-def _encode_key(key: object) -> tuple[bytes, int, _Values]:
-    """Return a KeyValue up to its value, and where that key's usual values are kept.
+def _encode_key(key: object, field: _Field, convert: Callable[[Any], Any]) -> _Key:
+    """Return what is written of a key, and keep it unless it is unusual.
 
     Raises:
         TypeError, UnicodeEncodeError: It has to be replaced, which is done and counted where the
             whole span is read again: kept here, it would be counted once and then no more.
     """
+    # An empty key is dropped by the span itself: it must not be found without being looked at.
+    if convert is not exact and (type(key) is not str or not key):
+        raise _NotPlainError
     if type(key) is not str:
         raise TypeError("the key is not a str")
     utf8 = key.encode()
-    prefix = b"".join((b"\x0a", _length(len(utf8)), utf8, b"\x12"))
-    entry: tuple[bytes, int, _Values] = (prefix, len(prefix), {})
-    # An empty key is dropped by the span itself: it must not be found without being looked at.
-    if not key or len(prefix) > _MAX_CACHED_LENGTH:
-        return entry
-    if len(_keys) >= _MAX_KEYS:
-        _keys.clear()
-    _keys[key] = entry
+    start = b"".join((b"\x0a", _length(len(utf8)), utf8, b"\x12"))
+    bools = [
+        b"".join((field.tag, _length(len(start) + 3), start, b"\x02\x10", bytes((value,))))
+        for value in (False, True)
+    ]
+    float_head = b"".join((field.tag, _length(len(start) + 10), start, b"\x09\x21"))
+    is_kept = bool(key) and len(start) <= _MAX_CACHED_LENGTH
+    room = [None] * (_MAX_VALUES_OF_KEY if is_kept else 0)
+    entry = _Key(start, {}, float_head, (bools[0], bools[1]), room)
+    if is_kept:
+        if len(field.keys) >= _MAX_KEYS:
+            field.keys.clear()
+            field.pairs.clear()
+        field.keys[key] = entry
     return entry
 
 
@@ -405,14 +452,14 @@ def _encode_any(value: Any) -> bytes:
     if kind is int:
         return b"\x18" + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
     if kind is float:
-        return _fixed64_pair(9, 0x21, value)[1:]
+        return b"\x21" + _double(value)
     if kind is bytes:
         return _delimited(b"\x3a", value)
     if kind is list:
         items = b"".join([_delimited(b"\x0a", _encode_any(item)) for item in value])
         return _delimited(b"\x2a", items)
     pairs: list[bytes] = []
-    _add_attributes(pairs, value, b"\x0a")
+    _add_attributes(pairs, value, _map_field)
     return _delimited(b"\x32", b"".join(pairs))
 
 
@@ -437,7 +484,7 @@ def _keep_header(owner: Any, encode_header: Callable[[Any], bytes]) -> bytes:
 
 def _encode_resource(resource: Any) -> bytes:
     """ResourceSpans {resource=1, schema_url=3}, or an empty Resource for what is none."""
-    body = _attributes_field(lambda: resource.attributes, b"\x0a")
+    body = _attributes_field(lambda: resource.attributes, _map_field)
     return _delimited(b"\x0a", body) + _text_field(b"\x1a", lambda: resource.schema_url)
 
 
@@ -445,13 +492,13 @@ def _encode_scope(scope: Any) -> bytes:
     """ScopeSpans {scope=1 {name=1, version=2, attributes=3}, schema_url=3}."""
     name = _text_field(b"\x0a", lambda: scope.name)
     version = _text_field(b"\x12", lambda: scope.version)
-    body = name + version + _attributes_field(lambda: scope.attributes, b"\x1a")
+    body = name + version + _attributes_field(lambda: scope.attributes, _event_field)
     return _delimited(b"\x0a", body) + _text_field(b"\x1a", lambda: scope.schema_url)
 
 
-def _attributes_field(read: Callable[[], Any], tag: bytes) -> bytes:
+def _attributes_field(read: Callable[[], Any], field: _Field) -> bytes:
     out: list[bytes] = []
-    _add_attributes(out, plain_attributes(read), tag)
+    _add_attributes(out, plain_attributes(read), field)
     return b"".join(out)
 
 

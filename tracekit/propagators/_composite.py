@@ -100,6 +100,7 @@ class CompositePropagator(TextMapPropagator):
         )
         self._extracts = tuple(propagator.extract for propagator in self._extract)
         self._order = order
+        self._takes_care = trust is not None or order == "first"
         self._trust = trust
         self.failed: dict[str, int] = {}
 
@@ -152,7 +153,7 @@ class CompositePropagator(TextMapPropagator):
         Without a context the first propagator starts from its own default: an empty one for
         trace contexts, the current one for baggage.
         """
-        if self._trust is not None or self._order == "first":
+        if self._takes_care:
             return self._extract_with_care(carrier, context, getter)
         for extract in self._extracts:
             try:
