@@ -10,7 +10,7 @@ from benchmarks.http import _added as _added_by
 
 # The servers of the tests, which are no package of their own.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from database_servers import find_postgresql, postgres_server  # noqa: E402
+from database_servers import find_postgresql, postgres_server
 
 
 def _added(subject: str, effort: Effort) -> Figures:
