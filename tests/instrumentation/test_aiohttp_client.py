@@ -32,6 +32,8 @@ from tracekit.instrumentation.aiohttp_client import AiohttpClientInstrumentor
 
 T = TypeVar("T")
 
+RETRIES = tuple(map(int, aiohttp.__version__.split(".")[:2])) >= (3, 10)
+
 READ_TIMEOUT = getattr(aiohttp, "SocketTimeoutError", aiohttp.ServerTimeoutError)
 DNS_ERROR = getattr(aiohttp, "ClientConnectorDNSError", aiohttp.ClientConnectorError)
 
@@ -68,7 +70,7 @@ class TestClient(HttpClientContract):
     timeout_error = f"aiohttp.client_exceptions.{READ_TIMEOUT.__name__}"
     connect_error = "aiohttp.client_exceptions.ClientConnectorError"
     unknown_host_error = f"aiohttp.client_exceptions.{DNS_ERROR.__name__}"
-    dropped_attempts = 2  # of an idempotent method
+    dropped_attempts = 2 if RETRIES else 1  # of an idempotent method
     shown_userinfo = ""
     program = """
 async def main():
@@ -175,6 +177,8 @@ def test_a_connection_closed_by_the_server_meanwhile_is_a_retry(
     watched: None, spans: Spans
 ) -> None:
     """The kept connection is dead when the second request is written: aiohttp makes another."""
+    if not RETRIES:
+        pytest.skip("this version of aiohttp does not retry")
 
     async def main(port: int) -> list[int]:
         async with aiohttp.ClientSession() as session:

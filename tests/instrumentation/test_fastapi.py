@@ -347,3 +347,42 @@ def test_an_application_made_before_is_traced(plain_provider: TracerProvider, sp
             assert client.ask("/").body == b"true"
             spans.server()
         assert client.ask("/").body == b"false"
+
+
+def test_what_runs_at_startup_and_shutdown_is_in_no_request(
+    provider: TracerProvider, spans: Spans
+) -> None:
+    tracer = provider.get_tracer("program")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tracer.start_span("startup").end()
+        yield
+        tracer.start_span("shutdown").end()
+
+    app = FastAPI(lifespan=lifespan)
+    app.add_api_route("/", lambda: 1)
+    with uvicorn_server(app) as client:
+        client.ask("/")
+    assert [(span.name, span.parent) for span in spans.all()] == [
+        ("startup", None),
+        ("GET /", None),
+        ("shutdown", None),
+    ]
+
+
+def test_an_exception_behind_the_response_is_not_the_requests(app: FastAPI, spans: Spans) -> None:
+    def task() -> None:
+        raise Oops("later")
+
+    def order(tasks: Any) -> str:
+        tasks.add_task(task)
+        return "ordered"
+
+    order.__annotations__ = {"tasks": BackgroundTasks}
+    app.add_api_route("/order", order)
+    with uvicorn_server(app) as client:
+        assert client.ask("/order").status == 200
+        (background,) = spans.named("background task")
+    assert background.status.status_code is StatusCode.ERROR
+    assert spans.server()[0].status.status_code is StatusCode.UNSET

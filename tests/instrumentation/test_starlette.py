@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -326,3 +327,41 @@ def test_a_websocket_is_named_for_its_route(provider: TracerProvider, spans: Spa
     assert life.parent == handshake.context
     assert spans.named("work")[0].parent == life.context
     assert life.status.status_code is StatusCode.UNSET
+
+
+def test_what_runs_at_startup_and_shutdown_is_in_no_request(
+    provider: TracerProvider, spans: Spans
+) -> None:
+    tracer = provider.get_tracer("program")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        tracer.start_span("startup").end()
+        yield
+        tracer.start_span("shutdown").end()
+
+    with uvicorn_server(Starlette(routes=[Route("/", hello)], lifespan=lifespan)) as client:
+        client.ask("/")
+    assert [(span.name, span.parent) for span in spans.all()] == [
+        ("startup", None),
+        ("GET /", None),
+        ("shutdown", None),
+    ]
+
+
+def test_an_exception_within_a_websocket_is_on_its_connection(
+    provider: TracerProvider, spans: Spans
+) -> None:
+    async def breaks(websocket: Any) -> None:
+        await websocket.accept()
+        await websocket.receive_text()
+        raise Oops("in the middle")
+
+    with (
+        uvicorn_server(Starlette(routes=[WebSocketRoute("/ws/{room}", breaks)])) as client,
+        connect(f"ws://127.0.0.1:{client.port}/ws/lobby", proxy=None) as connection,
+    ):
+        connection.send("x")
+        (life,) = spans.named("websocket /ws/{room}")
+    assert failure(life)[2] == ["in the middle"]
+    assert spans.server()[0].status.status_code is StatusCode.UNSET

@@ -61,7 +61,7 @@ class AiohttpClientInstrumentor(ReplacingInstrumentor):
 
     name = "aiohttp_client"
     distributions = ("aiohttp",)
-    supported = ">=3.8,<4"
+    supported = ">=3.9,<4"
     contrib = ("aiohttp-client",)
 
     def configure(self, options: Mapping[str, Any]) -> None:

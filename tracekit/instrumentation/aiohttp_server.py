@@ -52,7 +52,7 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
 
     name = "aiohttp_server"
     distributions = ("aiohttp",)
-    supported = ">=3.8,<4"
+    supported = ">=3.9,<4"
     contrib = ("aiohttp-server",)
 
     def configure(self, options: Mapping[str, Any]) -> None:

@@ -1,0 +1,126 @@
+"""A whole service under load, traces checked and memory watched: ``python -m benchmarks.soak``.
+
+Runs tests/integration/programs/busy_shop.py, which checks each of its traces itself, on a
+PostgreSQL and a redis-server that are started for it, with a celery worker beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fresh import ROOT
+
+__all__ = ["grown_kib", "missing", "soak"]
+
+PROGRAMS = ROOT / "tests" / "integration" / "programs"
+_WORKER = "-m celery -A busy_shop worker --pool threads --concurrency 2 -l ERROR --without-mingle"
+_PACKAGES = ("asyncpg", "celery", "fastapi", "httpx", "redis", "sqlalchemy", "uvicorn")
+_PATIENCE_S = 60
+
+
+def missing() -> str:
+    """Say what is not installed that this needs, if anything."""
+    database, cache = _servers()
+    absent = {name: find_spec(name) is None for name in _PACKAGES} | {
+        "PostgreSQL": database.find_postgresql() is None,
+        "redis-server": cache.PROGRAM is None,
+    }
+    return " and ".join(name for name, is_absent in absent.items() if is_absent)
+
+
+def soak(requests: int) -> dict[str, Any]:
+    """Send so many orders; return what the shop and its worker report."""
+    database, cache = _servers()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        database.postgres_server(database.find_postgresql()) as postgres,
+        cache.redis_server(Path(folder)) as port,
+    ):
+        at = f"{postgres.user}@{postgres.host}:{postgres.port}/{postgres.database}"
+        environ = os.environ | {
+            "DATABASE": f"postgresql+asyncpg://{at}",
+            "BROKER": f"redis://127.0.0.1:{port}/0",
+            "WORKER_REPORT": f"{folder}/worker.json",
+        }
+        with _python(_WORKER.split(), environ) as worker:
+            try:
+                report: dict[str, Any] = json.loads(_shop(requests, environ))
+                _await_tasks(port, requests)
+            finally:
+                worker.terminate()
+                worker.wait(_PATIENCE_S)
+        return report | {"worker": json.loads(Path(folder, "worker.json").read_text())}
+
+
+def grown_kib(memory_kib: list[int]) -> int:
+    """Return by how much memory grew from the second tenth to the last, when all is warm."""
+    return memory_kib[-1] - memory_kib[1]
+
+
+def _servers() -> tuple[Any, Any]:
+    # Helpers of the tests, which are no package.
+    sys.path.insert(0, str(ROOT / "tests"))
+    import database_servers
+    import redis_servers
+
+    return database_servers, redis_servers
+
+
+def _python(words: list[str], environ: Mapping[str, str], **options: Any) -> Any:
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", *words],
+        cwd=PROGRAMS,
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def _shop(requests: int, environ: Mapping[str, str]) -> str:
+    with _python(["busy_shop.py", str(requests)], environ) as shop:
+        out: str = shop.communicate()[0]
+        if shop.returncode:
+            raise RuntimeError(f"busy_shop.py ended with {shop.returncode}; its error is above")
+    return out
+
+
+def _await_tasks(port: int, requests: int) -> None:
+    """Wait until no order is left in the queue."""
+    import redis
+
+    with redis.Redis(port=port) as broker:
+        end = time.monotonic() + _PATIENCE_S + requests / 50
+        while broker.llen("celery") or broker.hlen("unacked"):
+            if time.monotonic() > end:
+                raise RuntimeError("the worker does not come to an end")
+            time.sleep(0.1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--requests", type=int, default=100_000)
+    requests = parser.parse_args().requests
+    if absent := missing():
+        print(f"needs {absent}")
+        return 1
+    began = time.monotonic()
+    report = soak(requests)
+    print(json.dumps(report, indent=2))
+    took = time.monotonic() - began
+    print(f"{requests / took:.0f} orders/s; memory grew {grown_kib(report['memory_kib'])} KiB")
+    return int(bool(report["errors"] or report["wrong"] or report["incomplete"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
