@@ -311,12 +311,13 @@ class Attempt:
 
         Written out: each call that is saved here is one less for nearly all requests.
         """
-        self.under_way = False
         self.noted = SEEN
-        try:
-            detach(self._token)
-        except (ValueError, RuntimeError):  # as in leave()
-            pass
+        if self.under_way:
+            self.under_way = False
+            try:
+                detach(self._token)
+            except (ValueError, RuntimeError):  # as in leave()
+                pass
         if self.is_over:
             return
         self.is_over = True

@@ -17,6 +17,7 @@ runs, and nothing further down could have spans.
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import sys
@@ -69,7 +70,7 @@ class HeaderLines:
 
     def pop(self, name: str, default: None = None) -> None:
         start, buffer = name.lower().encode("latin-1") + b":", self._connection._buffer
-        if any(line[: len(start)].lower() == start for line in buffer):
+        if start in b"\n".join(buffer).lower():
             buffer[:] = [line for line in buffer if line[: len(start)].lower() != start]
 
 
@@ -169,16 +170,18 @@ def _request_of(connection: Any) -> HttpClientRequest | None:
     if not buffer:
         return None
     method, target, _ = buffer[0].decode("latin-1").split(" ", 2)
-    # A proxy is sent the whole URL.
-    url = target if "://" in target.partition("?")[0] else _origin(connection) + target
-    return HttpClientRequest(method, url, HeaderLines(connection), connection)
+    if target.startswith("/"):
+        host, port = connection.host, connection.port
+        if connection._tunnel_host:
+            host, port = connection._tunnel_host, connection._tunnel_port
+        target = _origin(connection.default_port, host, port) + target
+    # Otherwise it is the whole URL, as a proxy is sent it.
+    return HttpClientRequest(method, target, HeaderLines(connection), connection)
 
 
-def _origin(connection: Any) -> str:
-    scheme = "https" if connection.default_port == 443 else "http"
-    host, port = connection.host, connection.port
-    if connection._tunnel_host:
-        host, port = connection._tunnel_host, connection._tunnel_port
+@functools.lru_cache(maxsize=256)
+def _origin(default: int, host: str, port: int) -> str:
+    scheme = "https" if default == 443 else "http"
     if ":" in host and not host.startswith("["):  # IPv6
         host = f"[{host}]"
     return f"{scheme}://{host}" if port == default_port(scheme) else f"{scheme}://{host}:{port}"
@@ -213,7 +216,11 @@ def _getresponse(original: Callable[..., Any], _owners: Sequence[object]) -> Cal
         except BaseException as error:
             _fail(attempt, error)
             raise
-        attempt.succeed(response, response.status, version_of(response))
+        status, version = response.status, version_of(response)
+        if status < 400 and attempt.steps.settings.is_terse:
+            attempt.succeed_plainly(status, version)
+            return response  # type: ignore[no-any-return]
+        attempt.succeed(response, status, version)
         if attempt.steps.settings.ends_at_body:
             _await_body(attempt, response)
         return response  # type: ignore[no-any-return]
