@@ -21,7 +21,7 @@ from tracekit import semconv
 from tracekit.instrumentation._http import truncated
 from tracekit.instrumentation._messages import links_to
 
-__all__ = ["carrying", "links_from", "told_by", "wanting_context"]
+__all__ = ["carries", "carrying", "links_from", "told_by", "wanting_context"]
 
 Params = Mapping[str, Any]
 
@@ -33,6 +33,7 @@ _LONGEST_DETAIL = 256 * 1024
 # https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
 _LONGEST_CLIENT_CONTEXT = 3583
 _DETAIL_KEY = "_tracecontext"
+_RECEIVE = ("SQS", "ReceiveMessage")
 
 
 # What parameters tell
@@ -122,6 +123,11 @@ def _text(value: Any) -> str:
 # Context in what is sent
 
 
+def carries(service: str, operation: str) -> bool:
+    """Say whether an operation sends something that can carry context, or receives it."""
+    return (service, operation) in _CARRIERS or (service, operation) == _RECEIVE
+
+
 def carrying(service: str, operation: str, params: Params, headers: Mapping[str, str]) -> Params:
     """Return parameters whose messages carry `headers`; the same where nothing carries any."""
     carry = _CARRIERS.get((service, operation))
@@ -188,7 +194,7 @@ _CARRIERS: Mapping[tuple[str, str], Callable[[Params, Mapping[str, str]], Params
 
 def wanting_context(service: str, operation: str, params: Params) -> Params:
     """Return the parameters of a receive that asks for the messages' trace headers too."""
-    if (service, operation) != ("SQS", "ReceiveMessage"):
+    if (service, operation) != _RECEIVE:
         return params
     asked = list(params.get("MessageAttributeNames") or ())
     if "All" in asked or ".*" in asked:
@@ -199,7 +205,7 @@ def wanting_context(service: str, operation: str, params: Params) -> Params:
 
 def links_from(service: str, operation: str, response: Any) -> Sequence[Link]:
     """Return links to who sent the messages that were received."""
-    if (service, operation) != ("SQS", "ReceiveMessage") or not isinstance(response, dict):
+    if (service, operation) != _RECEIVE or not isinstance(response, dict):
         return ()
     return links_to(_contexts(response.get("Messages") or ()))
 

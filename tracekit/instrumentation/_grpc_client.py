@@ -170,31 +170,39 @@ class _Calls:
         self, path: str | bytes, target: str | bytes, timeout: float | None
     ) -> Operation | None:
         try:
-            method = method_of(path)
-            if method.service in self._settings.excluded:
+            told = _told(path, target, timeout)
+            if told.service in self._settings.excluded:
                 return None
-            attributes = _attributes(method.name, target)
-            if timeout is not None:
-                attributes = {**attributes, semconv.TIMEOUT_TOTAL: timeout}
         except Exception:
             report("what is known of a call")
             return None
-        return begin(self._settings.tracer.start_span, "", method.name, attributes)
+        return begin(self._settings.tracer.start_span, "", told.name, told.attributes)
+
+
+class _Told(NamedTuple):
+    """What the span of a call starts with; the same object for all that are alike."""
+
+    name: str
+    service: str
+    attributes: Mapping[str, Any]
 
 
 @functools.lru_cache(maxsize=1024)
-def _attributes(method: str, target: str | bytes) -> Mapping[str, Any]:
+def _told(path: str | bytes, target: str | bytes, timeout: float | None) -> _Told:
+    method = method_of(path)
     text = target if isinstance(target, str) else target.decode("utf-8", "replace")
     place = _place_of(text)
     attributes: dict[str, Any] = {
         semconv.RPC_SYSTEM_NAME: "grpc",
-        semconv.RPC_METHOD: method,
+        semconv.RPC_METHOD: method.name,
     }
     if place.address:
         attributes[semconv.SERVER_ADDRESS] = place.address
     if place.port is not None:
         attributes[semconv.SERVER_PORT] = place.port
-    return attributes
+    if timeout is not None:
+        attributes[semconv.TIMEOUT_TOTAL] = timeout
+    return _Told(method.name, method.service, attributes)
 
 
 class _Place(NamedTuple):
@@ -224,7 +232,7 @@ def _place_of(target: str) -> _Place:
 
 
 def _prepared(operation: Operation, request: Any, metadata: Any) -> tuple[Any, Any]:
-    if hasattr(request, "__next__"):
+    if type(request) is not bytes and hasattr(request, "__next__"):
         request = _Requests(request, operation.context)
     return request, _injected(operation, metadata)
 
@@ -251,7 +259,8 @@ class _Requests:
 
 def _injected(operation: Operation, metadata: Iterable[Any] | None) -> Any:
     """Return metadata with the trace headers, in the place of any that it had."""
-    ours = tuple((name.lower(), value) for name, value in headers_for(operation.context).items())
+    headers = headers_for(operation.context)
+    ours = tuple([(name.lower(), value) for name, value in headers.items()])
     if metadata is None:
         return ours
     entries = tuple(metadata)

@@ -15,7 +15,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tracekit import semconv
-from tracekit.instrumentation._aws_services import carrying, links_from, told_by, wanting_context
+from tracekit.instrumentation._aws_services import (
+    carries,
+    carrying,
+    links_from,
+    told_by,
+    wanting_context,
+)
 from tracekit.instrumentation._caller import caller_from
 from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
@@ -111,7 +117,7 @@ class BotocoreInstrumentor(ReplacingInstrumentor):
         self, operation: Operation, service: str, operation_name: str, params: Any
     ) -> Any:
         """Return the parameters with the context of the call, for what it sends."""
-        if not self._injects or not isinstance(params, dict):
+        if not (self._injects and carries(service, operation_name) and isinstance(params, dict)):
             return params
         try:
             headers = headers_for(operation.context)
@@ -193,11 +199,13 @@ def _complete(attempt: Attempt, response: Any) -> None:
 
 def _timeouts(session: Any) -> Mapping[str, float]:
     timeout = getattr(session, "_timeout", None)
-    limits = {
-        semconv.TIMEOUT_CONNECT: getattr(timeout, "_connect", None),
-        semconv.TIMEOUT_READ: getattr(timeout, "_read", None),
-    }
-    return {name: limit for name, limit in limits.items() if isinstance(limit, (int, float))}
+    connect, read = getattr(timeout, "_connect", None), getattr(timeout, "_read", None)
+    limits: dict[str, float] = {}
+    if isinstance(connect, (int, float)):
+        limits[semconv.TIMEOUT_CONNECT] = connect
+    if isinstance(read, (int, float)):
+        limits[semconv.TIMEOUT_READ] = read
+    return limits
 
 
 @functools.lru_cache(maxsize=1024)

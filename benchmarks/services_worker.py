@@ -1,0 +1,89 @@
+"""One process that calls another service when told to on its input.
+
+``python -m benchmarks.services_worker redis|grpc|celery|botocore bare|opentelemetry|tracekit PORT``
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from benchmarks.http_worker import CONTRIB, SUBJECTS, main
+
+__all__ = ["main"]
+
+_Calls = Callable[[int], None]
+
+
+def _redis(port: int) -> _Calls:
+    import redis
+
+    client = redis.Redis(port=port, protocol=2)
+
+    def send(count: int) -> None:
+        for number in range(count):
+            client.execute_command("PING", number)
+
+    return send
+
+
+def _grpc(port: int) -> _Calls:
+    import grpc
+
+    call = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary("/shop.Orders/Get")
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            call(b"7", timeout=10)
+
+    return send
+
+
+def _celery(_port: int) -> _Calls:
+    import celery
+
+    app = celery.Celery("shop", broker="memory://")
+
+    @app.task(name="shop.pack", ignore_result=True)
+    def pack(order: int) -> None:
+        """Never run: what is measured is how it is sent."""
+
+    def send(count: int) -> None:
+        for number in range(count):
+            pack.apply_async((number,))
+        app.control.purge()
+
+    return send
+
+
+def _botocore(port: int) -> _Calls:
+    import botocore.session
+
+    client = botocore.session.get_session().create_client(
+        "s3",
+        region_name="eu-north-1",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id="benchmark",
+        aws_secret_access_key="benchmark",
+    )
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            client.head_bucket(Bucket="orders")
+
+    return send
+
+
+SUBJECTS.update({"redis": _redis, "grpc": _grpc, "celery": _celery, "botocore": _botocore})
+CONTRIB.update(
+    {
+        "redis": "RedisInstrumentor",
+        "grpc": "GrpcInstrumentorClient",
+        "celery": "CeleryInstrumentor",
+        "botocore": "BotocoreInstrumentor",
+    }
+)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
