@@ -84,11 +84,11 @@ def test_more_traces_than_a_page_are_all_sent_once(tracekit, tmp_path: Path, out
     """Also when many began in the same nanosecond."""
     store = tmp_path / "traces.db"
     writer = StoreWriter(store)
-    writer.write([record(1, trace=n + 1, at_ms=0 if n < 700 else n) for n in range(1200)])
+    writer.write([record(1, trace=n + 1, at_ms=0 if 99 < n < 1700 else n) for n in range(2300)])
     writer.close()
-    assert "1200 spans sent" in tracekit("send", str(store), "--to", "otlp_file").stdout
+    assert "2300 spans sent" in tracekit("send", str(store), "--to", "otlp_file").stdout
     ids = [span.context.trace_id for span in decode(out.read_bytes())]
-    assert sorted(ids) == list(range(1, 1201))
+    assert sorted(ids) == list(range(1, 2301))
 
 
 def test_what_has_not_ended_is_left_out_and_said(tracekit, tmp_path: Path, out: Path) -> None:

@@ -80,14 +80,14 @@ def _traces(reader: StoreReader, wanted: Wanted) -> Iterator[int]:
     while True:
         # A trace that began before may have later spans; how long it took is not asked for here.
         page = reader.traces(size, where=TraceFilter(until_ns=until), spans=spans)
-        new = [trace.trace_id for trace in page if trace.trace_id not in seen]
-        yield from new
+        yield from (trace.trace_id for trace in page if trace.trace_id not in seen)
         if len(page) < size:
             return
         last = page[-1].start_ns
-        # Traces of the last moment come again with the next page.
-        seen = {trace.trace_id for trace in page if trace.start_ns == last}
-        size = _PAGE if new else 2 * size
+        # Traces of the last moment come again with the next page; where that one holds nothing
+        # else, it has to be larger to get any further.
+        of_last = {trace.trace_id for trace in page if trace.start_ns == last}
+        seen, size = (seen | of_last, 2 * size) if until == last + 1 else (of_last, _PAGE)
         until = last + 1
 
 
