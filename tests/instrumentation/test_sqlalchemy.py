@@ -221,7 +221,6 @@ class TestOverPsycopg(EngineContract, PostgresContract):
         at = self.server
         return f"postgresql+psycopg://{at.user}:secret@{at.host}:{at.port}/{at.database}"
 
-
     def test_credentials_are_nowhere(self, instrument: Instrument, spans: Spans) -> None:
         instrument(self.plugin)
         self.ask("SELECT 2")
