@@ -37,7 +37,7 @@ from exporters.made import (
     made,
 )
 from exporters.shapes import few_shapes, spans
-from tracekit.exporters import _otlp_encoder
+from tracekit.exporters import _otlp_attributes, _otlp_encoder
 from tracekit.exporters._anyvalue import MAX_DEPTH, replaced
 from tracekit.exporters._otlp_encoder import encode, encode_batches, encode_span
 from tracekit.model import InstrumentationScope, Resource, SpanRecord
@@ -393,12 +393,12 @@ def test_caches_stay_bounded_whatever_the_program_does() -> None:
             service=f"service {number}",
         )
         encode([span])
-    field = _otlp_encoder._span_field
-    assert len(field.keys) <= _otlp_encoder._MAX_KEYS
+    field = _otlp_attributes.SPAN_FIELD
+    assert len(field.keys) <= _otlp_attributes.MAX_KEYS
     assert len(_otlp_encoder._names) <= _otlp_encoder._MAX_NAMES
     assert len(_otlp_encoder._headers) <= _otlp_encoder._MAX_HEADERS
     values = [value for key, value in field.pairs if key == "id"]
-    assert 0 < len(values) <= _otlp_encoder._MAX_VALUES_OF_KEY
+    assert 0 < len(values) <= _otlp_attributes.MAX_VALUES_OF_KEY
 
 
 def test_a_resource_made_for_each_span_is_never_taken_for_another() -> None:
