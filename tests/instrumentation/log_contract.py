@@ -59,7 +59,7 @@ class LogContract:
                 return log.ids() == ids_of(span.get_span_context())
 
         async def both() -> list[bool]:
-            return await asyncio.gather(work(), work())
+            return list(await asyncio.gather(work(), work()))
 
         assert asyncio.run(both()) == [True, True]
 
