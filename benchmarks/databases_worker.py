@@ -117,7 +117,7 @@ CONTRIB.update(
     }
 )
 # The newest versions of libraries are newer than what it says it supports, and work.
-BaseInstrumentor._check_dependency_conflicts = lambda self: None  # type: ignore[method-assign]
+BaseInstrumentor._check_dependency_conflicts = lambda _self: None  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -198,10 +198,11 @@ def test_roots_by_the_dozen_keep_to_the_system_clock(exporter):
         with tracer.start_as_current_span("root"):
             pass
     readings.append(time.time_ns())
+    # Between the two clocks of one reading the machine may do something else.
+    late = 1_000_000_000
     for number, span in enumerate(exporter.get_finished_spans()):
-        # Between the two clocks of one reading another thread may run: 5 ms, the switch interval.
-        assert readings[number] - 50_000_000 <= span.start_time <= span.end_time
-        assert span.end_time <= readings[number + 1] + 50_000_000
+        assert readings[number] - late <= span.start_time <= span.end_time
+        assert span.end_time <= readings[number + 1] + late
 
 
 GIVEN = {

@@ -78,11 +78,6 @@ class TestSqlite3(DatabaseContract):
     def program_text(self) -> str:
         return self.program.replace("x.db", str(self.path))
 
-    def assert_failed(self, spans: Spans, error: BaseException, code: str) -> None:
-        if sys.version_info < (3, 11):
-            pytest.skip("Python 3.10 does not tell SQLite's code")
-        super().assert_failed(spans, error, code)
-
     # What types of C ask for
 
     def test_database_in_memory_is_no_client(self, instrument: Instrument, spans: Spans) -> None:

@@ -34,7 +34,11 @@ class TestUrllib3(HttpClientContract):
     timeouts: ClassVar = {"tracekit.timeout.connect_s": 5.0, "tracekit.timeout.read_s": 5.0}
     timeout_error = "urllib3.exceptions.ReadTimeoutError"
     connect_error = "urllib3.exceptions.NewConnectionError"
-    unknown_host_error = "urllib3.exceptions.NameResolutionError"
+    unknown_host_error = (
+        "urllib3.exceptions.NameResolutionError"  # since 2.0
+        if hasattr(urllib3.exceptions, "NameResolutionError")
+        else connect_error
+    )
     program = "urllib3.PoolManager().request('GET', URL)"
     shown_userinfo = ""
 

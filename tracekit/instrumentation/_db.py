@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, Tracer, format_span_id, format_trace_id
+from opentelemetry.trace import Span, SpanKind, Tracer, format_span_id, format_trace_id
 
 from tracekit import semconv
 from tracekit._otel_context import SPAN_KEY, current_context
@@ -205,6 +205,27 @@ class Target:
         return said
 
 
+class _Apart(Operation):
+    """An operation that is not made current, and has nothing to leave."""
+
+    __slots__ = ()
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self._token = None
+        self._ended = False
+
+    def succeed(self, attributes: Mapping[str, Any] | None = None) -> None:
+        if attributes or self._ended:
+            super().succeed(attributes)
+            return
+        self._ended = True
+        try:
+            self.span.end()
+        except Exception:
+            report("the end of a span")
+
+
 class DatabaseSteps:
     """What the calls of one instrumented library have in common.
 
@@ -221,6 +242,7 @@ class DatabaseSteps:
         self.settings = settings
         self._nests = nests
         self._caller = settings.caller
+        self._captures_parameters = settings.captures_parameters
         self._start_span = tracer.start_span
         self._readers: dict[str, tuple[Reader, Reader]] = {}
         self.target = functools.lru_cache(maxsize=64)(self._target)
@@ -311,11 +333,15 @@ class DatabaseSteps:
         if is_known:
             if self._caller is not None:
                 attributes.update(self._caller.attributes())
-            if parameters:
+            if parameters and (outer is not None or self._captures_parameters):
                 self._add_values(attributes, parameters, outer)
         span = self._start_span(name, parent, kind, attributes)
-        is_contrib_loaded = _is_contrib_loaded()
-        operation = Operation(span, _LAYER, parent, self._nests or is_contrib_loaded)
+        modules = sys.modules
+        is_contrib_loaded = _DBAPI in modules or _ASYNCPG in modules
+        if self._nests or is_contrib_loaded:
+            operation = Operation(span, _LAYER, parent)
+        else:
+            operation = _Apart(span)
         if is_contrib_loaded or not is_known or _pool_wait_ns.get():
             self._begin_unusual(operation, is_known, parameters)
         return operation
@@ -343,7 +369,7 @@ class DatabaseSteps:
         digest = hash_of(parameters, within, self.settings.hash_secret)
         if digest is not None:
             attributes[semconv.PARAMETERS_HASH] = digest
-        if self.settings.captures_parameters:
+        if self._captures_parameters:
             attributes.update(values_of(parameters))
 
     def commented(self, operation: Operation, query: Any) -> Any:
@@ -422,12 +448,12 @@ def add_pool_wait(duration_ns: int) -> None:
 _SUPPRESS = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 
 
+_DBAPI = "opentelemetry.instrumentation.dbapi"
+_ASYNCPG = "opentelemetry.instrumentation.asyncpg"
+
+
 def _is_contrib_loaded() -> bool:
-    modules = sys.modules
-    return (
-        "opentelemetry.instrumentation.dbapi" in modules
-        or "opentelemetry.instrumentation.asyncpg" in modules
-    )
+    return _DBAPI in sys.modules or _ASYNCPG in sys.modules
 
 
 def _silence_contrib(operation: Operation) -> None:

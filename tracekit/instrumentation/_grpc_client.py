@@ -147,13 +147,16 @@ class _Calls:
 
     def _begin_sync(self, callable_: Any, timeout: float | None) -> Operation | None:
         try:
-            path, target = callable_._method, getattr(callable_, "_target", None)
+            target = getattr(callable_, "_target", None)
             if target is None:
                 target = callable_._channel.target()
+            told = _told(callable_._method, target, timeout)
+            if told.service in self._settings.excluded:
+                return None
         except Exception:
             report("what is known of a call")
             return None
-        return self._begin(path, target, timeout)
+        return begin(self._settings.tracer.start_span, "", told.name, told.attributes)
 
     def _begin_aio(self, deadline: Any, args: Sequence[Any]) -> Operation | None:
         try:
@@ -161,15 +164,6 @@ class _Calls:
             channel, path = args[2], args[3]
             target = getattr(channel, "target", "")  # older ones keep it to themselves
             timeout = None if deadline is None else max(0.0, round(deadline - time.time(), 2))
-        except Exception:
-            report("what is known of a call")
-            return None
-        return self._begin(path, target, timeout)
-
-    def _begin(
-        self, path: str | bytes, target: str | bytes, timeout: float | None
-    ) -> Operation | None:
-        try:
             told = _told(path, target, timeout)
             if told.service in self._settings.excluded:
                 return None

@@ -28,6 +28,7 @@ __all__ = ["Operation", "begin", "begin_work", "is_within", "under_way"]
 StartSpan = Callable[..., Span]
 
 _KEY = "tracekit-operation"
+_SUPPRESS = "suppress_instrumentation"  # what opentelemetry.instrumentation.utils sets
 # Waits below are the cost of asking, not of waiting.
 _NOTABLE_WAIT_NS = 1_000_000
 
@@ -47,8 +48,9 @@ class Operation:
         self._ended = False
         self.context = parent
         self._token: Any = None
-        if current:
-            self.enter(Context({**parent, SPAN_KEY: span, _KEY: self}))
+        if current:  # as `enter` does, without its frame: this is on the path of every call
+            self.context = context = Context({**parent, SPAN_KEY: span, _KEY: self})
+            self._token = attach(context)
 
     def leave(self) -> None:
         """Make current what was before; safe to call twice."""
@@ -68,7 +70,8 @@ class Operation:
 
     def succeed(self, attributes: Mapping[str, Any] | None = None) -> None:
         """End the span, which adds `attributes`; safe to call twice."""
-        self.leave()
+        if self._token is not None:
+            self.leave()
         if self._ended:
             return
         self._ended = True
@@ -113,12 +116,15 @@ def begin(
     name: str,
     attributes: Mapping[str, Any],
     kind: SpanKind = SpanKind.CLIENT,
+    *,
+    speaks_for_others: bool = False,
 ) -> Operation | None:
     """Start the span of an operation and make it current; None when it is not to be watched.
 
     Args:
         system: Whose operation it is; one inside another of the same system has no span. Empty
             where every operation has one.
+        speaks_for_others: Whatever other libraries do for it makes no spans.
     """
     try:
         parent = current_context()
@@ -128,7 +134,10 @@ def begin(
             outer = parent.get(_KEY)
             if outer is not None and _is_inside(outer, system):
                 return None
-        return Operation(start_span(name, parent, kind, attributes), system, parent)
+        span = start_span(name, parent, kind, attributes)
+        if speaks_for_others:
+            parent = Context({**parent, _SUPPRESS: True})
+        return Operation(span, system, parent)
     except Exception:
         report("the beginning of a span")
         return None

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
-from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import SpanKind, TracerProvider
 
@@ -44,7 +43,6 @@ _OPERATION = "_tracekit_operation"
 _LONGEST_NAME = 256
 _MOST_KEPT = 512
 _FLUSH_TIMEOUT_MS = 5000
-_SUPPRESS = "suppress_instrumentation"
 
 
 class CeleryInstrumentor(ReplacingInstrumentor):
@@ -127,12 +125,15 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         except Exception:
             report("what is known of a task")
             return None
-        start_span = self.tracer.start_span
-        operation = begin(start_span, _SENDING, sending.name, attributes, SpanKind.PRODUCER)
-        if operation is not None:
-            # This span speaks for the commands that the broker's client sends.
-            operation.enter(Context({**operation.context, _SUPPRESS: True}))
-        return operation
+        # This span speaks for the commands that the broker's client sends.
+        return begin(
+            self.tracer.start_span,
+            _SENDING,
+            sending.name,
+            attributes,
+            SpanKind.PRODUCER,
+            speaks_for_others=True,
+        )
 
     def _new_sending(self, app: Any, task: str) -> _Sending:
         task = truncated(task, _LONGEST_NAME)

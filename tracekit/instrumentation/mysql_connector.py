@@ -50,7 +50,8 @@ class MysqlConnectorInstrumentor(ReplacingInstrumentor):
         )
 
     def _target_of(self, cursor: Any) -> Target:
-        at = getattr(cursor, "_connection", None)
+        # Those in C called it by another name in version 8.
+        at = getattr(cursor, "_connection", None) or getattr(cursor, "_cnx", None)
         if at is None:
             return self._steps.target("mysql")
         # A weak proxy, whose type() is not the connection's. Its `database` asks the server.

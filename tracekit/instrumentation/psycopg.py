@@ -57,8 +57,10 @@ class PsycopgInstrumentor(ReplacingInstrumentor):
 
     def _target_of(self, cursor: Any) -> Target:
         connection = cursor.connection
-        target: Target | None = connection.__dict__.get(_TARGET)
-        return self._new_target(connection) if target is None else target
+        kept: tuple[DatabaseSteps, Target] | None = connection.__dict__.get(_TARGET)
+        if kept is not None and kept[0] is self._steps:
+            return kept[1]
+        return self._new_target(connection)
 
     def _new_target(self, connection: Any) -> Target:
         if connection.closed:
@@ -66,7 +68,7 @@ class PsycopgInstrumentor(ReplacingInstrumentor):
         info = connection.info
         target = self._steps.target("postgresql", info.dbname, info.host, info.port)
         # In its own dictionary: one keyed by weak references is asked in Python.
-        vars(connection)[_TARGET] = target
+        vars(connection)[_TARGET] = self._steps, target
         return target
 
 

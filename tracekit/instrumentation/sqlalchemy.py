@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from tracekit.instrumentation._db import DatabaseSettings, DatabaseSteps, Target, text_of
+from tracekit.instrumentation._db import DatabaseSettings, DatabaseSteps, Target
 from tracekit.instrumentation._db_api import DbApi
 from tracekit.instrumentation._db_pool import unwatched, waiting
 from tracekit.instrumentation._db_status import status_of_any
 from tracekit.instrumentation._operation import Operation
-from tracekit.instrumentation._patch import LibraryInstrumentor, quiet
+from tracekit.instrumentation._patch import LibraryInstrumentor, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation._sqlite import target_of_path
 
@@ -26,6 +25,7 @@ __all__ = ["SqlalchemyInstrumentor"]
 Call = Callable[..., Any]
 Owners = Sequence[object]
 
+_TARGET = "_tracekit_target"
 _SYSTEMS = {"mssql": "microsoft.sql_server", "oracle": "oracle.db", "redshift": "aws.redshift"}
 _OF_DIALECTS = (
     ("postgresql.psycopg2", "PGDialect_psycopg2"),
@@ -92,17 +92,25 @@ class _Statements:
 
     def __init__(self, steps: DatabaseSteps) -> None:
         self._steps = steps
-        self._targets: WeakKeyDictionary[Any, Target] = WeakKeyDictionary()
         self._api = DbApi(steps, lambda cursor: cursor, status_of_any)
 
     def execute(self, original: Call, owners: Owners) -> Call:
+        begin, ended = self._begin, self._ended
+
         def do_execute(
             dialect: Any, cursor: Any, statement: Any, parameters: Any, context: Any = None
         ) -> Any:
-            if not owners:
+            operation = begin(dialect, statement, parameters, context) if owners else None
+            if operation is None:
                 return original(dialect, cursor, statement, parameters, context)
-            operation = self._begin(dialect, statement, parameters, context)
-            return self._run(operation, original, dialect, cursor, statement, parameters, context)
+            statement = self._steps.commented(operation, statement)
+            try:
+                result = original(dialect, cursor, statement, parameters, context)
+            except BaseException as error:
+                self._api.fail(operation, error)
+                raise
+            ended(operation, cursor)
+            return result
 
         return do_execute
 
@@ -110,10 +118,19 @@ class _Statements:
         def do_executemany(
             dialect: Any, cursor: Any, statement: Any, parameters: Any, context: Any = None
         ) -> Any:
-            if not owners:
+            operation = None
+            if owners:
+                operation = self._begin(dialect, statement, True, context, len(parameters))
+            if operation is None:
                 return original(dialect, cursor, statement, parameters, context)
-            operation = self._begin(dialect, statement, True, context, len(parameters))
-            return self._run(operation, original, dialect, cursor, statement, parameters, context)
+            statement = self._steps.commented(operation, statement)
+            try:
+                result = original(dialect, cursor, statement, parameters, context)
+            except BaseException as error:
+                self._api.fail(operation, error)
+                raise
+            operation.succeed()
+            return result
 
         return do_executemany
 
@@ -121,53 +138,42 @@ class _Statements:
         def do_execute_no_params(
             dialect: Any, cursor: Any, statement: Any, context: Any = None
         ) -> Any:
-            if not owners:
+            operation = self._begin(dialect, statement, None, context) if owners else None
+            if operation is None:
                 return original(dialect, cursor, statement, context)
-            operation = self._begin(dialect, statement, None, context)
-            return self._run(operation, original, dialect, cursor, statement, context)
+            statement = self._steps.commented(operation, statement)
+            try:
+                result = original(dialect, cursor, statement, context)
+            except BaseException as error:
+                self._api.fail(operation, error)
+                raise
+            self._ended(operation, cursor)
+            return result
 
         return do_execute_no_params
 
-    def _run(
-        self,
-        operation: Operation | None,
-        original: Call,
-        dialect: Any,
-        cursor: Any,
-        statement: Any,
-        *rest: Any,
-    ) -> Any:
-        if operation is None:
-            return original(dialect, cursor, statement, *rest)
-        statement = self._steps.commented(operation, statement)
-        try:
-            result = original(dialect, cursor, statement, *rest)
-        except BaseException as error:
-            self._api.fail(operation, error)
-            raise
+    def _ended(self, operation: Operation, cursor: Any) -> None:
         rows = self._steps.settings.captures_rows
-        operation.succeed(self._api.rows_of(cursor, result) if rows else None)
-        return result
+        operation.succeed(self._api.rows_of(cursor, None) if rows else None)
 
-    @quiet
     def _begin(
         self, dialect: Any, statement: Any, parameters: Any, context: Any, size: int = 1
     ) -> Operation | None:
-        # OpenTelemetry's listeners, put on after us, keep their span there and nowhere else.
-        if getattr(context, "_otel_span", None) is not None:
+        # try and not `quiet`: one frame less for each statement of the program.
+        try:
+            # OpenTelemetry's listeners, put on after us, keep their span there and nowhere else.
+            if getattr(context, "_otel_span", None) is not None:
+                return None
+            place = dialect if context is None else context.engine
+            kept: tuple[object, Target] | None = place.__dict__.get(_TARGET)
+            if kept is None or kept[0] is not self._steps:
+                target = self._new_target(dialect, getattr(place, "url", None))
+                # In its own dictionary: one keyed by weak references is asked in Python.
+                vars(place)[_TARGET] = kept = self._steps, target
+            return self._steps.begin(kept[1], statement, parameters, size)
+        except Exception:
+            report("what is known of a statement")
             return None
-        target = self._target_of(dialect, context)
-        return self._steps.begin(target, text_of(statement), parameters, size)
-
-    def _target_of(self, dialect: Any, context: Any) -> Target:
-        engine = getattr(context, "engine", None)
-        known = self._targets.get(dialect if engine is None else engine)
-        if known is not None:
-            return known
-        url = getattr(engine, "url", None)
-        target = self._new_target(dialect, url)
-        self._targets[dialect if engine is None else engine] = target
-        return target
 
     def _new_target(self, dialect: Any, url: Any) -> Target:
         system = _SYSTEMS.get(dialect.name, dialect.name)
