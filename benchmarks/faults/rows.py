@@ -77,7 +77,7 @@ ROWS = [
     Row(
         "503, and the disk is full",
         _DOWN,
-        only=(("disk_bytes", 200_000),),
+        only=(("disk_bytes", 50_000),),
         losses=frozenset({"spool_failed"}),
     ),
 ]
