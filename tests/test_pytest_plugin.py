@@ -61,6 +61,8 @@ def test_each_test_has_spans_of_its_own_and_nothing_is_left(run) -> None:
         import shop, threading
         import tracekit
 
+        before = threading.enumerate()
+
         def test_first(spans):
             shop.charge(1)
             assert len(spans) == 2
@@ -73,7 +75,8 @@ def test_each_test_has_spans_of_its_own_and_nothing_is_left(run) -> None:
         def test_without():
             with tracekit.span("x") as span:
                 assert not span.is_recording()
-            assert [t.name for t in threading.enumerate() if "tracekit" in t.name] == []
+            new = [thread.name for thread in threading.enumerate() if thread not in before]
+            assert [name for name in new if "tracekit" in name] == []
         """,
     )
     result.assert_outcomes(passed=3)
