@@ -1,7 +1,8 @@
 """A whole service under load, traces checked and memory watched: ``python -m benchmarks.soak``.
 
 Runs tests/integration/programs/busy_shop.py, which checks each of its traces itself, on a
-PostgreSQL and a redis-server that are started for it, with a celery worker beside it.
+PostgreSQL and a redis-server that are started for it, with a celery worker beside it. Memory that
+grows as much with ``--plain`` is the service's own.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def missing() -> str:
     return " and ".join(name for name, is_absent in absent.items() if is_absent)
 
 
-def soak(requests: int) -> dict[str, Any]:
-    """Send so many orders; return what the shop and its worker report."""
+def soak(requests: int, *, plain: bool = False) -> dict[str, Any]:
+    """Send so many orders, traced or not; return what the shop and its worker report."""
     database, cache = _servers()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -51,6 +52,7 @@ def soak(requests: int) -> dict[str, Any]:
             "DATABASE": f"postgresql+asyncpg://{at}",
             "BROKER": f"redis://127.0.0.1:{port}/0",
             "WORKER_REPORT": f"{folder}/worker.json",
+            **({"PLAIN": "1"} if plain else {}),
         }
         with _python(_WORKER.split(), environ) as worker:
             try:
@@ -110,12 +112,14 @@ def _await_tasks(port: int, requests: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
-    requests = parser.parse_args().requests
+    parser.add_argument("--plain", action="store_true", help="without tracing, to compare with")
+    options = parser.parse_args()
+    requests = options.requests
     if absent := missing():
         print(f"needs {absent}")
         return 1
     began = time.monotonic()
-    report = soak(requests)
+    report = soak(requests, plain=options.plain)
     print(json.dumps(report, indent=2))
     took = time.monotonic() - began
     print(f"{requests / took:.0f} orders/s; memory grew {grown_kib(report['memory_kib'])} KiB")

@@ -26,7 +26,7 @@ from tracekit.instrumentation._http_server import (
     body_measures,
     current_request,
 )
-from tracekit.instrumentation._patch import LibraryInstrumentor, quiet
+from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation._websocket import SWITCHING_PROTOCOLS, WebSocketLife
 
@@ -58,6 +58,9 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = ServerSettings.read(self.name, options)
         self._server = HttpServer(self.tracer, settings, _HeadersGetter())
+        self._reads_headers = (
+            settings.response_headers is not None or settings.server_response_hook is not None
+        )
 
     def patches(self) -> Sequence[Replacing]:
         app, routes = "aiohttp.web_app", "aiohttp.web_urldispatcher"
@@ -100,14 +103,17 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
 
         return handle_request
 
-    @quiet
     def _begin(self, request: BaseRequest, names: Sequence[str]) -> _Served | None:
-        traced = self._server.start(_incoming(request, *names))
-        if traced is None:
+        try:  # and not `quiet`: one frame less for each request
+            traced = self._server.start(_incoming(request, *names))
+            if traced is None:
+                return None
+            served = _Served(traced, self._reads_headers)
+            # Not `request[key]`, which warns of keys that are text.
+            request._state[REQUEST_KEY] = served
+        except Exception:
+            report("the beginning of a request")
             return None
-        served = _Served(traced, self._server)
-        # Not `request[key]`, which warns of keys that are text.
-        request._state[REQUEST_KEY] = served
         return served
 
 
@@ -119,20 +125,15 @@ class _Served:
         "_chunks",
         "_first_ns",
         "_is_gone",
-        "_server",
         "reads_headers",
         "request",
         "websocket",
     )
 
-    def __init__(self, request: ServerRequest, server: HttpServer) -> None:
-        settings = server.settings
+    def __init__(self, request: ServerRequest, reads_headers: bool) -> None:
         self.request = request
-        self.reads_headers = (
-            settings.response_headers is not None or settings.server_response_hook is not None
-        )
+        self.reads_headers = reads_headers
         self.websocket: WebSocketLife | None = None
-        self._server = server
         self._bytes = self._chunks = self._first_ns = 0
         self._is_gone = False
 
@@ -144,7 +145,7 @@ class _Served:
             # `raise HTTPInternalServerError from error` is an answer to that error.
             request.suspect = response.__cause__ or request.suspect
         if response.status == SWITCHING_PROTOCOLS and hasattr(response, "close_code"):
-            self.websocket = WebSocketLife(request, self._server.tracer)
+            self.websocket = WebSocketLife(request, request.tracer)
             self.websocket.accepted(response.headers.items())
         else:
             request.responded(response.status, response.headers.items())
@@ -230,17 +231,15 @@ def _match(original: Callable[..., Any], owners: Sequence[object]) -> Callable[.
     def add_app(match: Any, app: Any) -> Any:
         request = current_request() if owners else None
         if request is not None:
-            _name(request, match)
+            try:
+                resource = match.route.resource
+                if resource is not None:
+                    request.matched(resource.canonical)
+            except Exception:
+                report("the name of a request")
         return original(match, app)
 
     return add_app
-
-
-@quiet
-def _name(request: ServerRequest, match: Any) -> None:
-    resource = match.route.resource
-    if resource is not None:
-        request.matched(resource.canonical)
 
 
 def _build(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
@@ -344,6 +343,9 @@ def _incoming(request: BaseRequest, host_name: str, agent_name: str, *proxied: s
         peer = transport.get_extra_info("peername")
         own = transport.get_extra_info("sockname")
     host, user_agent = get(host_name), get(agent_name)
+    by_standard, by_for, by_host, by_proto = proxied
+    is_proxied = by_standard in headers or by_for in headers or by_host in headers
+    is_proxied = is_proxied or by_proto in headers
     version: Any = request.version
     return Incoming(
         request,
@@ -357,7 +359,7 @@ def _incoming(request: BaseRequest, host_name: str, agent_name: str, *proxied: s
         _address(own),
         None if host is None else _text(host),
         None if user_agent is None else _text(user_agent),
-        forwarded(*found) if any(found := [get(name) for name in proxied]) else NOT_FORWARDED,
+        forwarded(*map(get, proxied)) if is_proxied else NOT_FORWARDED,
     )
 
 
