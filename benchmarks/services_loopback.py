@@ -45,7 +45,7 @@ async def _serve(protocol: Callable[[], asyncio.Protocol]) -> None:
 def _serve_grpc() -> None:
     import grpc
 
-    handlers = {"Get": grpc.unary_unary_rpc_method_handler(lambda request, context: request)}
+    handlers = {"Get": grpc.unary_unary_rpc_method_handler(lambda request, _context: request)}
     server = grpc.server(futures.ThreadPoolExecutor(2))
     generic = grpc.method_handlers_generic_handler("shop.Orders", handlers)
     server.add_generic_rpc_handlers((generic,))
