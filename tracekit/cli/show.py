@@ -98,7 +98,8 @@ def _wrong(found: Sequence[Finding], terminal: Terminal) -> Iterator[str]:
         return
     flag = "⚑" if terminal.unicode else "#"
     yield ""
-    yield Style(terminal.color).paint("bold", "what is wrong (tracekit findings says more)")
+    heading = "what is wrong (tracekit findings says more)"
+    yield Style(terminal.color).paint("bold", heading[: terminal.width])
     for number, item in enumerate(found, 1):
         label = f"{flag}{number} {item.kind}"
         yield from wrapped(label, len(label), item.message, terminal)
