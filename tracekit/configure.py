@@ -170,7 +170,8 @@ def configure(
         "limits": span_limits or SpanLimits(),
         "id_generator": id_generator or _id_generator(found) or RandomIdGenerator(),
     }
-    chain = [*processors, *_batch(found)]
+    with settings.refusing():
+        chain = [*processors, *_batch(found)]
     provider = _install(parts, chain)
     _tell_of_itself(provider, meter_provider)
     _state.settings = found

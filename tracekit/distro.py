@@ -68,7 +68,8 @@ def _made_provider() -> trace_api.TracerProvider:
 def _configure() -> None:
     """Configure from the environment; what cannot be used there does not stop the program."""
     try:
-        configure(**_instead_of_unknown_names())
+        with settings.lenient():
+            configure(**_instead_of_unknown_names())
     except ConfigurationError as error:
         _logger.error("not tracing, %s", error)
 

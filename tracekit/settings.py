@@ -5,12 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameError
 
-__all__ = ["Setting", "Settings", "load", "names_in", "set_log_level"]
+__all__ = [
+    "Setting",
+    "Settings",
+    "ignored",
+    "lenient",
+    "load",
+    "names_in",
+    "refusing",
+    "set_log_level",
+]
 
 
 class Setting(NamedTuple):
@@ -177,3 +188,44 @@ def set_log_level(found: Settings) -> None:
         )
     else:
         _logger.setLevel(level)
+
+
+# Variables that say something wrong ----------------------------------------------------------
+
+_REPORT, _REFUSE, _LENIENT = "report", "refuse", "lenient"
+_mode: ContextVar[str] = ContextVar("tracekit-wrong-variables", default=_REPORT)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Make an error of what ``ignored`` would report: somebody called ``configure()``.
+
+    Where the specification has a value reported and ignored, it speaks of programs that nobody
+    is looking at; whoever calls ``configure()`` is told at once.
+    """
+    token = _mode.set(_LENIENT if _mode.get() == _LENIENT else _REFUSE)
+    try:
+        yield
+    finally:
+        _mode.reset(token)
+
+
+@contextmanager
+def lenient() -> Iterator[None]:
+    """Report and ignore also within ``refusing``: nobody called anything."""
+    token = _mode.set(_LENIENT)
+    try:
+        yield
+    finally:
+        _mode.reset(token)
+
+
+def ignored(source: str, what: str, expected: str) -> None:
+    """Report that what a variable says is ignored, or refuse it within ``refusing``.
+
+    Raises:
+        ConfigurationError: The same in one sentence.
+    """
+    if _mode.get() == _REFUSE:
+        raise ConfigurationError(f"{source}{what} is not valid: expected {expected}.")
+    _logger.warning("%s%s is ignored: expected %s", source, what, expected)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tracekit.errors import ConfigurationError
+from tracekit.settings import ignored
 
 __all__ = [
     "NO_LIMIT_S",
@@ -225,4 +226,5 @@ def _raise_refused(given: Given, number: int, reason: str) -> None:
 
 
 def _say_ignored(given: Given, number: int, reason: str) -> None:
-    _logger.warning("entry %d of %s is ignored: expected %s", number, given.source, reason)
+    # What it says may be a secret.
+    ignored(f"entry {number} of {given.source}", "", reason)

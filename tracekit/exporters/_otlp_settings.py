@@ -22,6 +22,7 @@ from tracekit.exporters._given import (
     listed_headers,
     timeout_from_environment,
 )
+from tracekit.settings import ignored
 
 __all__ = ["GRPC", "HTTP_JSON", "HTTP_PROTOBUF", "OtlpSettings", "resolve"]
 
@@ -132,9 +133,7 @@ def _known(variable: Given | None, values: tuple[str, ...]) -> str | None:
     value = variable.value.lower()
     if value in values:
         return str(value)
-    _logger.warning(
-        "%s=%r is ignored: expected one of %s", variable.source, variable.value, ", ".join(values)
-    )
+    ignored(variable.source, f"={variable.value!r}", f"one of {', '.join(values)}")
     return None
 
 
