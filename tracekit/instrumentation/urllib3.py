@@ -14,6 +14,7 @@ that are not are named for them here.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -110,7 +111,7 @@ class Urllib3Instrumentor(ReplacingInstrumentor):
             **kwargs: Any,
         ) -> Any:
             exchange = current_exchange.get()
-            if not owners or _is_spoken_for(exchange):
+            if not owners or (exchange is not None and _is_spoken_for(exchange)):
                 return original(pool, method, url, body, headers, *args, **kwargs)
             own = None
             if type(exchange) is not _Call or _is_nested(exchange, pool):
@@ -152,7 +153,7 @@ class Urllib3Instrumentor(ReplacingInstrumentor):
             around = current_context()
             if around is not exchange.parent and is_suppressed(around):
                 return None
-            full = url if "://" in url else _origin(pool) + url
+            full = url if "://" in url else _origin(pool.scheme, pool.host, pool.port) + url
             headers = pool.headers if headers is None else headers
             # The mapping is the caller's, or the pool's.
             carrier = headers.copy()
@@ -181,8 +182,8 @@ class Urllib3Instrumentor(ReplacingInstrumentor):
         return self._steps if caller is None else self._callers[caller]
 
 
-def _is_spoken_for(exchange: Exchange | None) -> bool:
-    return exchange is not None and type(exchange) is not _Call and exchange.speaks()
+def _is_spoken_for(exchange: Exchange) -> bool:
+    return type(exchange) is not _Call and exchange.speaks()
 
 
 def _is_nested(exchange: _Call, caller: object) -> bool:
@@ -196,15 +197,14 @@ def _is_nested(exchange: _Call, caller: object) -> bool:
     return caller is not exchange.pool
 
 
-def _origin(pool: HTTPConnectionPool) -> str:
-    scheme, host, port = pool.scheme or "http", pool.host, pool.port
+@functools.lru_cache(maxsize=256)
+def _origin(scheme: str | None, host: str, port: int | None) -> str:
+    scheme = scheme or "http"
     if ":" in host:  # IPv6, which pools keep without its brackets
         host = f"[{host}]"
-    return (
-        f"{scheme}://{host}"
-        if port in (None, default_port(scheme))
-        else f"{scheme}://{host}:{port}"
-    )
+    if port in (None, default_port(scheme)):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{port}"
 
 
 def _headers_of(message: Any) -> Headers:
@@ -235,7 +235,7 @@ def _manager_urlopen(original: Urlopen, owners: Sequence[object]) -> Urlopen:
         exchange = current_exchange.get()
         if (
             not owners
-            or _is_spoken_for(exchange)
+            or (exchange is not None and _is_spoken_for(exchange))
             # A redirect, from inside the call that it belongs to.
             or (type(exchange) is _Call and not _is_nested(exchange, manager))
         ):
