@@ -49,7 +49,7 @@ class PymongoInstrumentor(LibraryInstrumentor):
 
     name = "pymongo"
     distributions = ("pymongo",)
-    supported = ">=3.11,<5"
+    supported = ">=4,<5"
     contrib = ("pymongo",)
 
     def configure(self, options: Mapping[str, Any]) -> None:
