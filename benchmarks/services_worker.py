@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from benchmarks.http_worker import CONTRIB, SUBJECTS, main
 
@@ -42,7 +43,7 @@ def _grpc(port: int) -> _Calls:
 def _celery(_port: int) -> _Calls:
     import celery
 
-    app = celery.Celery("shop", broker="memory://")
+    app: Any = celery.Celery("shop", broker="memory://")
 
     @app.task(name="shop.pack", ignore_result=True)
     def pack(order: int) -> None:

@@ -17,7 +17,16 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 _ROW = re.compile(r'^@row\(\s*"([^"]+)"', re.MULTILINE)
 NAMES = [name for path in sorted(FOLDER.glob("*.py")) for name in _ROW.findall(path.read_text())]
-IN_PROCESSES = ("http.", "burst.", "imports.", "memory.setup")
+IN_PROCESSES = (
+    "cloud.",
+    "db.redis",
+    "http.",
+    "queue.",
+    "rpc.",
+    "burst.",
+    "imports.",
+    "memory.setup",
+)
 
 pytestmark = [pytest.mark.matrix_skip, pytest.mark.timeout(300)]
 

@@ -357,7 +357,11 @@ def entries(plugin: type[LibraryInstrumentor], **options: Any) -> dict[tuple[str
     instrumentor.configure(options)
     found: dict[tuple[str, str, str], Any] = {}
     for patch in instrumentor.patches():
-        holder: Any = importlib.import_module(patch.module)
+        try:
+            holder: Any = importlib.import_module(patch.module)
+        except ModuleNotFoundError:  # of an older version
+            assert patch.optional
+            continue
         path = patch.attribute.rpartition(".")[0]
         holder = getattr(holder, path, None) if path else holder
         if holder is None:

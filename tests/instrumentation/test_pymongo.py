@@ -103,7 +103,7 @@ class Commands:
 
     @pytest.mark.parametrize(
         ("collection", "error", "more"),
-        [("dropped", "AutoReconnect", {}), ("slow", "NetworkTimeout", {"socketTimeoutMS": 50})],
+        [("dropped", "AutoReconnect", {}), ("slow", "NetworkTimeout", {"socketTimeoutMS": 300})],
     )
     def test_a_lost_connection_and_a_timeout_are_the_librarys_errors(
         self,

@@ -262,7 +262,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
         def get_connection(pool: Any, *args: Any, **kwargs: Any) -> Any:
             operation = under_way(self.system) if owners else None
             # Otherwise there is a free one, and what takes time is to connect it.
-            if operation is None or not pool.pool.empty():
+            if operation is None or not _is_used_up(pool):
                 return original(pool, *args, **kwargs)
             began = time.perf_counter_ns()
             try:
@@ -277,7 +277,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
     ) -> Callable[..., Any]:
         async def get_connection(pool: Any, *args: Any, **kwargs: Any) -> Any:
             operation = under_way(self.system) if owners else None
-            if operation is None or pool.can_get_connection():
+            if operation is None or not _is_used_up(pool):
                 return await original(pool, *args, **kwargs)
             began = time.perf_counter_ns()
             try:
@@ -290,6 +290,14 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
 
 _Beginning = Callable[[Any, Any, Mapping[str, Any]], "Operation | None"]
 _Command = tuple[str, str]
+
+
+@quiet
+def _is_used_up(pool: Any) -> bool:
+    """Say whether a blocking pool has no connection to give."""
+    if hasattr(pool, "can_get_connection"):  # asyncio, from redis-py 5 on
+        return not pool.can_get_connection()
+    return bool(pool.pool.empty())
 
 
 @quiet

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -49,7 +50,7 @@ class PymongoInstrumentor(LibraryInstrumentor):
 
     name = "pymongo"
     distributions = ("pymongo",)
-    supported = ">=3.11,<5"
+    supported = ">=4,<5"
     contrib = ("pymongo",)
 
     def configure(self, options: Mapping[str, Any]) -> None:
@@ -58,7 +59,8 @@ class PymongoInstrumentor(LibraryInstrumentor):
     def _read(self, *, code_location: bool | None = None) -> None:
         self._caller = caller_from(os.environ, code_location)
         self._listener: Any = None
-        self._under_way: OrderedDict[Any, Operation] = OrderedDict()
+        self._under_way: OrderedDict[Any, tuple[Operation, Any]] = OrderedDict()
+        self._tasks: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def patches(self) -> Sequence[Patch]:
@@ -100,15 +102,18 @@ class PymongoInstrumentor(LibraryInstrumentor):
         span_name = truncated(f"{name} {collection}", _LONGEST_NAME)
         span = self.tracer.start_span(span_name, parent, SpanKind.CLIENT, attributes)
         operation = Operation(span, "mongodb", parent, current=False)
+        task = _current_task()
+        forgotten: list[tuple[Operation, Any]] = []
         with self._lock:
-            self._under_way[_key(event)] = operation
-            forgotten = (
-                self._under_way.popitem(last=False)[1]
-                if len(self._under_way) > _MOST_UNDER_WAY
-                else None
-            )
-        if forgotten is not None:
-            forgotten.succeed()
+            self._under_way[_key(event)] = (operation, task)
+            if len(self._under_way) > _MOST_UNDER_WAY:
+                forgotten.append(self._under_way.popitem(last=False)[1])
+        for lost, _ in forgotten:
+            lost.succeed()
+        if task is not None and task not in self._tasks:
+            # Not every version says that a command was cancelled with its task.
+            self._tasks.add(task)
+            task.add_done_callback(self._end_with_task)
 
     @quiet
     def succeeded(self, event: Any) -> None:
@@ -129,7 +134,24 @@ class PymongoInstrumentor(LibraryInstrumentor):
 
     def _ended(self, event: Any) -> Operation | None:
         with self._lock:
-            return self._under_way.pop(_key(event), None)
+            operation, _ = self._under_way.pop(_key(event), (None, None))
+        return operation
+
+    @quiet
+    def _end_with_task(self, task: Any) -> None:
+        with self._lock:
+            keys = [key for key, (_, owner) in self._under_way.items() if owner is task]
+            left = [self._under_way.pop(key)[0] for key in keys]
+        for operation in left:
+            operation.succeed()
+
+
+def _current_task() -> Any:
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return None if asyncio is None else asyncio.current_task()
+    except RuntimeError:  # no event loop runs here
+        return None
 
 
 def _unchanged(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
