@@ -116,7 +116,7 @@ def test_instrument_in_the_program_watches_nothing_twice(
 
 
 def test_libraries_that_are_switched_off_stay_alone(receiver: Receiver, tmp_path: Path) -> None:
-    off = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "requests,urllib3"}
+    off = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "requests,urllib3,http_client"}
     run(CALL, CHOSEN | off, tmp_path, receiver=receiver)
     assert [span.name for span in receiver.wait_for_spans(1)] == ["work"]
 
