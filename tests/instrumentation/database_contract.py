@@ -329,7 +329,7 @@ class DatabaseContract:
             assert [tuple(row) for row in self.ask("SELECT 7")] == [(7,)]
         assert spans.ended == []
 
-    @pytest.mark.parametrize("key", SUPPRESSIONS)
+    @pytest.mark.parametrize("key", SUPPRESSIONS, ids=lambda key: key.partition("-")[0])
     def test_suppressed_call_has_no_span(
         self, instrument: Instrument, spans: Spans, key: str
     ) -> None:

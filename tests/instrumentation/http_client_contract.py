@@ -467,7 +467,7 @@ class HttpClientContract:
 
     # What is left out
 
-    @pytest.mark.parametrize("key", SUPPRESSIONS)
+    @pytest.mark.parametrize("key", SUPPRESSIONS, ids=lambda key: key.partition("-")[0])
     def test_suppressed_call_has_no_span_and_no_headers(
         self, instrument: Instrument, spans: Spans, server: LoopbackServer, key: str
     ) -> None:
