@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -39,6 +40,7 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.environ["NO_COLOR"] = "1"
     yield
     _reset_tracekit()
+    _let_a_provider_be_set()
     _restore_environment(before)
 
 
@@ -48,6 +50,13 @@ def _reset_tracekit() -> None:
         from tracekit.testing import reset
 
         reset()
+
+
+def _let_a_provider_be_set() -> None:
+    """Take back that a provider was set, where a test hid the global one and put none back."""
+    api: Any = sys.modules.get("opentelemetry.trace")
+    if api is not None and api._TRACER_PROVIDER is None:
+        api._TRACER_PROVIDER_SET_ONCE._done = False
 
 
 def _restore_environment(before: dict[str, str]) -> None:
