@@ -38,6 +38,8 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = dict(os.environ)
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.getbasetemp() / f"state{next(_numbers)}")
     os.environ["NO_COLOR"] = "1"
+    # What runs the tests may say how wide its own terminal is.
+    os.environ.pop("COLUMNS", None)
     yield
     _reset_tracekit()
     _let_a_provider_be_set()
