@@ -172,3 +172,39 @@ def test_a_member_that_names_its_key_is_asked_for_contexts_with_that_key_only() 
     propagator.inject(carrier, Context())
     propagator.inject(carrier, baggage.set_baggage("user", "amy", Context()))
     assert (member.asked, carrier) == (1, {"baggage": "user=amy"})
+
+
+class _CountsExtracts(BaggagePropagator):
+    # Said anew, for a class that inherits from one that says it may read more.
+    extracts_headers = BaggagePropagator.extracts_headers
+    asked = 0
+
+    def extract(self, *args: Any, **kwargs: Any) -> Context:
+        self.asked += 1
+        return super().extract(*args, **kwargs)
+
+
+class _MayReadMore(_CountsExtracts):
+    pass
+
+
+@pytest.mark.parametrize("name", ["baggage", "Baggage"])
+def test_a_member_that_names_its_header_is_asked_for_dictionaries_with_it_only(name: str) -> None:
+    member = _CountsExtracts()
+    propagator = CompositePropagator([TraceContextPropagator(), member])
+    assert trace_digit(propagator.extract(W3C)) == trace_digit(propagator.extract(W3C, Context()))
+    assert member.asked == 0
+    context = propagator.extract({**W3C, name: "user=amy"})
+    assert (member.asked, baggage.get_baggage("user", context)) == (1, "amy")
+
+
+def test_a_member_that_names_its_header_finds_its_own_context_where_none_is_given() -> None:
+    member = _CountsExtracts()
+    CompositePropagator([member]).extract({})
+    assert member.asked == 1
+
+
+def test_a_member_that_inherits_the_name_of_a_header_is_always_asked() -> None:
+    member = _MayReadMore()
+    CompositePropagator([TraceContextPropagator(), member]).extract(W3C)
+    assert member.asked == 1

@@ -32,12 +32,12 @@ from typing import Any
 
 from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from tracekit._otel_context import SPAN_KEY, OnlySpan
 from tracekit.core.ambient import inherited_attributes
 from tracekit.core.attributes import EMPTY, MUTABLE, nanoseconds, snapshots, text
-from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Anchor, Binding, SpanOptions
+from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Anchor, SpanOptions
 from tracekit.core.dropped import DROPPED, DroppedSpan
 from tracekit.core.exception_event import describe, exception_attributes
 from tracekit.core.lookalike import looks_like
@@ -73,14 +73,7 @@ class Span(Reading, trace_api.Span):
         "_trace_id",
     )
 
-    def __init__(
-        self, binding: Binding, name: str, kind: SpanKind, attributes: dict[str, Any] | None
-    ) -> None:
-        self._binding = binding
-        self._name = name
-        self._kind = kind
-        self._attributes = attributes
-        self._end = None
+    # No __init__: whoever makes a span fills its slots, so that making one is a single C call.
 
     __class__ = looks_like("Span")  # pyright: ignore[reportIncompatibleMethodOverride]
 

@@ -70,7 +70,8 @@ class CompositePropagator(TextMapPropagator):
     """Run several propagators, each for itself: one that raises does not stop the others.
 
     A propagator that has an attribute `injects_key` is not called for a context without that key:
-    it would find nothing to write.
+    it would find nothing to write. One that has `extracts_headers`, two spellings of its only
+    header, is not called for a dictionary that has neither: it would find nothing to read.
 
     Args:
         inject: In the order in which they write.
@@ -98,7 +99,9 @@ class CompositePropagator(TextMapPropagator):
             (getattr(propagator, "injects_key", None), propagator.inject)
             for propagator in self._inject
         )
-        self._extracts = tuple(propagator.extract for propagator in self._extract)
+        self._extracts = tuple(
+            (*_only_headers(propagator), propagator.extract) for propagator in self._extract
+        )
         self._order = order
         self._takes_care = trust is not None or order == "first"
         self._trust = trust
@@ -155,7 +158,17 @@ class CompositePropagator(TextMapPropagator):
         """
         if self._takes_care:
             return self._extract_with_care(carrier, context, getter)
-        for extract in self._extracts:
+        # Without a context each has a default of its own.
+        is_dict = getter is default_getter and type(carrier) is dict
+        for name, other, extract in self._extracts:
+            if (
+                name is not None
+                and is_dict
+                and context is not None
+                and name not in carrier
+                and other not in carrier
+            ):
+                continue
             try:
                 found = extract(carrier, context, getter)
                 if found is not None:
@@ -170,7 +183,7 @@ class CompositePropagator(TextMapPropagator):
         """Extract where the first one counts, or where not everybody is trusted."""
         given = context
         winner: Span | None = None
-        for extract in self._extracts:
+        for _, _, extract in self._extracts:
             try:
                 found = extract(carrier, context, getter)
             except Exception:
@@ -192,6 +205,12 @@ class CompositePropagator(TextMapPropagator):
         self.failed[name] = self.failed.get(name, 0) + 1
         if self.failed[name] == 1:
             _logger.warning("Propagator %s failed to %s; said once", name, step, exc_info=True)
+
+
+def _only_headers(propagator: TextMapPropagator) -> tuple[str | None, str | None]:
+    # Of the class itself: one that inherits from it may read more.
+    own: tuple[str, str] | None = vars(type(propagator)).get("extracts_headers")
+    return own or (None, None)
 
 
 def _keep_first(

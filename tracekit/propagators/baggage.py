@@ -77,6 +77,7 @@ class BaggagePropagator(TextMapPropagator):
     """
 
     injects_key = BAGGAGE_KEY
+    extracts_headers = ("baggage", "Baggage")
 
     def __init__(self) -> None:
         self.refused: dict[str, int] = {}

@@ -49,7 +49,6 @@ _VERSION = re.compile("[0-9a-f]{2}-").match
 _FIELDS = re.compile("-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
 _unpack = Struct(">BQQQB").unpack
-_new = object.__new__
 _current = otel_context.get_current
 
 # "Vendors MUST set those [other flags] to zero": https://www.w3.org/TR/trace-context-2/#other-flags
@@ -62,6 +61,9 @@ class _RemoteSpan(NonRecordingSpan):
     __slots__ = ("_context",)
 
     _context: SpanContext
+
+    # Its slot is filled by whoever makes it: an __init__ would cost a frame.
+    __init__: Any = object.__init__
 
     def get_span_context(self) -> SpanContext:
         return self._context
@@ -87,7 +89,7 @@ def _remote_span(header: str) -> _RemoteSpan | None:
     trace_id = high << 64 | low
     if version or not trace_id or not span_id or header != header.lower():
         return None
-    span = _new(_RemoteSpan)
+    span: _RemoteSpan = _RemoteSpan()
     span._context = span_context(trace_id, span_id, True, flags & KNOWN_FLAGS, None)
     return span
 
