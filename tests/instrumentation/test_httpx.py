@@ -216,6 +216,18 @@ class TestTransports:
         assert (attributes["server.address"], attributes["server.port"]) == ("shop", 443)
         assert "network.peer.address" not in attributes
 
+    @pytest.mark.parametrize("way", ["transport", "mounts"])
+    def test_behind_a_proxy_the_peer_is_the_proxy(
+        self, spans: Spans, server: LoopbackServer, way: str
+    ) -> None:
+        through = httpx.HTTPTransport(proxy=httpx.Proxy(server.url))
+        given: Any = {way: {"http://": through} if way == "mounts" else through}
+        with httpx.Client(**given) as client:
+            client.get("http://192.0.2.1:81/ok")
+        attributes = spans.one().attributes or {}
+        assert attributes["server.address"] == "192.0.2.1"
+        assert attributes["network.peer.address"] == "127.0.0.1"
+
     def test_mounted_transport_still_has_a_span(self, spans: Spans) -> None:
         with httpx.Client(mounts={"mock://": httpx.MockTransport(ok)}) as client:
             client.get("mock://shop/cart")

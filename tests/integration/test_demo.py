@@ -39,6 +39,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     folder = tmp_path_factory.mktemp("demo")
     # What the shell of a developer may hold must not reach the example.
     env = os.environ | {"TMPDIR": str(folder), "OTEL_TRACES_SAMPLER": "always_off"}
+    env["COLUMNS"] = "100"
     done = subprocess.run(RUN, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     (store,) = folder.glob("*/traces.db")

@@ -169,7 +169,8 @@ def test_after_a_lock_the_next_batch_does_not_wait_as_long(
 def _without_privileges(program: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run as a user whom file modes hold for; root may write anything."""
     drop = "import os; os.setuid(65534)\n" if is_root else ""
-    head = "import sys\nfrom store.records import span\n"
+    # What is imported on first use may lie where only root can read.
+    head = "import sys, urllib.parse\nfrom store.records import span\n"
     head += "from tracekit.store.writer import StoreWriter\n"
     head += "from tracekit.store.reader import StoreReader\n"
     head += f"path = {str(path)!r}\n"

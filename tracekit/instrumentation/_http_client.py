@@ -16,8 +16,7 @@ an exchange all have the parent that was current when it began.
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span
 
 All of this runs with cold caches, between the library's own code and the kernel, where a call
-costs three times what it costs in a loop: hence few calls, few objects, and one write of
-attributes on each side.
+costs three times what it costs in a loop: hence few calls and few objects.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
+from opentelemetry.propagators.textmap import Setter, default_setter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
@@ -69,16 +69,23 @@ class HttpClientSteps:
     Attributes:
         headers_of: Lists the headers of the library's own request or response; asked when some
             are captured.
+        setter: Writes a trace header to a carrier; as to any mapping, unless the library's own
+            way is dear.
     """
 
-    __slots__ = ("headers_of", "settings", "start_span")
+    __slots__ = ("headers_of", "setter", "settings", "start_span")
 
     def __init__(
-        self, tracer: Tracer, settings: HttpClientSettings, headers_of: Callable[[Any], Headers]
+        self,
+        tracer: Tracer,
+        settings: HttpClientSettings,
+        headers_of: Callable[[Any], Headers],
+        setter: Setter[Any] = default_setter,
     ) -> None:
         self.start_span = tracer.start_span
         self.settings = settings
         self.headers_of = headers_of
+        self.setter = setter
 
 
 class Exchange:
@@ -181,21 +188,23 @@ class Attempt:
         exchange.attempt = None
         try:
             # A context of a span only is not asked, which would fill it.
-            if (type(parent) is not OnlySpan and parent and is_suppressed(parent)) or (
-                settings.excluded_urls is not None and settings.is_excluded(self.url)
-            ):
-                exchange.refused = True
-                self._withdraw_headers()
-                return False
-            if sends or settings.adds_to_requests or method not in settings.known_methods:
-                method, attributes = self._told(method, sends)
-            else:
+            if type(parent) is not OnlySpan and parent and is_suppressed(parent):
+                return self._refuse()
+            if not sends and settings.is_plain and method in settings.known_methods:
                 attributes = self.destination.told_of(method, self.timeouts)
-            self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
-            if settings.request_hook is not None:
-                self._call_request_hook()
-            self._context = context = with_span(parent, span)
-            self._inject(context)
+                self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
+                self._context = context = with_span(parent, span)
+                if self.carrier is not None:
+                    self._write_headers(context)
+            else:
+                if settings.is_excluded(self.url):
+                    return self._refuse()
+                method, attributes = self._told(method, sends)
+                self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
+                if settings.request_hook is not None:
+                    self._call_request_hook()
+                self._context = context = with_span(parent, span)
+                self._inject(context)
             self._token = attach(context)
             self.under_way = True
             exchange.attempt = self
@@ -203,6 +212,11 @@ class Attempt:
         except Exception:
             report("the beginning of an HTTP span")
             return False
+
+    def _refuse(self) -> bool:
+        self.exchange.refused = True
+        self._withdraw_headers()
+        return False
 
     def again(self, carrier: Any) -> Attempt:
         """Return the next attempt to send the same request, which has not begun."""
@@ -235,16 +249,20 @@ class Attempt:
 
     def _inject(self, context: Context) -> None:
         try:
-            carrier, hosts = self.carrier, self.steps.settings.propagation_hosts
-            if hosts is not None and not hosts.allows(self.destination.origin.host):
+            hosts = self.steps.settings.propagation_hosts
+            allowed = hosts is None or hosts.allows(self.destination.origin.host)
+            if not allowed:
                 self._withdraw_headers()
-            elif carrier is not None:
-                # Propagators write to a dict faster than through a setter.
-                headers: Any = {}
-                get_global_textmap().inject(headers, context)
-                for field in headers:
-                    carrier[field] = headers[field]
-                self.exchange.injected = True
+        except Exception:
+            report("the choice of hosts that get trace headers")
+            return
+        if allowed and self.carrier is not None:
+            self._write_headers(context)
+
+    def _write_headers(self, context: Context) -> None:
+        try:
+            get_global_textmap().inject(self.carrier, context, self.steps.setter)
+            self.exchange.injected = True
         except Exception:
             report("the injection of trace headers")
 
@@ -322,16 +340,17 @@ class Attempt:
             return
         self.is_over = True
         try:
+            # One by one: for so few, a mapping of them costs more than the calls.
             span, peer = self.span, self.peer
-            attributes: dict[str, Any] = {HTTP_RESPONSE_STATUS_CODE: status}
+            set_attribute = span.set_attribute
+            set_attribute(HTTP_RESPONSE_STATUS_CODE, status)
             if version:
-                attributes[NETWORK_PROTOCOL_VERSION] = version
+                set_attribute(NETWORK_PROTOCOL_VERSION, version)
             if peer:
-                attributes[NETWORK_PEER_ADDRESS] = peer[0]
-                attributes[NETWORK_PEER_PORT] = peer[1]
+                set_attribute(NETWORK_PEER_ADDRESS, peer[0])
+                set_attribute(NETWORK_PEER_PORT, peer[1])
             if self.pool_wait_ns >= _NOTABLE_WAIT_NS:
-                attributes[semconv.POOL_WAIT] = self.pool_wait_ns / 1e9
-            span.set_attributes(attributes)
+                set_attribute(semconv.POOL_WAIT, self.pool_wait_ns / 1e9)
             span.end()
         except Exception:
             report("the record of a response")

@@ -31,6 +31,7 @@ __all__ = [
     "HttpClientSettings",
     "described",
     "destination_of",
+    "is_kept",
     "limits_of",
     "old_request_attributes",
     "old_response_attributes",
@@ -58,6 +59,16 @@ class HttpClientSettings(HttpSettings):
     def adds_to_requests(self) -> bool:
         """Whether requests have other attributes than those that all have."""
         return self.request_headers is not None or self.writes_old_names
+
+    @functools.cached_property
+    def is_plain(self) -> bool:
+        """Whether requests are all watched, propagated, and told of alike."""
+        return not (
+            self.adds_to_requests
+            or self.excluded_urls is not None
+            or self.propagation_hosts is not None
+            or self.request_hook is not None
+        )
 
     @functools.cached_property
     def is_terse(self) -> bool:
@@ -157,12 +168,19 @@ def destination_of(url: str) -> Destination:
 
 def _new_destination(url: str) -> Destination:
     found = described(url, origin_of(url))
-    # A query differs from call to call, and like userinfo may be a secret, which is not kept.
-    if len(url) <= _LONGEST_KEPT and not _MAY_HAVE_SECRETS.search(url):
+    if is_kept(url):
         if len(_destinations) >= _MOST_KEPT:
             _destinations.clear()
         _destinations[url] = found
     return found
+
+
+def is_kept(url: str) -> bool:
+    """Tell whether what was read from a URL may be kept for the next call.
+
+    A query differs from call to call, and like userinfo may be a secret, which is not kept.
+    """
+    return len(url) <= _LONGEST_KEPT and not _MAY_HAVE_SECRETS.search(url)
 
 
 def described(url: str, origin: Origin) -> Destination:

@@ -10,6 +10,7 @@ every version supported. Patching ``HTTPTransport`` instead would miss all other
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from typing import TYPE_CHECKING, Any
 
 import wrapt
+from opentelemetry.propagators.textmap import Setter
 
 from tracekit import semconv
 from tracekit.instrumentation._http import Headers
@@ -32,6 +34,7 @@ from tracekit.instrumentation._http_client_attributes import (
     HttpClientSettings,
     described,
     destination_of,
+    is_kept,
 )
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["HttpxInstrumentor"]
 
 _VERSIONS = {b"HTTP/1.0": "1.0", b"HTTP/1.1": "1.1", b"HTTP/2": "2", b"HTTP/3": "3"}
+_POOLS = ("ConnectionPool", "AsyncConnectionPool")  # not those that go through a proxy
 _PHASES = ("connect", "read", "write", "pool")
 _TIMEOUTS = (
     semconv.TIMEOUT_CONNECT,
@@ -66,7 +70,7 @@ class HttpxInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of)
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _RequestHeaders())
 
     def patches(self) -> Sequence[Replacing]:
         client, locks = "httpx._client", "httpcore._synchronization"
@@ -90,7 +94,7 @@ class HttpxInstrumentor(ReplacingInstrumentor):
             except BaseException as error:
                 attempt.fail(error)
                 raise
-            _complete(attempt, response)
+            _complete(attempt, response, client)
             return response
 
         return send_single_request
@@ -105,7 +109,7 @@ class HttpxInstrumentor(ReplacingInstrumentor):
             except BaseException as error:
                 attempt.fail(error)
                 raise
-            _complete(attempt, response)
+            _complete(attempt, response, client)
             return response
 
         return send_single_request
@@ -115,8 +119,7 @@ class HttpxInstrumentor(ReplacingInstrumentor):
         if exchange is None or exchange.owner is not client:
             return None  # not under send(): a private call of somebody's own
         try:
-            url = str(request.url)
-            goes_to = _decoded(url, request.url) if "xn--" in url else destination_of(url)
+            url, goes_to = _whereto(request.url)
             method, headers, limits = request.method, request.headers, _timeouts(request)
             attempt = Attempt(self._steps, exchange, request, method, url, goes_to, headers, limits)
         except Exception:
@@ -129,6 +132,35 @@ class HttpxInstrumentor(ReplacingInstrumentor):
         return attempt
 
 
+_MOST_KEPT = 512
+_kept: dict[tuple[Any, ...], tuple[str, Destination]] = {}
+
+
+def _whereto(url: URL) -> tuple[str, Destination]:
+    """Return a URL's text and where it leads.
+
+    httpx joins the text anew whenever it is asked for, 3 µs; the parts that it keeps are a tuple.
+    """
+    parts = getattr(url, "_uri_reference", None)
+    if not isinstance(parts, tuple):
+        return _read(url)
+    return _kept.get(parts) or _read_and_kept(url, parts)
+
+
+def _read_and_kept(url: URL, parts: tuple[Any, ...]) -> tuple[str, Destination]:
+    found = _read(url)
+    if is_kept(found[0]):
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        _kept[parts] = found
+    return found
+
+
+def _read(url: URL) -> tuple[str, Destination]:
+    text = str(url)
+    return text, _decoded(text, url) if "xn--" in text else destination_of(text)
+
+
 def _decoded(text: str, url: URL) -> Destination:
     # What is sent is ASCII; the host's name is what people read.
     scheme, host, port = url.scheme, url.host, url.port
@@ -138,6 +170,28 @@ def _decoded(text: str, url: URL) -> Destination:
 
 def _headers_of(message: Any) -> Headers:
     return message.headers.multi_items()  # type: ignore[no-any-return]
+
+
+_lower_name = operator.itemgetter(1)
+
+
+class _RequestHeaders(Setter[Any]):
+    """Writes a trace header to those of a request.
+
+    ``Headers.__setitem__`` looks through all of them in a generator. What it would append is
+    appended here, where its list is what it has been in every version supported.
+    """
+
+    def set(self, carrier: Any, key: str, value: str) -> None:
+        try:
+            name, raw = key.encode("ascii"), carrier._list
+            lower = name.lower()
+            if len(raw[0]) == 3 and lower not in map(_lower_name, raw):
+                raw.append((name, lower, value.encode("ascii")))
+                return
+        except (AttributeError, LookupError, TypeError, UnicodeError):
+            pass  # somebody's own headers
+        carrier[key] = value
 
 
 def _send(original: Send, owners: Sequence[object]) -> Send:
@@ -191,11 +245,14 @@ def _timeout_attributes(*limits: float | None) -> Mapping[str, float]:
     return {name: s for name, s in zip(_TIMEOUTS, limits, strict=True) if s is not None}
 
 
-def _complete(attempt: Attempt, response: Response) -> None:
+def _complete(attempt: Attempt, response: Response, client: Client | AsyncClient) -> None:
     try:
         extensions = response.extensions
         status, version = response.status_code, extensions.get("http_version", b"")
-        attempt.peer = _peer(extensions.get("network_stream"))
+        stream = extensions.get("network_stream")
+        if stream is not None:
+            peer = attempt.destination.peer
+            attempt.peer = peer if peer and _is_direct(client) else _peer(stream)
     except Exception:  # a transport's own idea of a response
         report("the reading of a response")
         attempt.leave()
@@ -209,9 +266,18 @@ def _complete(attempt: Attempt, response: Response) -> None:
         _await_body(attempt, response)
 
 
+def _is_direct(client: Any) -> bool:
+    """Tell whether connections lead to where URLs say: to no proxy, and no socket file."""
+    try:
+        pool = client._transport._pool
+        return not client._mounts and type(pool).__name__ in _POOLS and pool._uds is None
+    except AttributeError:  # a transport's own
+        return False
+
+
 def _peer(stream: Any) -> Sequence[Any]:
     try:
-        peer = () if stream is None else stream.get_extra_info("server_addr")
+        peer = stream.get_extra_info("server_addr")
     except Exception:  # the connection is closed, or a transport's own stream lacks the method
         return ()
     return peer if isinstance(peer, tuple) else ()

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.propagators.textmap import Setter
+
 from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
     Attempt,
@@ -59,7 +61,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of)
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _RequestHeaders())
 
     def patches(self) -> Sequence[Replacing]:
         return (
@@ -82,7 +84,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             try:
                 attempt = self._begin(exchange, request, kwargs.get("timeout"))
                 response = original(session, request, **kwargs)
-                if attempt is not None:
+                if attempt is not None and not attempt.is_over:
                     _finish(attempt, response)
                 return response
             except BaseException as error:
@@ -132,7 +134,8 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         except BaseException as error:
             fail(_current(attempt), error)
             raise
-        _finish(attempt, response)
+        if not attempt.is_over:
+            _finish(attempt, response)
         return response
 
     def _begin(self, exchange: Exchange, request: PreparedRequest, timeout: Any) -> Attempt | None:
@@ -161,14 +164,22 @@ class RequestsInstrumentor(ReplacingInstrumentor):
 
 
 def _finish(attempt: Attempt, response: Response) -> None:
-    """Record what came of an attempt; most have ended when the headers were read."""
-    if attempt.is_over:
-        return
+    """Record what came of an attempt that had not ended when the headers were read."""
     attempt = _current(attempt)
     if attempt.under_way:
         _complete(attempt, response)
     if attempt.steps.settings.ends_at_body and getattr(response, "_content_consumed", False):
         attempt.end()
+
+
+class _RequestHeaders(Setter[Any]):
+    """Writes a trace header to those of a request, as their own method would, without its frame."""
+
+    def set(self, carrier: Any, key: str, value: str) -> None:
+        try:
+            carrier._store[key.lower()] = key, value
+        except (AttributeError, TypeError):  # somebody's own headers
+            carrier[key] = value
 
 
 def _headers_of(message: Any) -> Headers:

@@ -17,6 +17,7 @@ from opentelemetry.propagators.textmap import (
 )
 from opentelemetry.trace import Span, SpanContext, get_current_span, set_span_in_context
 
+from tracekit._otel_context import SPAN_KEY, OnlySpan
 from tracekit.propagators._headers import Headers
 
 __all__ = [
@@ -99,6 +100,9 @@ class CompositePropagator(TextMapPropagator):
             (getattr(propagator, "injects_key", None), propagator.inject)
             for propagator in self._inject
         )
+        self._injects_span = tuple(
+            (None, inject) for key, inject in self._injects if key in (None, SPAN_KEY)
+        )
         self._extracts = tuple(
             (*_only_headers(propagator), propagator.extract) for propagator in self._extract
         )
@@ -136,8 +140,7 @@ class CompositePropagator(TextMapPropagator):
     ) -> None:
         if context is None:
             context = get_current()
-        for key, inject in self._injects:
-            # Not `in`, which fills a Context of ours that holds a span only.
+        for key, inject in self._injects_span if type(context) is OnlySpan else self._injects:
             if key is not None and context.get(key) is None:
                 continue
             try:

@@ -123,7 +123,9 @@ class TraceContextPropagator(TextMapPropagator):
         A tracestate of more than 512 characters is cut by whole members, as the Level 2 text
         orders: those over 128 characters first, then from the end.
         """
-        span: Any = (_current() if context is None else context).get(SPAN_KEY)
+        if context is None:
+            context = _current()
+        span: Any = context.span if type(context) is OnlySpan else context.get(SPAN_KEY)
         if span is None:
             return
         try:
