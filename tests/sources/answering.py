@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -53,7 +53,9 @@ def answering(answers: Answers) -> Iterator[Loopback]:
             if 300 <= said.status < 400:
                 self.send_header("Location", "http://127.0.0.1:1/login")
             self.end_headers()
-            self.wfile.write(said.body)
+            # Who asked may have left, having waited or read enough.
+            with suppress(OSError):
+                self.wfile.write(said.body)
 
         do_POST = do_PUT = do_DELETE = do_GET
 
