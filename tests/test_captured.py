@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
 
 import tracekit
 from tracekit.captured import CapturedSpans, Recording
 from tracekit.configure import configure
+from tracekit.errors import UnknownNameError
 
 
 @pytest.fixture
@@ -187,3 +191,67 @@ def test_a_deep_trace_is_no_deep_recursion(recording: Recording) -> None:
     spans = CapturedSpans(recording)
     assert spans.tree().splitlines()[-1] == "  " * 300 + "level"
     spans.assert_tree(spans.tree())
+
+
+def asked(times: int = 8) -> None:
+    query = {
+        "db.system.name": "sqlite",
+        "db.query.text": "SELECT name FROM users WHERE id = 7",
+        "db.query.summary": "SELECT users",
+    }
+    with tracekit.span("page"):
+        for _ in range(times):
+            with tracekit.span("SELECT users", kind=SpanKind.CLIENT, **query):
+                time.sleep(0.001)
+
+
+def test_findings_are_those_of_the_spans(recording: Recording) -> None:
+    asked()
+    spans = CapturedSpans(recording)
+    (found,) = spans.findings("redundant_calls")
+    assert found.kind == "redundant_calls"
+    assert len(found.spans) == 8
+    assert found in spans.findings()
+    assert spans.findings("timeouts", "retries") == []
+
+
+def test_a_finding_fails_with_what_it_says_and_marks_its_spans(recording: Recording) -> None:
+    asked()
+    text = said(CapturedSpans(recording).assert_no_findings, "redundant_calls", "retries")
+    lines = text.splitlines()
+    assert lines[0] == "expected no findings of redundant_calls, retries, found 1"
+    assert lines[1].startswith("redundant_calls: ")
+    assert "SELECT users was asked 8 times by shop" in lines[1]
+    assert lines[2].startswith("  do: ")
+    assert "captured 9 spans:" in lines
+    assert text.count("<--") == 8
+
+
+def test_where_nothing_is_wrong_nothing_is_said(recording: Recording) -> None:
+    asked(times=1)
+    spans = CapturedSpans(recording)
+    spans.assert_no_findings("redundant_calls", "n_plus_one", "broken_propagation")
+
+
+def test_findings_see_what_has_not_ended(recording: Recording) -> None:
+    with tracekit.span("request"):
+        asked()
+        spans = CapturedSpans(recording)
+        spans.assert_no_findings("broken_propagation")
+        assert spans.findings("redundant_calls")
+
+
+def test_the_span_of_the_test_itself_is_not_missed(recording: Recording) -> None:
+    own = trace.get_tracer("tests of mine")
+    with own.start_as_current_span("test"):
+        asked()
+        asked()
+        spans = CapturedSpans(recording, "tests of mine")
+        spans.assert_no_findings("broken_propagation")
+    spans.assert_no_findings("broken_propagation")
+    assert spans.findings("redundant_calls")
+
+
+def test_a_kind_that_does_not_exist_is_refused(spans: CapturedSpans) -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'retries'"):
+        spans.assert_no_findings("retry")

@@ -8,12 +8,15 @@ import textwrap
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import Span, SpanContext, SpanKind, StatusCode
 
 from tracekit.interfaces import ReadableSpan, SpanProcessor
+
+if TYPE_CHECKING:
+    from tracekit.model import Finding, SpanRecord
 
 __all__ = ["ANY", "CapturedSpans", "Recording"]
 
@@ -221,6 +224,66 @@ class CapturedSpans(Sequence[Any]):
             key = (span.context.trace_id, span.context.span_id)
             waiting += [(child, depth + 1) for child in reversed(below.get(key, []))]
 
+    # --- findings --------------------------------------------------------------------------
+
+    def findings(self, *kinds: str) -> list[Finding]:
+        """Return what ``tracekit findings`` says of these spans, and of those not ended yet.
+
+        Args:
+            kinds: Only these, such as ``"redundant_calls"``; all, if none is named.
+
+        Raises:
+            UnknownNameError: There is no such kind.
+        """
+        from tracekit import discovery
+        from tracekit.findings import find_all
+        from tracekit.trace import traces_of
+
+        for kind in kinds:
+            discovery.find("finding", kind)
+        found = [item for trace in traces_of(self._records()) for item in find_all(trace)]
+        return [item for item in found if not kinds or item.kind in kinds]
+
+    def assert_no_findings(self, *kinds: str) -> None:
+        """Assert that nothing is wrong with these spans, or nothing of these kinds.
+
+        Raises:
+            AssertionError: Something is; with each finding, and its spans marked in the tree.
+            UnknownNameError: There is no such kind.
+        """
+        __tracebackhide__ = True
+        found = self.findings(*kinds)
+        if found:
+            raise AssertionError("\n".join(self._told(found, kinds)))
+
+    def _told(self, found: Sequence[Finding], kinds: Sequence[str]) -> Iterator[str]:
+        of = f" of {', '.join(kinds)}" if kinds else ""
+        yield f"expected no findings{of}, found {len(found)}"
+        for item in found:
+            yield f"{item.kind}: {item.message}"
+            yield f"  do: {item.advice}"
+            if item.location:
+                yield f"  code: {item.location}"
+        proof = {(item.trace_id, span_id) for item in found for span_id in item.spans}
+        yield from self._shown({id(span) for span in self if _ids(span) in proof})
+
+    def _records(self) -> Iterator[SpanRecord]:
+        """Yield all spans but the test's own, which is left as a parent that is elsewhere."""
+        from dataclasses import replace
+
+        from tracekit.exporters._readable import salvage
+
+        spans = [*self._recording.ended, *self._recording.open]
+        own = {_ids(span) for span in spans if self._is_own(span)}
+        for span in spans:
+            if self._is_own(span):
+                continue
+            record, parent = salvage(span), span.parent
+            if parent is not None and (parent.trace_id, parent.span_id) in own:
+                elsewhere = SpanContext(parent.trace_id, parent.span_id, True, parent.trace_flags)
+                record = replace(record, parent=elsewhere)
+            yield record
+
     # --- matching and explaining -----------------------------------------------------------
 
     def _matching(self, wanted: Sequence[_Condition]) -> list[Any]:
@@ -302,6 +365,10 @@ class CapturedSpans(Sequence[Any]):
         names = [repr(span.name) for span in self._recording.open if not self._is_own(span)]
         if names:
             yield f"not ended yet: {', '.join(names[:_MOST_SHOWN])}"
+
+
+def _ids(span: Any) -> tuple[int, int]:
+    return span.context.trace_id, span.context.span_id
 
 
 def _is_parent(above: Any, below: Any) -> bool:

@@ -31,6 +31,7 @@ KINDS = {
     "propagator": Kind("propagator", "tracekit.propagators", "opentelemetry_propagator"),
     "instrumentation": Kind("instrumentation", "tracekit.instrumentation", None),
     "format": Kind("format", "tracekit.formats", None),
+    "source": Kind("source", "tracekit.sources", None),
     "finding": Kind("finding", "tracekit.findings", None),
     "id generator": Kind("id generator", "", "opentelemetry_id_generator"),
     "resource detector": Kind("resource detector", "", "opentelemetry_resource_detector"),

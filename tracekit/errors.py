@@ -12,6 +12,7 @@ __all__ = [
     "ConfigurationError",
     "InvalidValueError",
     "NotInstalledError",
+    "SourceError",
     "StoreCorruptError",
     "StoreError",
     "StoreVersionError",
@@ -70,3 +71,7 @@ class StoreVersionError(StoreError):
 
 class StoreCorruptError(StoreError):
     """The store file is not a readable SQLite database."""
+
+
+class SourceError(TracekitError):
+    """A server that traces were asked of cannot be asked, or answers something else."""

@@ -20,6 +20,7 @@ ROWS: dict[str, int] = {
     "sdk": 5,
     "distro": 5,
     "configure": 4,
+    "sources": 4,
     "core": 3,
     "samplers": 3,
     "processors": 3,
@@ -204,7 +205,7 @@ def _always_there(name: str) -> bool:
 def test_libraries_that_are_watched_are_not_needed_by_the_core() -> None:
     """Requests is our transport and click our command line: nothing else starts them."""
     homes = {
-        "requests": ("exporters", "instrumentation"),
+        "requests": ("exporters", "instrumentation", "sources"),
         "click": ("cli",),
         "rich": ("cli", "exporters"),
     }

@@ -35,6 +35,7 @@ class Open:
     attributes: dict[str, Any] = field(default_factory=dict)
     end: int = 0
     failed: str | None = None
+    events: list[Event] = field(default_factory=list)
 
 
 class Scene:
@@ -89,6 +90,22 @@ class Scene:
         }
         with self.span(service, f"{words[0]} {table}", CLIENT, **_dotted(attributes)):
             self.rest(ms)
+
+    @contextmanager
+    def blocking(
+        self, service: str, name: str, ms: float, kind: SpanKind = INTERNAL
+    ) -> Iterator[Open]:
+        """A span that holds the event loop up at its beginning, seen half way."""
+        began = self.now
+        code = {
+            "code.function.name": f"app.{name}",
+            "code.file.path": "/srv/app.py",
+            "code.line.number": 11,
+        }
+        with self.span(service, name, kind, **{"tracekit.loop.blocked_ms": ms}) as made:
+            self.rest(ms)
+            made.events.append(Event("tracekit.loop.blocked", code, began + round(ms * MS / 2)))
+            yield made
 
     @contextmanager
     def http(
@@ -162,9 +179,9 @@ class Scene:
         if span.parent is not None:
             is_remote = span.parent.service != span.service
             parent = SpanContext(self.trace_id, span.parent.span_id, is_remote, flags)
-        events = ()
+        events = tuple(span.events)
         if span.failed and "." in span.failed:
-            events = (Event("exception", {"exception.type": span.failed}, span.end),)
+            events += (Event("exception", {"exception.type": span.failed}, span.end),)
         return SpanRecord(
             name=span.name,
             context=SpanContext(self.trace_id, span.span_id, False, flags),
@@ -467,6 +484,34 @@ def deadlock(scene: Scene, size: int) -> None:
     scene.stack[0].failed = "status 500"
 
 
+def computes_in_the_loop(scene: Scene, size: int) -> None:
+    with scene.blocking("orders", "report", 60 + 20 * size):
+        scene.query("orders", "SELECT * FROM reports WHERE id = $1", 3, "r1")
+
+
+def blocks_again_and_again(scene: Scene, size: int) -> None:
+    for number in range(2 + size // 2):
+        with scene.blocking("orders", f"sign {number}", 30 + 5 * size):
+            scene.query("orders", f"SELECT * FROM keys{number} WHERE id = $1", 3, f"k{number}")
+
+
+def blocks_while_others_wait(scene: Scene, size: int) -> None:
+    def compute() -> None:
+        with scene.blocking("orders", "resize", 60 + 10 * size):
+            scene.query("orders", "SELECT * FROM images WHERE id = $1", 3, "i1")
+
+    def ask(name: str) -> Callable[[], None]:
+        return lambda: scene.outside("orders", f"{name}.example", 80 + 10 * size, "GET", "/")
+
+    scene.at_once([compute, ask("rates"), ask("tax")])
+
+
+def blocks_one_service_down(scene: Scene, size: int) -> None:
+    asked = scene.http("orders", "stock", "GET", "/stock")
+    with asked, scene.blocking("stock", "count", 60 + 20 * size):
+        scene.query("stock", "SELECT * FROM shelves WHERE id = $1", 3, "s1")
+
+
 def asks_everybody(scene: Scene, size: int) -> None:
     def ask(number: int) -> Callable[[], None]:
         return lambda: scene.outside("orders", f"shard{number}", scene.between(20, 60), "GET", "/q")
@@ -568,6 +613,10 @@ FAULTS: dict[str, tuple[Fault, set[str]]] = {
         (waits_for_pool_often, {"waiting"}),
         (waits_for_lock, {"waiting", "first_failure"}),
         (deadlock, {"waiting", "first_failure"}),
+        (computes_in_the_loop, {"blocked_loop"}),
+        (blocks_again_and_again, {"blocked_loop"}),
+        (blocks_while_others_wait, {"blocked_loop"}),
+        (blocks_one_service_down, {"blocked_loop"}),
         (asks_everybody, {"fan_out"}),
         (asks_everybody_in_tasks, {"fan_out"}),
         (talks_too_much, {"chatty"}),
@@ -619,6 +668,9 @@ def _skewed(record: SpanRecord, ms: float) -> SpanRecord:
     end = record.end_time
     return replace(
         record,
+        events=tuple(
+            Event(event.name, event.attributes, event.timestamp + shift) for event in record.events
+        ),
         start_time=record.start_time + shift,
         end_time=None if end is None else end + shift,
     )

@@ -1,4 +1,4 @@
-"""Traces of the store or of files, with what is usual there: what commands about findings read."""
+"""Traces of the store, files or a server, with what is usual there, for the commands."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ __all__ = [
     "Traces",
     "Wanted",
     "of_files",
+    "of_source",
     "of_store",
     "opened",
     "read_trace",
@@ -101,6 +102,36 @@ def of_files(
         raise click.ClickException(f"{what} in {', '.join(paths)}")
     newest = sorted(chosen, key=lambda found: -found.start)
     return Traces(newest[:limit], history_of(traces))
+
+
+def of_source(given: str, trace: str, wanted: Wanted, limit: int) -> Traces:
+    """Ask a server for one trace by its id, or for the latest ones that are wanted.
+
+    Raises:
+        ClickException: It has no such trace.
+        SourceError: It cannot be asked.
+    """
+    from tracekit.findings._history import history_of
+    from tracekit.sources._opening import source_of
+    from tracekit.sources._source import Recent
+    from tracekit.trace import traces_of
+
+    source = source_of(given, "--from")
+    if trace in ("", "last"):
+        most = limit if wanted.is_any else 1
+        spans = source.recent(Recent(most, wanted.service, wanted.name, wanted.since_ns))
+    else:
+        most, spans = 1, source.trace(trace)
+    try:
+        newest = sorted(traces_of(spans), key=lambda found: -found.start)
+    finally:
+        source.server.close()
+    for remark in source.remarks:
+        click.echo(f"{source.server.url}: partial: {remark}", err=True)
+    if not newest:
+        what = f"trace {trace}" if trace else "such trace in that time"
+        raise click.ClickException(f"{source.server.url} has no {what}")
+    return Traces(newest[:most], history_of(newest))
 
 
 def read_trace(reader: StoreReader, trace: str | int) -> Trace:

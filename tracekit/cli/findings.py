@@ -10,7 +10,7 @@ import click
 
 from tracekit.cli._options import Moment, store_option, terminal_of_stdout
 from tracekit.cli._trace_files import format_option
-from tracekit.cli._traces import Wanted, of_files, of_store
+from tracekit.cli._traces import Wanted, of_files, of_source, of_store
 from tracekit.cli._wrapped import shown, wrapped
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ MAX_IDS = 5
     help="Traces of a file instead of the store's; - is standard input. May be said again.",
 )
 @format_option
+@click.option(
+    "--from",
+    "server",
+    metavar="NAME:URL",
+    help="Traces of a server: jaeger:http://localhost:16686, zipkin:…, tempo:… or clickhouse:…",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fail-on", help="Exit with 1 if one of these kinds is found; with commas, or any.")
 @store_option
@@ -58,6 +64,7 @@ def command(
     limit: int,
     paths: tuple[str, ...],
     format_name: str | None,
+    server: str | None,
     as_json: bool,
     fail_on: str | None,
     store: str | None,
@@ -65,13 +72,18 @@ def command(
     """Say what is wrong with TRACE (by default the latest), most important first.
 
     With --since, --service or --endpoint: with all traces that match, by the time that is wasted
-    altogether. With --file: with what OpenTelemetry, Jaeger or Zipkin wrote as JSON.
+    altogether. With --file: with what OpenTelemetry, Jaeger or Zipkin wrote as JSON. With --from:
+    with what a server has, which is only read; of the last day unless --since says more.
     """
     unwanted = _kinds(fail_on)
     wanted = Wanted(since, service, endpoint)
     if wanted.is_any and trace:
         raise click.UsageError("give a TRACE, or --since, --service and --endpoint; not both")
-    if paths:
+    if server and paths:
+        raise click.UsageError("give --file or --from; not both")
+    if server:
+        source = of_source(server, trace, wanted, limit)
+    elif paths:
         source = of_files(paths, format_name, trace, wanted, limit)
     else:
         source = of_store(store, trace, wanted, limit)

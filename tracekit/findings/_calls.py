@@ -13,7 +13,15 @@ from tracekit import semconv
 from tracekit.findings._once import once
 from tracekit.trace import Node, Trace
 
-__all__ = ["Call", "calls_of", "called_service", "entries", "is_timeout", "location", "status_of"]
+__all__ = [
+    "Call",
+    "calls_of",
+    "called_service",
+    "entries",
+    "is_timeout",
+    "location_in",
+    "status_of",
+]
 
 _READS = ("GET", "HEAD", "OPTIONS")
 # First words of statements and commands that change nothing.
@@ -220,8 +228,8 @@ def is_timeout(node: Node) -> bool:
     )
 
 
-def location(node: Node) -> str:
-    """Return file and line of the code that made the call, where the span says it."""
-    path = _first(node.attributes, semconv.CODE_FILE_PATH, "code.filepath")
-    line = _first(node.attributes, semconv.CODE_LINE_NUMBER, "code.lineno")
+def location_in(attributes: Mapping[str, Any]) -> str:
+    """Return file and line of the code that attributes of a span or an event name, if they do."""
+    path = _first(attributes, semconv.CODE_FILE_PATH, "code.filepath")
+    line = _first(attributes, semconv.CODE_LINE_NUMBER, "code.lineno")
     return f"{path}:{line}" if path and line else path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tracekit.findings._calls import location
+from tracekit.findings._calls import location_in
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
 from tracekit.trace import Node, Trace, format_duration
@@ -30,8 +30,13 @@ def finding(
     cost_ns: int = 0,
     advice: str,
     operation: str = "",
+    place: str = "",
 ) -> Finding:
-    """Make a finding about these spans, of which the first is the most telling."""
+    """Make a finding about these spans, of which the first is the most telling.
+
+    Args:
+        place: File and line; else those of the first span that says them.
+    """
     cost_ns = min(max(0, cost_ns), trace.duration_ns)
     return Finding(
         kind=kind,
@@ -43,9 +48,13 @@ def finding(
         advice=advice,
         service=nodes[0].service,
         operation=operation or nodes[0].name,
-        location=next((place for node in nodes[:MAX_SPANS] if (place := location(node))), ""),
+        location=place or _location(nodes[:MAX_SPANS]),
         trace_id=trace.trace_id,
     )
+
+
+def _location(nodes: Sequence[Node]) -> str:
+    return next((place for node in nodes if (place := location_in(node.attributes))), "")
 
 
 def by_cost(share: float) -> Severity:

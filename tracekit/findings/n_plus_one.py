@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from tracekit.findings._calls import Call, calls_of, entries, location
+from tracekit.findings._calls import Call, calls_of, entries, location_in
 from tracekit.findings._found import Finder, by_cost, finding, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding
@@ -33,7 +33,7 @@ def n_plus_one(trace: Trace, history: History) -> Iterator[Finding]:
         asking = came_in[call.node]
         starts.setdefault(asking, []).append(call.node.start)
         if not call.has_failed:
-            key = (asking, call.peer, call.shape, location(call.node))
+            key = (asking, call.peer, call.shape, location_in(call.node.attributes))
             groups.setdefault(key, []).append(call)
     for calls in groups.values():
         if len(calls) < MIN_CALLS:

@@ -5,15 +5,36 @@ Source: https://opentelemetry.io/docs/specs/otel/common/mapping-to-non-otlp/
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry.trace import Status, StatusCode
 
 from tracekit.model import InstrumentationScope
 
-__all__ = ["scope_from", "status_from"]
+__all__ = ["numbers", "scope_from", "status_from"]
 
 _CODES = {"OK": StatusCode.OK, "ERROR": StatusCode.ERROR}
+
+# Where all tags are text, these are numbers by the conventions, and read by whoever looks for slow
+# or failed requests.
+_NUMBERS = re.compile(r"\.(?:status_code|port|size|pid|resend_count|line\.number)$|^thread\.id$")
+_WHOLE_NUMBER = re.compile(r"-?\d{1,18}").fullmatch
+_DECIMALS = re.compile(r"^tracekit\.(?:pool\.wait_s|loop\.blocked_ms|timeout\.\w+_s)$")
+_DECIMAL = re.compile(r"\d{1,15}(?:\.\d{1,15})?(?:e-?\d{1,2})?").fullmatch
+
+
+def numbers(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return tags that are all text with those as numbers that are."""
+    return {key: _number(key, value) for key, value in tags.items()}
+
+
+def _number(key: str, value: str) -> int | float | str:
+    is_decimal = _DECIMALS.search(key)
+    if (is_decimal or _NUMBERS.search(key)) and _WHOLE_NUMBER(value):
+        return int(value)
+    return float(value) if is_decimal and _DECIMAL(value) else value
 
 
 def scope_from(tags: dict[str, Any]) -> InstrumentationScope:

@@ -17,7 +17,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, TraceFlags,
 
 from tracekit.formats._fields import Fields, integer_in, micros
 from tracekit.formats._format import TraceFormat, Unit, Unreadable
-from tracekit.formats._kept_in_tags import scope_from, status_from
+from tracekit.formats._kept_in_tags import numbers, scope_from, status_from
 from tracekit.model import Event, Resource, SpanRecord
 
 __all__ = ["ZipkinJsonFormat"]
@@ -32,10 +32,6 @@ _KINDS = {
 _OF_RESOURCE = re.compile(
     r"(?:service|telemetry|host|os|process|deployment|k8s|container|cloud|faas|device|webengine)\."
 )
-# All tags are text; these are numbers by the conventions, and read by whoever looks for slow or
-# failed requests.
-_NUMBERS = re.compile(r"\.(?:status_code|port|size|pid|resend_count|line\.number)$|^thread\.id$")
-_WHOLE_NUMBER = re.compile(r"-?\d{1,18}").fullmatch
 _LINK = re.compile(r"otlp\.link\.\d+")
 _EVENT = re.compile(r'("(?:[^"\\]|\\.)*"): (\{.*\})', re.DOTALL)
 _MOST_TOGETHER = 1000
@@ -163,11 +159,11 @@ def _span(fields: Fields) -> SpanRecord:
         kind=_KINDS.get(fields.text("kind").upper(), SpanKind.INTERNAL),
         start_time=start,
         end_time=None if duration is None else start + micros(duration),
-        attributes=_numbers(tags) | _remote_endpoint(fields, tags),
+        attributes=numbers(tags) | _remote_endpoint(fields, tags),
         events=tuple(_event(item) for item in fields.objects("annotations")),
         links=links,
         status=status,
-        resource=Resource(_numbers(resource)),
+        resource=Resource(numbers(resource)),
         instrumentation_scope=scope,
         dropped_attributes=dropped[0],
         dropped_events=dropped[1],
@@ -183,13 +179,6 @@ def _status(tags: dict[str, str]) -> Status:
 
 def _taken_number(tags: dict[str, str], name: str) -> int:
     return integer_in(tags.pop(f"otel.dropped_{name}_count", "0")) or 0
-
-
-def _numbers(tags: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        key: int(value) if _NUMBERS.search(key) and _WHOLE_NUMBER(value) else value
-        for key, value in tags.items()
-    }
 
 
 def _remote_endpoint(fields: Fields, tags: Mapping[str, str]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Where servers keep traces: one file a source, each of them asked and never written to."""
