@@ -119,6 +119,7 @@ def configure(
     exporters: Any = None,
     sampler: Any = None,
     processors: Sequence[Any] = (),
+    redact: Any = None,
     resource: PlainResource | Mapping[str, Any] | None = None,
     propagators: Any = None,
     span_limits: SpanLimits | None = None,
@@ -137,6 +138,8 @@ def configure(
         exporters: Names, SpanExporter objects, or a list of both; ``"none"`` for none.
         sampler: A Sampler, a name, or a share of traces to keep from 0.0 to 1.0.
         processors: SpanProcessors that see spans before the exporters do.
+        redact: True to take secrets out of spans before anything else is handed them, or a
+            RedactionProcessor that says which.
         resource: Attributes to add, or a whole Resource.
         propagators: Names or TextMapPropagator objects.
         schedule_delay_millis: How long a span waits for others before it is exported.
@@ -156,6 +159,7 @@ def configure(
             "exporters": exporters,
             "sampler": sampler,
             "propagators": propagators,
+            "redact": redact,
             "schedule_delay_millis": schedule_delay_millis,
         }
     )
@@ -171,7 +175,8 @@ def configure(
         "id_generator": id_generator or _id_generator(found) or RandomIdGenerator(),
     }
     with settings.refusing():
-        chain = [*processors, *_batch(found)]
+        # Redaction stands behind other people's stages: it sees what they write at the end.
+        chain = [*processors, *_redaction(found), *_batch(found)]
     provider = _install(parts, chain)
     _tell_of_itself(provider, meter_provider)
     _state.settings = found
@@ -357,6 +362,16 @@ def _propagator(found: Settings) -> TextMapPropagator:
 def _made(part: Any) -> Any:
     # OpenTelemetry's entry points for propagators name instances as well as classes.
     return part() if isinstance(part, type) else part
+
+
+def _redaction(found: Settings) -> list[Any]:
+    setting = found.get("redact")
+    if setting is None:
+        return []
+    from tracekit.processors.redact import RedactionProcessor
+
+    made = RedactionProcessor.from_setting(*setting)
+    return [] if made is None else [made]
 
 
 def _batch(found: Settings) -> list[Any]:

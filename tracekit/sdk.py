@@ -24,6 +24,7 @@ from tracekit.interfaces import (
 )
 from tracekit.model import Decision, Event, InstrumentationScope, SamplingResult
 from tracekit.processors.batch import BatchSpanProcessor
+from tracekit.processors.redact import RedactionProcessor
 from tracekit.processors.simple import SimpleSpanProcessor
 from tracekit.samplers._composable import (
     ComposableAlwaysOff,
@@ -66,6 +67,7 @@ __all__ = [
     "ParentBasedTraceIdRatio",
     "RandomIdGenerator",
     "ReadableSpan",
+    "RedactionProcessor",
     "Resource",
     "Sampler",
     "SamplingResult",
