@@ -39,6 +39,8 @@ from tracekit.samplers.always_off import AlwaysOffSampler
 from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.alwaysrecord import AlwaysRecordSampler
 from tracekit.samplers.parentbased import ParentBased, ParentBasedTraceIdRatio
+from tracekit.samplers.ratelimiting import RateLimitingSampler
+from tracekit.samplers.rules import RuleSampler
 from tracekit.samplers.traceidratio import TraceIdRatioBased
 
 __all__ = [
@@ -66,9 +68,11 @@ __all__ = [
     "ParentBased",
     "ParentBasedTraceIdRatio",
     "RandomIdGenerator",
+    "RateLimitingSampler",
     "ReadableSpan",
     "RedactionProcessor",
     "Resource",
+    "RuleSampler",
     "Sampler",
     "SamplingResult",
     "SimpleSpanProcessor",

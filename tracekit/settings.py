@@ -40,6 +40,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "exporters": ("TRACEKIT_EXPORTERS", "OTEL_TRACES_EXPORTER"),
     "sampler": ("OTEL_TRACES_SAMPLER",),
     "sampler_argument": ("OTEL_TRACES_SAMPLER_ARG",),
+    "rules": ("TRACEKIT_RULES",),
     "propagators": ("OTEL_PROPAGATORS",),
     "id_generator": ("OTEL_PYTHON_ID_GENERATOR",),
     "resource_detectors": ("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS",),
