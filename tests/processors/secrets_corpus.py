@@ -122,6 +122,12 @@ def _of_texts() -> list[Secret]:
         "{{'access_token': '{}'}}",
         "-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----",
         "-----BEGIN PRIVATE KEY-----\n{}",
+        '{{"password":"a\\"b{}"}}',
+        "password=b'{}'",
+        "password = 'two words {}'",
+        "password='cut {}",
+        "ValueError: password={}",
+        "AccountName=a;AccountKey={}==;EndpointSuffix=x",
         "https://hooks.slack.com/services/T0/B0/{}",
     ]
     return [Secret("text", form.format(n := opaque(24)), n) for form in forms]
@@ -227,6 +233,7 @@ _VALUES = [
     "amqp://broker/vhost",
     "ssh://git@github.example/team/repo.git",
     "passenger=Ann; seat=12A",
+    "password: yes",
     "passed=12 failed=0 passing",
     "secretary: Ann",
     "basic plan, digest weekly",

@@ -283,8 +283,17 @@ def test_lists_and_patterns_that_are_none_are_refused(options):
 
 @pytest.mark.parametrize(
     "text",
-    ["a" * 200_000, "key=" * 50_000, "password" * 25_000, "://" * 60_000, "Cookie: " * 20_000],
-    ids=["letters", "keys", "passwords", "urls", "cookies"],
+    [
+        "a" * 200_000,
+        "key=" * 50_000,
+        "password" * 25_000,
+        "password='\\" * 25_000,
+        "://" * 60_000,
+        "Cookie: " * 20_000,
+        "eyJaaaaaa." * 20_000,
+        "-----BEGIN PRIVATE KEY-----" * 10_000,
+    ],
+    ids=["letters", "keys", "names", "quotes", "urls", "cookies", "tokens", "blocks"],
 )
 def test_a_long_text_does_not_hold_the_program_up(text):
     from time import process_time

@@ -42,14 +42,20 @@ _COOKIES = re.compile(
     r"(?im)(?<![\w-])((?:set-)?cookie[\"']?\s{0,4}[:=]\s{0,4}[\"']?)[^\s\"'=;]{1,128}=[^\"'\r\n]*"
 )
 _NAME = re.compile(r"(?<![\w.-])([\w.-]{1,64})[\"']?\s{0,2}[:=]\s{0,2}")
-_VALUE = re.compile(r"\"[^\"]*(?:\"|\Z)|'[^']*(?:'|\Z)|[^\s\"'&,;(){}\[\]<>]+")
+_VALUE = re.compile(
+    r"[bBrRuU]?(?:\"[^\"\\]*(?:\\.[^\"\\]*)*(?:\"|\\?\Z)|'[^'\\]*(?:\\.[^'\\]*)*(?:'|\\?\Z))"
+    r"|[^\s\"'&,;(){}\[\]<>]+",
+    re.DOTALL,
+)
+_QUOTED = re.compile(r"[bBrRuU]?([\"'])")
+_SHORTEST_VALUE = 3
 _LONGEST_KEY = 256
 # What stands behind a colon in a message or an annotation, and is nobody's password.
 _NO_VALUES = frozenset(
     (
         *("none", "null", "true", "false", "str", "string", "bytes", "int", "any", "optional"),
         *("required", "missing", "invalid", "expired", "wrong", "empty", "unknown", "expected"),
-        *("redacted", "[redacted]", "value", "eof", "text", "changed", "reset", "not"),
+        *("redacted", "[redacted]", "value", "eof", "text", "changed", "reset", "not", "yes"),
     )
 )
 # Without one of these nothing above can match; most texts have none.
@@ -137,7 +143,8 @@ def _without_assigned(text: str) -> str:
     while named is not None:
         value = _value_of(named[1], text, named.end())
         if value is not None:
-            quote = value[0][0] if value[0][0] in "\"'" else ""
+            quoted = _QUOTED.match(value[0])
+            quote = quoted[1] if quoted else ""
             kept += [text[done : value.start()], f"{quote}{REDACTED}{quote}"]
             done = value.end()
         named = _NAME.search(text, named.end() if value is None else value.end())
@@ -150,11 +157,17 @@ def _value_of(name: str, text: str, start: int) -> re.Match[str] | None:
         return None
     end = start + _LONGEST_KEY if verdict is Verdict.LOOK else len(text)
     value = _VALUE.match(text, start, end)
-    return value if value is not None and _is_given(name, value[0].strip("\"'")) else None
+    if value is None:
+        return None
+    quoted = _QUOTED.match(value[0])
+    bare = value[0][quoted.end() :].rstrip(quoted[1]) if quoted else value[0]
+    return value if _is_given(name, bare) else None
 
 
 def _is_given(name: str, value: str) -> bool:
-    if len(value) < 4 or value.lower().rstrip(".!") in _NO_VALUES or not holds_secret(name, value):
+    if len(value) < _SHORTEST_VALUE or value.lower().rstrip(".!") in _NO_VALUES:
+        return False
+    if not holds_secret(name, value):
         return False
     # `unexpected token: identifier` of a parser.
     is_token = verdict_on(name) is Verdict.TEXT
