@@ -118,7 +118,9 @@ def configure(
     *,
     exporters: Any = None,
     sampler: Any = None,
+    rules: Any = None,
     processors: Sequence[Any] = (),
+    redact: Any = None,
     resource: PlainResource | Mapping[str, Any] | None = None,
     propagators: Any = None,
     span_limits: SpanLimits | None = None,
@@ -136,7 +138,11 @@ def configure(
         service_name: What ``service.name`` says.
         exporters: Names, SpanExporter objects, or a list of both; ``"none"`` for none.
         sampler: A Sampler, a name, or a share of traces to keep from 0.0 to 1.0.
+        rules: Which root spans are kept, in text or as a list; the sampler decides about those
+            that no rule matches.
         processors: SpanProcessors that see spans before the exporters do.
+        redact: True to take secrets out of spans before anything else is handed them, or a
+            RedactionProcessor that says which.
         resource: Attributes to add, or a whole Resource.
         propagators: Names or TextMapPropagator objects.
         schedule_delay_millis: How long a span waits for others before it is exported.
@@ -155,7 +161,9 @@ def configure(
             "service_name": service_name,
             "exporters": exporters,
             "sampler": sampler,
+            "rules": rules,
             "propagators": propagators,
+            "redact": redact,
             "schedule_delay_millis": schedule_delay_millis,
         }
     )
@@ -165,13 +173,14 @@ def configure(
         _checked("processors", processor, "on_end")
     propagator = _propagator(found)
     parts = {
-        "sampler": _sampler(found),
+        "sampler": _with_rules(_sampler(found), found),
         "resource": _resource(found, resource),
         "limits": span_limits or SpanLimits(),
         "id_generator": id_generator or _id_generator(found) or RandomIdGenerator(),
     }
     with settings.refusing():
-        chain = [*processors, *_batch(found)]
+        # Redaction stands behind other people's stages: it sees what they write at the end.
+        chain = [*processors, *_redaction(found), *_batch(found)]
     provider = _install(parts, chain)
     _tell_of_itself(provider, meter_provider)
     _state.settings = found
@@ -296,7 +305,7 @@ def check(found: Settings) -> None:
     Raises:
         ConfigurationError: What ``configure()`` would raise.
     """
-    _sampler(found)
+    _with_rules(_sampler(found), found)
     _id_generator(found)
     _propagator(found)
 
@@ -318,6 +327,21 @@ def _sampler(found: Settings) -> Sampler:
     argument = found.get("sampler_argument", Setting(None, ""))
     made = _made_sampler(discovery.find("sampler", root, source), argument)
     return ParentBased(made) if name != root else made
+
+
+def _with_rules(sampler: Sampler, found: Settings) -> Sampler:
+    """Let the rules decide about what the sampler would decide alone: roots, if it is for them."""
+    setting = found.get("rules")
+    if setting is None:
+        return sampler
+    from tracekit.samplers.rules import RuleSampler
+
+    try:
+        if isinstance(sampler, ParentBased):
+            return sampler.with_root(RuleSampler(setting.value, sampler.root_sampler))
+        return RuleSampler(setting.value, sampler)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting.source}: {error}") from None
 
 
 def _made_sampler(factory: Any, argument: Setting) -> Sampler:
@@ -357,6 +381,16 @@ def _propagator(found: Settings) -> TextMapPropagator:
 def _made(part: Any) -> Any:
     # OpenTelemetry's entry points for propagators name instances as well as classes.
     return part() if isinstance(part, type) else part
+
+
+def _redaction(found: Settings) -> list[Any]:
+    setting = found.get("redact")
+    if setting is None:
+        return []
+    from tracekit.processors.redact import RedactionProcessor
+
+    made = RedactionProcessor.from_setting(*setting)
+    return [] if made is None else [made]
 
 
 def _batch(found: Settings) -> list[Any]:

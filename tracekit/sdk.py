@@ -24,6 +24,7 @@ from tracekit.interfaces import (
 )
 from tracekit.model import Decision, Event, InstrumentationScope, SamplingResult
 from tracekit.processors.batch import BatchSpanProcessor
+from tracekit.processors.redact import RedactionProcessor
 from tracekit.processors.simple import SimpleSpanProcessor
 from tracekit.samplers._composable import (
     ComposableAlwaysOff,
@@ -38,6 +39,8 @@ from tracekit.samplers.always_off import AlwaysOffSampler
 from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.alwaysrecord import AlwaysRecordSampler
 from tracekit.samplers.parentbased import ParentBased, ParentBasedTraceIdRatio
+from tracekit.samplers.ratelimiting import RateLimitingSampler
+from tracekit.samplers.rules import RuleSampler
 from tracekit.samplers.traceidratio import TraceIdRatioBased
 
 __all__ = [
@@ -65,8 +68,11 @@ __all__ = [
     "ParentBased",
     "ParentBasedTraceIdRatio",
     "RandomIdGenerator",
+    "RateLimitingSampler",
     "ReadableSpan",
+    "RedactionProcessor",
     "Resource",
+    "RuleSampler",
     "Sampler",
     "SamplingResult",
     "SimpleSpanProcessor",

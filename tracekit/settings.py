@@ -40,11 +40,13 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "exporters": ("TRACEKIT_EXPORTERS", "OTEL_TRACES_EXPORTER"),
     "sampler": ("OTEL_TRACES_SAMPLER",),
     "sampler_argument": ("OTEL_TRACES_SAMPLER_ARG",),
+    "rules": ("TRACEKIT_RULES",),
     "propagators": ("OTEL_PROPAGATORS",),
     "id_generator": ("OTEL_PYTHON_ID_GENERATOR",),
     "resource_detectors": ("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS",),
     "disabled_instrumentations": ("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",),
     "schedule_delay_millis": ("OTEL_BSP_SCHEDULE_DELAY",),
+    "redact": ("TRACEKIT_REDACT",),
     "log_level": ("OTEL_LOG_LEVEL",),
 }
 """Environment variables of each setting, the first one that is set wins."""

@@ -44,11 +44,19 @@ ROWS: dict[str, int] = {
     "_otel_context": 0,
     "_ledger": 0,
     "_own_work": 0,
+    "_sql": 0,
+    "_url_secrets": 0,
     "_version": 0,
 }
 
 # Files that belong to their neighbour.
-PART_OF = {"_door": "testing", "captured": "testing", "pytest_plugin": "testing", "trace": "model"}
+PART_OF = {
+    "_door": "testing",
+    "_sql_summary": "_sql",
+    "captured": "testing",
+    "pytest_plugin": "testing",
+    "trace": "model",
+}
 
 # `python -m tracekit` is the command.
 NEIGHBOURS_ALLOWED = {("__main__", "cli")}

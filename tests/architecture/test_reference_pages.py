@@ -218,6 +218,7 @@ def _read_of_environment(node: ast.Call | ast.Subscript) -> Iterator[str]:
 
 LITERALLY = {"exception.escaped"}
 """Written by its name: the constant says that it is deprecated."""
+WRITERS = ("tracekit.core.", "tracekit.instrumentation.", "tracekit.processors.redact")
 NOT_ATTRIBUTES = {"SCHEMA_URL", "METHOD_OTHER", "REQUEST_KEY"}
 
 
@@ -237,7 +238,7 @@ def _on_page() -> set[str]:
 def _written() -> set[str]:
     written = set(LITERALLY)
     for source in sources():
-        if source.module.startswith(("tracekit.core.", "tracekit.instrumentation.")):
+        if source.module.startswith(WRITERS):
             written |= {*_conventional(source.tree), *_own(source.tree)}
     return written
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from instrumentation.sql_vectors import VECTORS, Vector
-from tracekit.instrumentation._sql import Query, reader
+from tracekit._sql import Query, reader
 
 
 def read(query: str, system: str = "other_sql", *, parameterised: bool = False) -> Query:

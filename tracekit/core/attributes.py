@@ -14,7 +14,17 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["EMPTY", "MUTABLE", "all_plain", "clean", "nanoseconds", "snapshot", "snapshots", "text"]
+__all__ = [
+    "EMPTY",
+    "MUTABLE",
+    "all_plain",
+    "clean",
+    "nanoseconds",
+    "plain",
+    "snapshot",
+    "snapshots",
+    "text",
+]
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -98,6 +108,11 @@ def all_plain(items: Iterable[tuple[Any, Any]]) -> bool:
     except TypeError:  # an object whose class cannot be hashed
         return False
     return True
+
+
+def plain(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return attributes as an exporter would be given them, but for limits of length."""
+    return attributes if all_plain(_items(attributes)) else clean(attributes, None)[0]
 
 
 def _items(attributes: Mapping[Any, Any]) -> list[tuple[Any, Any]]:

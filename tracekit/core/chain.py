@@ -34,7 +34,7 @@ class Chain:
     """Processors in the order in which they were added, each kept from harming the others.
 
     ``on_start`` and ``on_ending`` are None when nobody listens, which is what a span tests.
-    With one processor of our own, ``on_end`` is that processor's method itself.
+    With one processor of our own that takes ended spans, ``on_end`` is its method itself.
 
     Args:
         before: The chain that this one replaces; what went there is counted on.
@@ -64,7 +64,7 @@ class Chain:
         self.on_end: Callable[[ReadableSpan], None] = self._on_end
         # For spans known to be sampled: a processor of ours need not look again.
         self.on_end_sampled: Callable[[ReadableSpan], None] = self.on_end
-        if len(self.processors) == 1 and self._teller is not None:
+        if len(self._ends) == 1 and self._teller is not None:
             self.on_end = self._ends[0]
             self.on_end_sampled = getattr(self._teller, "on_end_sampled", self.on_end)
 

@@ -24,7 +24,7 @@ no other thread can interrupt under the GIL; none takes a lock. A write that rac
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from gc import is_tracked
 from threading import get_ident
 from types import TracebackType
@@ -36,7 +36,7 @@ from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 
 from tracekit._otel_context import SPAN_KEY, OnlySpan
 from tracekit.core.ambient import inherited_attributes
-from tracekit.core.attributes import EMPTY, MUTABLE, nanoseconds, snapshots, text
+from tracekit.core.attributes import EMPTY, MUTABLE, nanoseconds, plain, snapshots, text
 from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Anchor, SpanOptions
 from tracekit.core.dropped import DROPPED, DroppedSpan
 from tracekit.core.exception_event import describe, exception_attributes
@@ -303,6 +303,45 @@ class Span(Reading, trace_api.Span):
             recorded.update(snapshots(attributes) or EMPTY)
         self.add_event("exception", recorded, timestamp)
 
+    def rewrite(
+        self,
+        attributes: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        sentence: Callable[[str, str], str],
+    ) -> None:
+        """Replace what was recorded by what two functions make of it; for ``on_ending()``.
+
+        Args:
+            attributes: Called with those of the span, of each event and of each link, all of
+                exportable values; returns others, or the same object to change nothing.
+            sentence: Called with ``name``, ``status.description`` or ``event.name``, and the
+                text.
+
+        Raises:
+            Whatever the functions raise; what was not reached by then is as it was.
+        """
+        if self._end is not None and self._refuses():
+            return
+        self._name = sentence("name", self.name)
+        code, description = self._status
+        if description:
+            self._status = (code, sentence("status.description", description))
+        if self._attributes:
+            self._attributes = _rewritten(self._attributes, attributes)
+        if self._events:
+            events = [
+                RawEvent(
+                    sentence("event.name", text(event.name)),
+                    _rewritten(event.attributes, attributes),
+                    event.timestamp,
+                )
+                for event in tuple(self._events)
+            ]
+            self._events = deque(events, self._events.maxlen)
+        if self._links:
+            self._links = [
+                Link(link.context, _rewritten(link.attributes, attributes)) for link in self._links
+            ]
+
     def _refuses(self) -> bool:
         """Count a write after the end; it is refused unless it comes out of on_ending()."""
         if self._ending == get_ident():
@@ -361,6 +400,16 @@ class Span(Reading, trace_api.Span):
                 self.set_status(ERROR, describe(exception))
         except Exception:  # no stack is left where a recursion failed; the span must still end
             self._status = (ERROR, None)
+
+
+def _rewritten(
+    raw: Mapping[str, Any] | None, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    if not raw:
+        return None
+    shown = plain(raw)
+    changed = change(shown)
+    return dict(raw if changed is shown else changed)
 
 
 RECORDING.add(Span)

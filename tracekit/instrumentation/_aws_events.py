@@ -16,8 +16,8 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 
 from tracekit import semconv
+from tracekit._url_secrets import redact_query
 from tracekit.instrumentation._http import truncated
-from tracekit.instrumentation._url import redact_query
 
 __all__ = ["Invocation", "invocation_of"]
 

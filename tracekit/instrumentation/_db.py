@@ -29,6 +29,7 @@ from opentelemetry.trace import Span, SpanKind, Tracer, format_span_id, format_t
 
 from tracekit import semconv
 from tracekit._otel_context import SPAN_KEY, current_context
+from tracekit._sql import LONGEST_READ, Reader, reader
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation import _operation
 from tracekit.instrumentation._caller import Caller, caller_from
@@ -37,7 +38,6 @@ from tracekit.instrumentation._db_parameters import hash_of, secret_of, values_o
 from tracekit.instrumentation._http import truncated
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
-from tracekit.instrumentation._sql import LONGEST_READ, Reader, reader
 
 __all__ = [
     "OPTIONS",

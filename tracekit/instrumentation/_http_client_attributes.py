@@ -15,6 +15,7 @@ from typing import Any
 from opentelemetry.trace import Span, Status, StatusCode
 
 from tracekit import semconv
+from tracekit._url_secrets import redact_text, redact_url
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._http import (
     HttpSettings,
@@ -24,7 +25,7 @@ from tracekit.instrumentation._http import (
     record_failure,
 )
 from tracekit.instrumentation._patch import quiet
-from tracekit.instrumentation._url import HostList, Origin, origin_of, redact_text, redact_url
+from tracekit.instrumentation._url import HostList, Origin, origin_of
 
 __all__ = [
     "Destination",

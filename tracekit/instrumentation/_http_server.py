@@ -26,6 +26,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
 from tracekit._otel_context import attach, current_context, detach, with_span
+from tracekit._url_secrets import redact_query
 from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded, split_authority
 from tracekit.instrumentation._http import (
     HttpSettings,
@@ -34,7 +35,6 @@ from tracekit.instrumentation._http import (
     truncated,
 )
 from tracekit.instrumentation._patch import quiet
-from tracekit.instrumentation._url import redact_query
 
 __all__ = [
     "REQUEST_KEY",

@@ -1,4 +1,4 @@
-"""URLs as attributes: secrets taken out, length bounded, split into parts; never an exception."""
+"""URLs as attributes: length bounded, split into parts; never an exception."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import unquote
+
+from tracekit._url_secrets import LONGEST_URL, split_authority
 
 __all__ = [
     "HostList",
@@ -15,38 +16,10 @@ __all__ = [
     "UrlParts",
     "default_port",
     "origin_of",
-    "redact_query",
-    "redact_text",
-    "redact_url",
     "split_url",
 ]
 
-LONGEST_URL = 4096
-_MARK = "…"
-_REDACTED = "REDACTED"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-
-# Query keys whose values are secrets, in lower case without dashes and underscores. Whole names,
-# never parts of one: `page_token`, `author` and `tokens` are none.
-# The first two lines are those of the conventions:
-# https://opentelemetry.io/docs/specs/semconv/registry/attributes/url/#url-full
-_SECRET_KEYS = {
-    *("xamzsignature", "xamzcredential", "xamzsecuritytoken", "awsaccesskeyid"),
-    *("signature", "sig", "xgoogsignature", "xgoogcredential"),
-    *("token", "accesstoken", "refreshtoken", "idtoken", "authtoken", "sessiontoken"),
-    *("apikey", "apitoken", "apisecret", "accesskey", "secretkey", "privatekey"),
-    *("auth", "authorization", "bearer", "jwt"),
-    *("password", "passwd", "pwd", "secret", "clientsecret"),
-}
-# Each of them has one of these; a query without any, as most are, is not taken apart. An escape
-# may hide a letter.
-_HINTS = ("%", "tok", "key", "sig", "auth", "pass", "pwd", "sec", "jwt", "bear", "cred")
-# `key` names a harmless thing far more often than an API key, so there the value decides: a key
-# of Google's, or a long hexadecimal number.
-_KEY_VALUE = re.compile(r"AIza[\w-]{20,}|[0-9A-Fa-f]{32,}")
-# The same inside a sentence, such as the message of an exception that quotes the URL.
-_IN_TEXT = re.compile(r"(?<=[?&;#])([\w.%-]{1,64})=([^&;#\s'\")>]+)")
-_USERINFO_IN_TEXT = re.compile(r"(?<=://)[^\s/?#@'\"]{1,1024}@")
 
 
 class UrlParts(NamedTuple):
@@ -86,38 +59,6 @@ class HostList:
         return allowed
 
 
-def redact_url(url: str) -> str:
-    """Return `url` without credentials and secret query values, at most LONGEST_URL long.
-
-    Userinfo goes first, from the whole URL: cut before, what is left of it would not be
-    recognised. The query is searched after the cut; a value that was cut still has its key.
-    """
-    if "@" in url:
-        url = _without_userinfo(url)
-    cut = len(url) > LONGEST_URL
-    if cut:
-        url = url[: LONGEST_URL - 1]
-    if "?" in url or "#" in url:
-        url = _without_secrets(url)
-    return url + _MARK if cut else url
-
-
-def redact_query(query: str) -> str:
-    """Return a query string, without its question mark, with secret values replaced."""
-    cut = len(query) > LONGEST_URL
-    if cut:
-        query = query[: LONGEST_URL - 1]
-    if _is_suspect(query.lower()):
-        query = _redact_pairs(query)
-    return query + _MARK if cut else query
-
-
-def redact_text(text: str) -> str:
-    """Replace the secrets of URLs quoted in a sentence or a stack trace."""
-    text = _USERINFO_IN_TEXT.sub(f"{_REDACTED}:{_REDACTED}@", text)
-    return _IN_TEXT.sub(_redact_match, text)
-
-
 def default_port(scheme: str) -> int | None:
     """Return the port of a scheme that an HTTP client or server speaks."""
     return _DEFAULT_PORTS.get(scheme)
@@ -150,19 +91,11 @@ def split_url(url: str) -> UrlParts:
     rest = rest.partition("#")[0]
     rest, _, query = rest.partition("?")
     authority, slash, path = rest.partition("/")
-    host, port = _split_authority(authority.rpartition("@")[2])
+    host, port = split_authority(authority.rpartition("@")[2])
     scheme = scheme.lower()
     if port == "":
         return UrlParts(scheme, host, _DEFAULT_PORTS.get(scheme), slash + path, query)
     return UrlParts(scheme, host, _port(port), slash + path, query)
-
-
-def _split_authority(authority: str) -> tuple[str, str]:
-    if authority.startswith("["):  # IPv6
-        host, _, rest = authority[1:].partition("]")
-        return host, rest.removeprefix(":")
-    host, _, port = authority.partition(":")
-    return host, port
 
 
 def _port(text: str) -> int | None:
@@ -170,73 +103,3 @@ def _port(text: str) -> int | None:
         return None
     port = int(text)
     return port if port <= 65535 else None
-
-
-def _without_userinfo(url: str) -> str:
-    start = url.find("://") + 3
-    if start < 3:
-        start = 2 if url.startswith("//") else -1
-    if start < 0:
-        return url
-    end = _authority_end(url, start)
-    at = url.rfind("@", start, end)
-    if at < 0 and _has_broken_port(url[start : min(end, start + 1024)]):
-        # `http://user:pa/ss@host`: the password ends the authority for every parser, but it was
-        # meant as one, and is a secret all the same.
-        at = url.rfind("@", start)
-    return url if at < 0 else f"{url[:start]}{_REDACTED}:{_REDACTED}{url[at:]}"
-
-
-def _authority_end(url: str, start: int) -> int:
-    ends = [url.find(mark, start) for mark in "/?#"]
-    return min((end for end in ends if end >= 0), default=len(url))
-
-
-def _has_broken_port(authority: str) -> bool:
-    port = _split_authority(authority)[1]
-    return bool(port) and not port.isdigit()
-
-
-def _without_secrets(url: str) -> str:
-    # A fragment is redacted like a query: implicit grants put the token there.
-    if not _is_suspect(url.lower()):
-        return url
-    head, hash_, fragment = url.partition("#")
-    head, mark, query = head.partition("?")
-    if "=" in query:
-        query = _redact_pairs(query)
-    if "=" in fragment:
-        fragment = _redact_pairs(fragment)
-    return f"{head}{mark}{query}{hash_}{fragment}"
-
-
-def _is_suspect(lowered: str) -> bool:
-    for hint in _HINTS:  # noqa: SIM110 - any() with a generator takes three times as long
-        if hint in lowered:
-            return True
-    return False
-
-
-def _redact_pairs(query: str) -> str:
-    if ";" in query and "&" not in query:
-        return ";".join(map(_redact_pair, query.split(";")))
-    return "&".join(map(_redact_pair, query.split("&")))
-
-
-def _redact_pair(pair: str) -> str:
-    key, _, value = pair.partition("=")
-    return f"{key}={_REDACTED}" if value and _is_secret(key, value) else pair
-
-
-def _redact_match(match: re.Match[str]) -> str:
-    return f"{match[1]}={_REDACTED}" if _is_secret(match[1], match[2]) else match[0]
-
-
-def _is_secret(key: str, value: str) -> bool:
-    if len(key) > 64:
-        return False
-    plain = unquote(key) if "%" in key else key
-    plain = plain.lower().replace("-", "").replace("_", "")
-    if plain == "key":
-        return _KEY_VALUE.fullmatch(value) is not None
-    return plain in _SECRET_KEYS

@@ -41,6 +41,16 @@ class ParentBased:
             and type(local_parent_not_sampled) is AlwaysOffSampler
         )
 
+    def with_root(self, root: Sampler) -> ParentBased:
+        """Return the same with another sampler for roots."""
+        return ParentBased(
+            root,
+            remote_parent_sampled=self._remote[1],
+            remote_parent_not_sampled=self._remote[0],
+            local_parent_sampled=self._local[1],
+            local_parent_not_sampled=self._local[0],
+        )
+
     def should_sample(
         self,
         parent_context: Context | None,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import NamedTuple
 
-from tracekit.instrumentation._sql_summary import summary_of
+from tracekit._sql_summary import summary_of
 
 __all__ = ["LONGEST_READ", "LONGEST_TEXT", "Query", "Reader", "reader"]
 

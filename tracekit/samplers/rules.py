@@ -1,0 +1,176 @@
+"""``rules``: the first rule that matches a span decides how many of its kind are kept."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, SpanKind
+
+from tracekit import semconv
+from tracekit.errors import ConfigurationError
+from tracekit.interfaces import Sampler
+from tracekit.model import Attributes, SamplingResult
+from tracekit.samplers._rule_text import RuleText, invalid_rule, read_rules
+from tracekit.samplers.always_off import AlwaysOffSampler
+from tracekit.samplers.always_on import AlwaysOnSampler
+from tracekit.samplers.ratelimiting import RateLimitingSampler
+from tracekit.samplers.traceidratio import TraceIdRatioBased
+
+__all__ = ["RuleSampler"]
+
+_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    # A server that routes later than it starts its span knows the path alone by then.
+    "route": (semconv.HTTP_ROUTE, semconv.URL_TEMPLATE, semconv.URL_PATH, semconv.OLD_HTTP_TARGET),
+    "method": (semconv.HTTP_REQUEST_METHOD, semconv.OLD_HTTP_METHOD),
+    "host": (semconv.SERVER_ADDRESS, semconv.OLD_HTTP_HOST),
+}
+"""The short names of fields; every other one is the key of an attribute."""
+
+Match = Callable[[str], Any]
+
+
+class _Rule(NamedTuple):
+    conditions: tuple[tuple[str, Match], ...]
+    sampler: Sampler
+
+
+class RuleSampler:
+    """Ask the sampler of the first rule that matches, or ``otherwise`` when none does.
+
+    Args:
+        rules: In text, ``"drop route=/health; 5/s route=/search burst=20; 10%"``; the same as
+            JSON; or a list of mappings, ``[{"keep": 0, "route": "/health"}]``.
+        otherwise: Decides about spans that no rule matches; keeps them by default.
+
+    Raises:
+        ConfigurationError: Which rule cannot work, where, and what to write instead.
+
+    Cost: for each condition that is looked at about 0.6 µs, on the path of a root span.
+    """
+
+    def __init__(self, rules: Any, otherwise: Sampler | None = None) -> None:
+        written = read_rules(rules)
+        _refuse_unreachable(written)
+        self._rules = tuple(map(_rule, written))
+        self._otherwise: Sampler = otherwise or AlwaysOnSampler()
+
+    @classmethod
+    def from_argument(cls, argument: Any) -> Sampler:
+        return cls([] if argument is None else argument)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes | None = None,
+        links: Sequence[Link] | None = None,
+    ) -> SamplingResult:
+        sampler = self._sampler_for(name, kind, attributes or {})
+        return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
+
+    def _sampler_for(self, name: str, kind: SpanKind | None, attributes: Attributes) -> Sampler:
+        for conditions, sampler in self._rules:
+            for field, match in conditions:
+                value = _value(field, name, kind, attributes)
+                if value is None or not match(value):
+                    break
+            else:
+                return sampler
+        return self._otherwise
+
+    def get_description(self) -> str:
+        inner = ",".join(rule.sampler.get_description() for rule in self._rules)
+        return f"RuleSampler{{{inner};otherwise:{self._otherwise.get_description()}}}"
+
+    def __repr__(self) -> str:
+        return self.get_description()
+
+
+def _value(field: str, name: str, kind: SpanKind | None, attributes: Attributes) -> str | None:
+    """Return what a condition looks at, as text; None when it is not known at the start."""
+    if field == "name":
+        return name
+    if field == "kind":
+        return (kind or SpanKind.INTERNAL).name.lower()
+    for key in _ATTRIBUTES.get(field, (field,)):
+        value: Any = attributes.get(key)
+        if value is not None:
+            return str(value).lower() if isinstance(value, bool) else str(value)
+    return None
+
+
+def _rule(written: RuleText) -> _Rule:
+    conditions = [(field, _match(written, field, text)) for field, text in written.conditions]
+    return _Rule(tuple(conditions), _sampler(written))
+
+
+def _match(written: RuleText, field: str, pattern: str) -> Match:
+    """Return the test of a pattern: a glob of the whole value, or /a regular expression/ in it."""
+    if field == "kind" and pattern.lower() not in _KINDS:
+        raise invalid_rule(written.place, f"unknown kind {pattern!r}", f"one of {_NAMED_KINDS}")
+    if field == "kind":
+        pattern = pattern.lower()
+    if field == "method" and not pattern.startswith("/"):
+        pattern = pattern.upper()
+    if len(pattern) > 2 and pattern[0] == "/" == pattern[-1]:
+        try:
+            return re.compile(pattern[1:-1]).search
+        except re.error as error:
+            what = f"{field}={pattern} is no regular expression ({error})"
+            raise invalid_rule(written.place, what, "one that Python reads, or a glob") from None
+    return re.compile(fnmatch.translate(pattern)).match
+
+
+_KINDS = frozenset(kind.name.lower() for kind in SpanKind)
+_NAMED_KINDS = ", ".join(sorted(_KINDS))
+_SHARES = "keep, drop, a share such as 0.1 or 10%, or traces per second such as 5/s"
+
+
+def _sampler(written: RuleText) -> Sampler:
+    keep = written.keep
+    word = str(keep).strip().lower()
+    if word.endswith("/s"):
+        return _rate_limiting(written, word.removesuffix("/s"))
+    if written.burst is not None:
+        raise invalid_rule(written.place, "a burst needs a rate", "traces per second such as 5/s")
+    if word in ("keep", "true"):
+        return AlwaysOnSampler()
+    if word in ("drop", "false"):
+        return AlwaysOffSampler()
+    try:
+        share = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
+        return TraceIdRatioBased(share) if share < 1 else _all_or_refused(share)
+    except ValueError:
+        raise invalid_rule(written.place, f"{keep!r} is no share", _SHARES) from None
+
+
+def _all_or_refused(share: float) -> Sampler:
+    return AlwaysOnSampler() if share == 1 else TraceIdRatioBased(share)
+
+
+def _rate_limiting(written: RuleText, per_second: str) -> Sampler:
+    try:
+        burst = None if written.burst is None else float(written.burst)
+        return RateLimitingSampler(float(per_second), burst)
+    except (TypeError, ValueError) as error:
+        is_told = isinstance(error, ConfigurationError)
+        said = str(error).rstrip(".") if is_told else f"{written.keep!r} is no rate"
+        raise invalid_rule(written.place, said, "5/s, and burst=20") from None
+
+
+def _refuse_unreachable(written: Sequence[RuleText]) -> None:
+    """Refuse a rule that a rule before it leaves nothing for."""
+    for place, rule in enumerate(written):
+        for earlier in written[:place]:
+            if set(earlier.conditions) <= set(rule.conditions):
+                what = f"rule {earlier.number} already matches all that it could"
+                raise invalid_rule(rule.place, what, "the narrower rule first, the first one wins")
+
+
+plugin: type[RuleSampler] = RuleSampler
