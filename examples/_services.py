@@ -61,7 +61,8 @@ def command_name() -> str:
 def run(main: Callable[[], None]) -> None:
     """Run an example; Ctrl-C and SIGTERM stop the services too."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    signal.signal(signal.SIGTERM, _stop_as_on_ctrl_c)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_as_on_ctrl_c)
     try:
         main()
     except KeyboardInterrupt:
