@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 CHUNK = 100_000
-READ_S = 0.12
+READ_S = 0.08
 TABLE = "CREATE TABLE users (id INTEGER PRIMARY KEY, email, name, state, currency)"
 ONE = "SELECT name, state, currency FROM users WHERE lower(email) = lower(?)"
 
