@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 
+USUAL_NS = 3600 * 1_000_000_000
+
+
 class Wanted(NamedTuple):
     """Which of many traces: those since then that have a span of a service, and of a name."""
 
@@ -64,9 +67,10 @@ def opened(store: str | None) -> Iterator[StoreReader]:
 def of_store(store: str | None, trace: str, wanted: Wanted, limit: int) -> Traces:
     """Read one trace of the store, named as for ``tracekit show``, or all that are wanted."""
     with opened(store) as reader:
-        history = usual(reader)
         if not wanted.is_any:
-            return Traces([read_trace(reader, trace or "last")], history)
+            found = read_trace(reader, trace or "last")
+            return Traces([found], usual(reader, found.end))
+        history = usual(reader)
         conditions = {"since_ns": wanted.since_ns, "service": wanted.service, "name": wanted.name}
         return Traces(list(read_traces(reader, limit, **conditions)), history)
 
@@ -156,12 +160,16 @@ def read_traces(reader: StoreReader, limit: int, **conditions: Any) -> Iterator[
         yield read_trace(reader, summary.trace_id)
 
 
-def usual(reader: StoreReader) -> History:
-    """Return what is usual in the whole store. Cost: 1 µs for each span."""
+def usual(reader: StoreReader, before_ns: int | None = None) -> History:
+    """Return what is usual in the store, or was in the hour before a moment.
+
+    Cost: 1 µs for each span of that time, so that one trace of a large store is shown at once.
+    """
     from tracekit.findings._history import ENOUGH, Usual
 
+    since_ns = None if before_ns is None else before_ns - USUAL_NS
     return {
         (found.service, found.name): Usual(found.count, found.p50_ns, found.p95_ns)
-        for found in reader.operations()
+        for found in reader.operations(since_ns=since_ns, until_ns=before_ns)
         if found.count >= ENOUGH
     }

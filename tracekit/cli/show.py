@@ -70,7 +70,9 @@ def _spans(trace: str, store: str | None, with_history: bool) -> tuple[Sequence[
     from tracekit.cli._traces import opened, usual
 
     with opened(store) as reader:
-        return reader.trace(trace), usual(reader) if with_history else {}
+        spans = reader.trace(trace)
+        end = max(span.end_time or span.start_time for span in spans)
+        return spans, usual(reader, end) if with_history else {}
 
 
 def _found(spans: Sequence[Any], history: History) -> Sequence[Finding]:
