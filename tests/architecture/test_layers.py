@@ -38,6 +38,7 @@ ROWS: dict[str, int] = {
     "discovery": 1,
     "contrib": 1,
     "settings": 1,
+    "_rules": 1,
     "errors": 0,
     "semconv": 0,
     "_fork": 0,
@@ -53,6 +54,7 @@ ROWS: dict[str, int] = {
 PART_OF = {
     "_door": "testing",
     "_sql_summary": "_sql",
+    "_rule_text": "_rules",
     "captured": "testing",
     "pytest_plugin": "testing",
     "trace": "model",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
-from tracekit import semconv
+from tracekit._rule_text import RuleText, invalid_rule, read_rules
+from tracekit._rules import Conditions, conditions_of, matches, refuse_unreachable
 from tracekit.errors import ConfigurationError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, SamplingResult
-from tracekit.samplers._rule_text import RuleText, invalid_rule, read_rules
 from tracekit.samplers.always_off import AlwaysOffSampler
 from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.ratelimiting import RateLimitingSampler
@@ -22,19 +20,9 @@ from tracekit.samplers.traceidratio import TraceIdRatioBased
 
 __all__ = ["RuleSampler"]
 
-_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
-    # A server that routes later than it starts its span knows the path alone by then.
-    "route": (semconv.HTTP_ROUTE, semconv.URL_TEMPLATE, semconv.URL_PATH, semconv.OLD_HTTP_TARGET),
-    "method": (semconv.HTTP_REQUEST_METHOD, semconv.OLD_HTTP_METHOD),
-    "host": (semconv.SERVER_ADDRESS, semconv.OLD_HTTP_HOST),
-}
-"""The short names of fields; every other one is the key of an attribute."""
-
-Match = Callable[[str], Any]
-
 
 class _Rule(NamedTuple):
-    conditions: tuple[tuple[str, Match], ...]
+    conditions: Conditions
     sampler: Sampler
 
 
@@ -54,7 +42,7 @@ class RuleSampler:
 
     def __init__(self, rules: Any, otherwise: Sampler | None = None) -> None:
         written = read_rules(rules)
-        _refuse_unreachable(written)
+        refuse_unreachable(written)
         self._rules = tuple(map(_rule, written))
         self._otherwise: Sampler = otherwise or AlwaysOnSampler()
 
@@ -76,11 +64,7 @@ class RuleSampler:
 
     def _sampler_for(self, name: str, kind: SpanKind | None, attributes: Attributes) -> Sampler:
         for conditions, sampler in self._rules:
-            for field, match in conditions:
-                value = _value(field, name, kind, attributes)
-                if value is None or not match(value):
-                    break
-            else:
+            if matches(conditions, name, kind, attributes):
                 return sampler
         return self._otherwise
 
@@ -92,43 +76,10 @@ class RuleSampler:
         return self.get_description()
 
 
-def _value(field: str, name: str, kind: SpanKind | None, attributes: Attributes) -> str | None:
-    """Return what a condition looks at, as text; None when it is not known at the start."""
-    if field == "name":
-        return name
-    if field == "kind":
-        return (kind or SpanKind.INTERNAL).name.lower()
-    for key in _ATTRIBUTES.get(field, (field,)):
-        value: Any = attributes.get(key)
-        if value is not None:
-            return str(value).lower() if isinstance(value, bool) else str(value)
-    return None
-
-
 def _rule(written: RuleText) -> _Rule:
-    conditions = [(field, _match(written, field, text)) for field, text in written.conditions]
-    return _Rule(tuple(conditions), _sampler(written))
+    return _Rule(conditions_of(written), _sampler(written))
 
 
-def _match(written: RuleText, field: str, pattern: str) -> Match:
-    """Return the test of a pattern: a glob of the whole value, or /a regular expression/ in it."""
-    if field == "kind" and pattern.lower() not in _KINDS:
-        raise invalid_rule(written.place, f"unknown kind {pattern!r}", f"one of {_NAMED_KINDS}")
-    if field == "kind":
-        pattern = pattern.lower()
-    if field == "method" and not pattern.startswith("/"):
-        pattern = pattern.upper()
-    if len(pattern) > 2 and pattern[0] == "/" == pattern[-1]:
-        try:
-            return re.compile(pattern[1:-1]).search
-        except re.error as error:
-            what = f"{field}={pattern} is no regular expression ({error})"
-            raise invalid_rule(written.place, what, "one that Python reads, or a glob") from None
-    return re.compile(fnmatch.translate(pattern)).match
-
-
-_KINDS = frozenset(kind.name.lower() for kind in SpanKind)
-_NAMED_KINDS = ", ".join(sorted(_KINDS))
 _SHARES = "keep, drop, a share such as 0.1 or 10%, or traces per second such as 5/s"
 
 
@@ -162,15 +113,6 @@ def _rate_limiting(written: RuleText, per_second: str) -> Sampler:
         is_told = isinstance(error, ConfigurationError)
         said = str(error).rstrip(".") if is_told else f"{written.keep!r} is no rate"
         raise invalid_rule(written.place, said, "5/s, and burst=20") from None
-
-
-def _refuse_unreachable(written: Sequence[RuleText]) -> None:
-    """Refuse a rule that a rule before it leaves nothing for."""
-    for place, rule in enumerate(written):
-        for earlier in written[:place]:
-            if set(earlier.conditions) <= set(rule.conditions):
-                what = f"rule {earlier.number} already matches all that it could"
-                raise invalid_rule(rule.place, what, "the narrower rule first, the first one wins")
 
 
 plugin: type[RuleSampler] = RuleSampler
