@@ -53,6 +53,7 @@ ROWS: dict[str, int] = {
 # Files that belong to their neighbour.
 PART_OF = {
     "_door": "testing",
+    "_listening": "interfaces",
     "_sql_summary": "_sql",
     "_rule_text": "_rules",
     "captured": "testing",

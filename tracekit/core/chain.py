@@ -11,8 +11,9 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
+from tracekit._listening import listens
 from tracekit.core.counts import Counts
-from tracekit.interfaces import ReadableSpan, SpanProcessor
+from tracekit.interfaces import ReadableSpan
 
 __all__ = ["Chain", "call_bounded"]
 
@@ -169,23 +170,10 @@ def _listeners(processors: Sequence[Any], *names: str) -> tuple[Callable[..., No
     found = []
     for processor in processors:
         for name in names:
-            method = getattr(processor, name, None)
-            if callable(method) and not _is_noop(processor, name):
-                found.append(method)
+            if listens(processor, name):
+                found.append(getattr(processor, name))
                 break
     return tuple(found)
-
-
-def _is_noop(processor: Any, name: str) -> bool:
-    """Whether the method is the one that ``SpanProcessor``, ours or the SDK's, defines."""
-    if name in getattr(processor, "__dict__", ()):  # set on the object, as mocks do
-        return False
-    for cls in type(processor).__mro__:
-        if name in vars(cls):
-            return cls is SpanProcessor or (
-                cls.__name__ == "SpanProcessor" and cls.__module__ == "opentelemetry.sdk.trace"
-            )
-    return False
 
 
 def call_bounded(

@@ -38,6 +38,7 @@ from tracekit._own_work import in_empty_context, load_context_binding
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import ReadableSpan, SpanExporter, SpanProcessor
 from tracekit.processors._lane import Lane
+from tracekit.processors._stage import is_sampled
 
 __all__ = ["BatchSpanProcessor"]
 
@@ -145,7 +146,7 @@ class BatchSpanProcessor(SpanProcessor):
     # The caller's side ------------------------------------------------------------------
 
     def on_end(self, span: ReadableSpan) -> None:
-        if _is_sampled(span):
+        if is_sampled(span):
             self.on_end_sampled(span)
         else:
             self._count_unsampled()
@@ -358,14 +359,6 @@ class BatchSpanProcessor(SpanProcessor):
                 "dropped": dict(self._dropped),
                 "exporters": [lane.stats() for lane in self._lanes],
             }
-
-
-def _is_sampled(span: Any) -> bool:
-    try:
-        flags = getattr(span, "trace_flags", None)
-        return bool((span.context.trace_flags if flags is None else flags) & 1)
-    except Exception:  # not a span; the worker goes on with the others
-        return False
 
 
 def _count(name: str, argument: int | None, default: int) -> int:
