@@ -35,6 +35,7 @@ from tracekit.samplers._composable import (
     ComposableRuleBased,
     CompositeSampler,
 )
+from tracekit.samplers.adaptive import AdaptiveSampler
 from tracekit.samplers.always_off import AlwaysOffSampler
 from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.alwaysrecord import AlwaysRecordSampler
@@ -48,6 +49,7 @@ __all__ = [
     "ALWAYS_ON",
     "DEFAULT_OFF",
     "DEFAULT_ON",
+    "AdaptiveSampler",
     "AlwaysOffSampler",
     "AlwaysOnSampler",
     "AlwaysRecordSampler",

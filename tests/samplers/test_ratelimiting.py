@@ -58,6 +58,22 @@ def test_a_clock_that_goes_back_gives_nothing_away():
     assert kept(sampler, 2) == 0
 
 
+def test_a_take_may_interrupt_another():
+    """As a signal handler that makes a span does."""
+    clock = Clock()
+    samplers, nested = [], []
+
+    def interrupting():
+        if samplers:
+            nested.append(kept(samplers.pop(), 1))
+        return clock.now
+
+    sampler = RateLimitingSampler(1, burst=2, clock=interrupting)
+    samplers.append(sampler)
+    assert kept(sampler, 3) + sum(nested) == 2
+    assert len(nested) == 1
+
+
 def test_threads_share_one_bucket():
     sampler = RateLimitingSampler(100, burst=50, clock=Clock())
     counts = []

@@ -74,6 +74,13 @@ def test_a_rate_has_a_bucket_for_each_rule():
         assert sum(result.decision.is_sampled() for result in results) == expected
 
 
+def test_a_rule_may_spread_its_rate_over_operations():
+    sampler = RuleSampler("drop name=health; adaptive:5/s kind=server; adaptive:2 name=b; keep")
+    assert "AdaptiveSampler{5/s},AdaptiveSampler{2/s}" in repr(sampler)
+    result = sampler.should_sample(Context(), 1, "a", SpanKind.SERVER)
+    assert result.trace_state["ot"] == "th:0"
+
+
 WRITTEN = [
     "drop route=/health*; 10% name=b; 5/s name=c burst=20; keep",
     "\n  drop route=/health*\n\n  10% name=b\n  5/s name=c burst=20\n  keep;",
@@ -134,6 +141,8 @@ def test_a_service_with_a_larger_share_keeps_what_one_with_a_smaller_one_keeps(o
         ("120% name=a", r"rule 1.*no share"),
         ("0/s name=a", r"rule 1.*number above 0"),
         ("x/s name=a", r"rule 1.*'x/s' is no rate"),
+        ("adaptive:many/s name=a", r"rule 1.*'adaptive:many/s' is no target.*adaptive:5/s"),
+        ("adaptive:5/s burst=9", r"rule 1.*a burst needs a rate"),
         ("keep burst=5", r"rule 1.*a burst needs a rate"),
         ("5/s burst=none", r"rule 1.*5/s, and burst=20"),
         ("drop; keep name=a", r"rule 2.*rule 1 already matches"),

@@ -44,7 +44,8 @@ class TokenBucket:
         _fork.on_fork_in_child(self)
 
     def after_fork_in_child(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that makes a span may interrupt a take of the same thread.
+        self._lock = threading.RLock()
         self._tokens = self.burst
         self._filled = self._clock()
 

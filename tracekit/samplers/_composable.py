@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 
 from tracekit.model import Attributes, Decision, SamplingResult
 from tracekit.samplers._ot_state import OtState, threshold_of, with_threshold
-from tracekit.samplers._parent import parent_span_context
+from tracekit.samplers._parent import followed_trace_state, parent_span_context
 
 __all__ = [
     "ComposableAlwaysOff",
@@ -104,13 +104,10 @@ class ComposableParentThreshold:
         parent = parent_span_context(start.parent_context)
         if parent is None:
             return self._root.sampling_intent(start)
-        is_sampled = bool(parent.trace_flags.sampled)
-        state = OtState.of(parent.trace_state)
-        # A threshold that contradicts the flag was not the one that decided.
-        # https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/#general-requirements
-        if state.threshold is not None and state.keeps(parent.trace_id) is is_sampled:
-            return SamplingIntent(state.threshold)
-        return SamplingIntent(0 if is_sampled else None, is_reliable=False)
+        threshold = OtState.of(followed_trace_state(parent)).threshold
+        if threshold is not None:
+            return SamplingIntent(threshold)
+        return SamplingIntent(0 if parent.trace_flags.sampled else None, is_reliable=False)
 
     def get_description(self) -> str:
         return f"ComposableParentThreshold{{{self._root.get_description()}}}"

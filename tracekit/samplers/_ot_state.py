@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 from opentelemetry.trace import TraceState
 
-__all__ = ["MAX_THRESHOLD", "RANDOM_MASK", "OtState", "threshold_of", "with_threshold"]
+__all__ = [
+    "MAX_THRESHOLD",
+    "RANDOM_MASK",
+    "OtState",
+    "instead_of_parents",
+    "threshold_of",
+    "with_threshold",
+]
 
 MAX_THRESHOLD = 1 << 56
 """The threshold that no randomness reaches."""
@@ -89,3 +96,13 @@ def with_threshold(state: TraceState | None, threshold: int | None) -> TraceStat
     if text:
         return base.update("ot", text)
     return base.delete("ot") if "ot" in base else base
+
+
+def instead_of_parents(state: TraceState | None, threshold: int) -> TraceState | None:
+    """Return the trace state of a span that was decided about whatever its parent's threshold.
+
+    That one does not hold for it and is replaced; where there is none, none is added.
+    """
+    if not state or OtState.of(state).threshold is None:
+        return state
+    return with_threshold(state, threshold if threshold < MAX_THRESHOLD else None)

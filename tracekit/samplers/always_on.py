@@ -9,6 +9,7 @@ from opentelemetry.trace import Link, SpanKind
 
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
+from tracekit.samplers._ot_state import instead_of_parents
 from tracekit.samplers._parent import parent_trace_state
 
 __all__ = ["AlwaysOnSampler"]
@@ -36,7 +37,8 @@ class AlwaysOnSampler:
         attributes: Attributes | None = None,
         links: Sequence[Link] | None = None,
     ) -> SamplingResult:
-        return SamplingResult(self.decision, None, parent_trace_state(parent_context))
+        state = parent_trace_state(parent_context)
+        return SamplingResult(self.decision, None, instead_of_parents(state, self.threshold))
 
     def get_description(self) -> str:
         return type(self).__name__

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanKind
+from opentelemetry.trace import Link, SpanContext, SpanKind
 
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, SamplingResult
-from tracekit.samplers._parent import parent_span_context
+from tracekit.samplers._parent import followed_trace_state, parent_span_context
 from tracekit.samplers.always_off import AlwaysOffSampler
 from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.traceidratio import TraceIdRatioBased
@@ -17,6 +17,8 @@ from tracekit.samplers.traceidratio import TraceIdRatioBased
 __all__ = ["ParentBased", "ParentBasedTraceIdRatio"]
 
 _ON, _OFF = AlwaysOnSampler(), AlwaysOffSampler()
+_FOLLOWS = (AlwaysOffSampler, AlwaysOnSampler)
+"""What decides as a parent did that was not sampled, or was: the parent's threshold holds on."""
 
 
 class ParentBased:
@@ -60,13 +62,13 @@ class ParentBased:
         attributes: Attributes | None = None,
         links: Sequence[Link] | None = None,
     ) -> SamplingResult:
-        sampler = self._sampler_for(parent_context)
+        parent = parent_span_context(parent_context)
+        sampler = self.root_sampler if parent is None else self._sampler_for(parent)
+        if parent is not None and type(sampler) is _FOLLOWS[parent.trace_flags.sampled]:
+            return SamplingResult(sampler.decision, None, followed_trace_state(parent))
         return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
 
-    def _sampler_for(self, parent_context: Context | None) -> Sampler:
-        parent = parent_span_context(parent_context)
-        if parent is None:
-            return self.root_sampler
+    def _sampler_for(self, parent: SpanContext) -> Sampler:
         return (self._remote if parent.is_remote else self._local)[parent.trace_flags.sampled]
 
     def get_description(self) -> str:

@@ -13,6 +13,7 @@ from tracekit._rules import Conditions, conditions_of, matches, refuse_unreachab
 from tracekit.errors import ConfigurationError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, SamplingResult
+from tracekit.samplers.adaptive import AdaptiveSampler
 from tracekit.samplers.always_off import AlwaysOffSampler
 from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.ratelimiting import RateLimitingSampler
@@ -80,13 +81,17 @@ def _rule(written: RuleText) -> _Rule:
     return _Rule(conditions_of(written), _sampler(written))
 
 
-_SHARES = "keep, drop, a share such as 0.1 or 10%, or traces per second such as 5/s"
+_SHARES = (
+    "keep, drop, a share such as 0.1 or 10%, traces per second such as 5/s, "
+    "or those spread over operations, such as adaptive:5/s"
+)
+_ADAPTIVE = "adaptive:"
 
 
 def _sampler(written: RuleText) -> Sampler:
     keep = written.keep
     word = str(keep).strip().lower()
-    if word.endswith("/s"):
+    if word.endswith("/s") and not word.startswith(_ADAPTIVE):
         return _rate_limiting(written, word.removesuffix("/s"))
     if written.burst is not None:
         raise invalid_rule(written.place, "a burst needs a rate", "traces per second such as 5/s")
@@ -94,6 +99,8 @@ def _sampler(written: RuleText) -> Sampler:
         return AlwaysOnSampler()
     if word in ("drop", "false"):
         return AlwaysOffSampler()
+    if word.startswith(_ADAPTIVE):
+        return _adaptive(written, word.removeprefix(_ADAPTIVE).removesuffix("/s"))
     try:
         share = float(word.removesuffix("%")) / (100 if word.endswith("%") else 1)
         return TraceIdRatioBased(share) if share < 1 else _all_or_refused(share)
@@ -113,6 +120,13 @@ def _rate_limiting(written: RuleText, per_second: str) -> Sampler:
         is_told = isinstance(error, ConfigurationError)
         said = str(error).rstrip(".") if is_told else f"{written.keep!r} is no rate"
         raise invalid_rule(written.place, said, "5/s, and burst=20") from None
+
+
+def _adaptive(written: RuleText, per_second: str) -> Sampler:
+    try:
+        return AdaptiveSampler(float(per_second))
+    except ValueError:
+        raise invalid_rule(written.place, f"{written.keep!r} is no target", _SHARES) from None
 
 
 plugin: type[RuleSampler] = RuleSampler

@@ -11,7 +11,13 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
-from tracekit.samplers._ot_state import OtState, threshold_of, with_threshold
+from tracekit.samplers._ot_state import (
+    MAX_THRESHOLD,
+    OtState,
+    instead_of_parents,
+    threshold_of,
+    with_threshold,
+)
 from tracekit.samplers._parent import parent_trace_state
 
 __all__ = ["TraceIdRatioBased"]
@@ -69,12 +75,14 @@ class TraceIdRatioBased:
     ) -> SamplingResult:
         state = parent_trace_state(parent_context)
         if OtState.of(state).randomness_of(trace_id) < self.threshold:
-            return SamplingResult(Decision.DROP, None, state)
+            return SamplingResult(Decision.DROP, None, instead_of_parents(state, MAX_THRESHOLD))
         return SamplingResult(Decision.RECORD_AND_SAMPLE, None, self._state_of(state))
 
     def _state_of(self, state: TraceState | None) -> TraceState | None:
         """Say the share, so that whoever counts knows how many traces a kept one stands for."""
-        return with_threshold(state, self.threshold) if self._rate < 1 else state
+        if self._rate < 1:
+            return with_threshold(state, self.threshold)
+        return instead_of_parents(state, 0)
 
     def get_description(self) -> str:
         return f"TraceIdRatioBased{{{self._rate:f}}}"
