@@ -1,7 +1,7 @@
 """A server on 127.0.0.1 that answers every request alike: ``python -m benchmarks.loopback``.
 
-A GET is answered with two letters, a POST as an OTLP server that took everything. Prints its port
-and serves until its input ends.
+A GET is answered with two letters, a POST as an OTLP server that took everything, after as many
+milliseconds as the argument says. Prints its port and serves until its input ends.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class _Answers(asyncio.Protocol):
+    def __init__(self, latency_s: float) -> None:
+        self._latency_s = latency_s
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
@@ -32,16 +35,21 @@ class _Answers(asyncio.Protocol):
             return
         is_post = self._received.startswith(b"POST")
         self._received.clear()
-        self._transport.write(_TAKEN if is_post else _ANSWER)
+        if not is_post:
+            self._transport.write(_ANSWER)
+        elif not self._latency_s:
+            self._transport.write(_TAKEN)
+        else:
+            asyncio.get_running_loop().call_later(self._latency_s, self._transport.write, _TAKEN)
 
 
-async def _serve() -> None:
+async def _serve(latency_s: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Answers, "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _Answers(latency_s), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
         await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(_serve(float(sys.argv[1]) / 1000 if sys.argv[1:] else 0.0))

@@ -8,7 +8,6 @@ where not. The clock counts, since a worker thread waits for its answers.
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +19,15 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
     OTLPSpanExporter as OfficialExporter,
 )
+from opentelemetry.sdk.trace.export import BatchSpanProcessor as OfficialProcessor
 
+from benchmarks.backends import backends
 from benchmarks.encode import SPANS, sdk_spans, tracekit_spans
-from benchmarks.fresh import ROOT
 from benchmarks.harness import Effort, Figures, row
 from benchmarks.http import Worker
 
 REQUESTS = 10
+BATCHES, LATENCY_MS, SLOW_ROUNDS = 12, 200, 3
 
 _Export = Callable[[Sequence[Any]], object]
 
@@ -72,25 +73,62 @@ def _ms_per_request(export: _Export, make: Callable[[], Sequence[Any]], count: i
 @contextmanager
 def _server() -> Iterator[tuple[str, str]]:
     """Start what the requests are sent to; yield what it is, and its URL."""
-    tests = str(ROOT / "tests")
-    sys.path.insert(0, tests)  # the tests know how to start a Collector
-    try:
-        from backends import collector
-        from backends.where import NotThereError
-    finally:
-        sys.path.remove(tests)
+    collector, missing = backends("collector"), backends("where").NotThereError
     with tempfile.TemporaryDirectory() as folder:
         try:
             with collector.start(Path(folder), keeps=False) as running:
                 yield "a Collector", running.url
                 return
-        except NotThereError:
+        except missing:
             pass
-    receiver = Worker("benchmarks.loopback")
+    with _receiver() as url:
+        yield "a receiver", url
+
+
+@contextmanager
+def _receiver(*latency_ms: int) -> Iterator[str]:
+    receiver = Worker("benchmarks.loopback", *map(str, latency_ms))
     try:
-        yield "a receiver", f"http://127.0.0.1:{receiver.read()}"
+        yield f"http://127.0.0.1:{receiver.read()}"
     finally:
         receiver.stop()
+
+
+@row("send.slow", "12 batches to a server that takes 200 ms to answer, until the last", unit="s")
+def slow(effort: Effort) -> Figures:
+    from tracekit.exporters.otlp import OTLPSpanExporter
+    from tracekit.processors.batch import BatchSpanProcessor
+
+    with _receiver(LATENCY_MS) as url:
+        theirs = OfficialProcessor(
+            OfficialExporter(f"{url}/v1/traces"),
+            max_queue_size=2 * BATCHES * SPANS,
+            max_export_batch_size=SPANS,
+        )
+        ours = BatchSpanProcessor(OTLPSpanExporter(url), max_export_batch_size=SPANS)
+        try:
+            rounds = [
+                (_s_until_sent(theirs, sdk_spans()), _s_until_sent(ours, tracekit_spans()))
+                for _ in range(min(effort.rounds, SLOW_ROUNDS))
+            ]
+        finally:
+            theirs.shutdown()
+            ours.shutdown()
+    other, mine = (statistics.median(found) for found in zip(*rounds, strict=True))
+    ratios = [ours_s / theirs_s for theirs_s, ours_s in rounds]
+    a_second = [f"{BATCHES * SPANS / seconds:.0f}" for seconds in (other, mine)]
+    note = f"spans a second: theirs {a_second[0]}, ours {a_second[1]}"
+    return Figures(other, mine, statistics.median(ratios), min(ratios), note)
+
+
+def _s_until_sent(processor: Any, spans: Sequence[Any]) -> float:
+    began = time.perf_counter()
+    for _ in range(BATCHES):
+        for span in spans:
+            processor.on_end(span)
+    if not processor.force_flush(60_000):
+        raise RuntimeError("not all spans were sent")
+    return time.perf_counter() - began
 
 
 @row("send.bytes", "bytes of one span in a request of 512", unit="B")

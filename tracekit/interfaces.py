@@ -114,6 +114,8 @@ class SpanExporter:
     * ``last_outcome: ExportOutcome | None``: what became of the batch that the calling thread
       exported last, where SUCCESS and FAILURE are too coarse.
     * ``hurry()``: the process is about to end; from now on, try each batch once.
+    * ``exports_at_once: int``: how many calls of ``export`` may be under way at the same time,
+      each with its own batch; 1 when it is not said.
     * ``keeps_spans: bool``: whether the next method can do what it is for.
     * ``put_aside(spans) -> ExportOutcome | None``: keep a batch for later instead of sending it.
       One whose ``export`` is under way may be given too: what is not settled of it is kept, and
@@ -121,8 +123,9 @@ class SpanExporter:
     * ``export_started(spans)``: note spans that are open; told when the process ends.
     * ``stats() -> Mapping``: its own counts, shown in the ledger.
 
-    Concurrency: ``export`` is called from one thread at a time, never from the thread that
-    ended the span. ``force_flush`` and ``shutdown`` may come from another.
+    Concurrency: ``export`` is called from one thread at a time, unless ``exports_at_once``
+    allows more, and never from the thread that ended the span. ``force_flush`` and ``shutdown``
+    may come from another.
     Source: https://opentelemetry.io/docs/specs/otel/trace/sdk/#span-exporter
     """
 

@@ -33,6 +33,7 @@ class Program:
         self.plan = plan
         self.latencies: list[float] = []
         self._folder = Path(plan["folder"])
+        self._wait_s = plan.get("wait_s", _WAIT_S)
         self._of_thread = threading.local()
         self.tracing: Any = None
         if plan["traced"]:
@@ -50,7 +51,7 @@ class Program:
         began = time.perf_counter()
         with self.span("GET /checkout"):
             with self.span("query"):
-                time.sleep(_WAIT_S)
+                time.sleep(self._wait_s)
             with self.span("render"):
                 sum(range(_WORK))
         self.latencies.append(time.perf_counter() - began)

@@ -58,6 +58,7 @@ ROWS = [
     Row("redirect to somewhere else", faults.redirect, losses=_REJECTED),
     Row("a gigabyte of response", faults.gigabyte, losses=_REJECTED),
     Row("an answer after the client's timeout", faults.late, seconds=15),
+    Row("slow: each answer takes 0.2 s, busy program", faults.slow, only=(("wait_s", 0.001),)),
     Row("outage under load, then back", _DOWN, middle=0.8, seconds=75),
     Row("refused under load, then back", refuses=True, middle=0.5, seconds=12),
     Row("a Collector killed and restarted", middle=0.5, seconds=12, collector=True),

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.backends import backends
 from benchmarks.faults.program import made_in
 from benchmarks.faults.rows import Row
 from benchmarks.faults.server import FaultServer
 from benchmarks.fresh import ROOT
 
-__all__ = ["AS_TEST", "COLLECTOR", "FULL", "QUICK", "Pace", "Result", "run_row"]
-
-COLLECTOR = ROOT / ".backends" / "collector" / "otelcol"
+__all__ = ["AS_TEST", "FULL", "QUICK", "Pace", "Result", "run_row"]
 
 _COLLECTOR_SETTINGS = """
 receivers:
@@ -265,6 +264,7 @@ class Run:
 @contextmanager
 def _collector(run: Run) -> Iterator[None]:
     """Put a Collector in front of the server; it is killed, and later started again."""
+    program = _collector_program()
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = int(reserved.getsockname()[1])
     settings = run.folder / "collector.yaml"
@@ -274,7 +274,7 @@ def _collector(run: Run) -> Iterator[None]:
 
     def start() -> None:
         with (run.folder / "log-collector").open("ab") as log:
-            words = [str(COLLECTOR), "--config", str(settings)]
+            words = [program, "--config", str(settings)]
             running.append(subprocess.Popen(words, stdout=log, stderr=log))
 
     def kill() -> None:
@@ -294,6 +294,14 @@ def _collector(run: Run) -> Iterator[None]:
         for timer in timers:
             timer.cancel()
         kill()
+
+
+def _collector_program() -> str:
+    where = backends("where")
+    try:
+        return str(where.program("collector", "otelcol"))
+    except where.NotThereError as error:
+        raise FileNotFoundError(str(error)) from None
 
 
 def _until_connected(port: int) -> None:
@@ -317,8 +325,6 @@ def run_row(row: Row, pace: Pace = FULL) -> Result:
     Raises:
         FileNotFoundError: It needs a Collector, and there is none.
     """
-    if row.collector and not COLLECTOR.exists():
-        raise FileNotFoundError(f"no {COLLECTOR.relative_to(ROOT)}: run `make backends`")
     with tempfile.TemporaryDirectory(prefix="faults-") as name, ExitStack() as stack:
         run = Run(row, pace, Path(name))
         stack.callback(run.server.close)

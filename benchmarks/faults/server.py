@@ -228,6 +228,12 @@ class faults:  # noqa: N801  (a name for a group of functions, read as faults.bl
             exchange.connection.sendall(b"x" * 65536)
 
     @staticmethod
+    def slow(exchange: Exchange) -> None:
+        exchange.keep()
+        exchange.hold(0.2)
+        exchange.answer(200)
+
+    @staticmethod
     def late(exchange: Exchange) -> None:
         """Take the spans, and answer when the client has given up."""
         exchange.keep()

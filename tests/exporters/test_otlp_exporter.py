@@ -9,8 +9,7 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
-    TraceServiceServicer,
-    add_TraceServiceServicer_to_server,
-)
 
 from exporters.destinations import SOON, Destination, Reply, nobody, raw_destination, span_names
+from exporters.grpc_destinations import Behaviour, grpc_destination, take
 from exporters.made import checkout, made
 from tracekit import __version__
 from tracekit.exporters._otlp_encoder import encode
@@ -283,51 +279,6 @@ def test_tls_keeps_the_deadline_while_sending(make: Make, certificates: Certific
 
 
 # gRPC --------------------------------------------------------------------------------------
-
-Behaviour = Callable[[ExportTraceServiceRequest, grpc.ServicerContext], ExportTraceServiceResponse]
-
-
-def take(request: Any, context: Any) -> ExportTraceServiceResponse:
-    return ExportTraceServiceResponse()
-
-
-class GrpcDestination(TraceServiceServicer):
-    """A gRPC server that behaves by a script: the last entry stands for all that follow."""
-
-    def __init__(self, *script: Behaviour) -> None:
-        self.script: list[Behaviour] = list(script) or [take]
-        self.received: list[ExportTraceServiceRequest] = []
-        self.metadata: list[dict[str, Any]] = []
-        self.url = ""
-
-    def Export(self, request: Any, context: Any) -> ExportTraceServiceResponse:
-        self.received.append(request)
-        self.metadata.append(dict(context.invocation_metadata()))
-        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        return step(request, context)
-
-    def names(self) -> list[str]:
-        return [name for request in self.received for name in span_names(request)]
-
-
-@contextlib.contextmanager
-def grpc_destination(
-    *script: Behaviour,
-    credentials: grpc.ServerCredentials | None = None,
-    options: Sequence[tuple[str, Any]] = (),
-) -> Iterator[GrpcDestination]:
-    destination = GrpcDestination(*script)
-    server = grpc.server(futures.ThreadPoolExecutor(2), options=options)
-    add_TraceServiceServicer_to_server(destination, server)
-    if credentials:
-        destination.url = f"https://localhost:{server.add_secure_port('localhost:0', credentials)}"
-    else:
-        destination.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    try:
-        yield destination
-    finally:
-        server.stop(None).wait(10)
 
 
 def abort(code: grpc.StatusCode, details: str = "", *trailers: tuple[str, Any]) -> Behaviour:

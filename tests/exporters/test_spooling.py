@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
 
 from exporters.destinations import (
@@ -25,13 +24,12 @@ from exporters.destinations import (
     raw_destination,
     read_request,
 )
+from exporters.kinds import KINDS, otlp
 from exporters.made import made
 from tracekit.errors import ConfigurationError
 from tracekit.exporters import _spooling
 from tracekit.exporters._retry import RetryPolicy
-from tracekit.exporters.datadog import DatadogExporter
 from tracekit.exporters.otlp import OTLPSpanExporter
-from tracekit.exporters.zipkin import ZipkinExporter
 from tracekit.interfaces import SpanExportResult
 from tracekit.store.spool import KeptRequest, Spool
 
@@ -41,46 +39,6 @@ NAMES = [span.name for span in BATCH]
 DOWN = Reply(503)
 
 Make = Callable[..., Any]
-
-
-def otlp(url: str, **arguments: Any) -> OTLPSpanExporter:
-    return OTLPSpanExporter(url, **arguments)
-
-
-def otlp_json(url: str, **arguments: Any) -> OTLPSpanExporter:
-    return OTLPSpanExporter(url, protocol="http/json", **arguments)
-
-
-def otlp_gzip(url: str, **arguments: Any) -> OTLPSpanExporter:
-    return OTLPSpanExporter(url, compression="gzip", **arguments)
-
-
-def names_in_json(received: Received) -> list[str]:
-    (of_resource,) = json.loads(received.body)["resourceSpans"]
-    return [s["name"] for of_scope in of_resource["scopeSpans"] for s in of_scope["spans"]]
-
-
-def names_in_zipkin(received: Received) -> list[str]:
-    return [span["name"] for span in json.loads(received.body)]
-
-
-def names_in_datadog(received: Received) -> list[str]:
-    chunks = msgpack.unpackb(received.body)
-    assert received.headers["x-datadog-trace-count"] == str(len(chunks))
-    return [span["resource"] for chunk in chunks for span in chunk]
-
-
-def names_in_otlp(received: Received) -> list[str]:
-    return received.span_names()
-
-
-KINDS: dict[str, tuple[Any, Callable[[Received], list[str]]]] = {
-    "otlp": (otlp, names_in_otlp),
-    "otlp_json": (otlp_json, names_in_json),
-    "otlp_gzip": (otlp_gzip, names_in_otlp),
-    "zipkin": (ZipkinExporter, names_in_zipkin),
-    "datadog": (DatadogExporter, names_in_datadog),
-}
 
 
 @pytest.fixture

@@ -482,7 +482,7 @@ def test_pauses_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     breaker = Breaker(RetryPolicy(failures_to_open=1, first_pause_s=5, max_pause_s=20))
     pauses = []
     for _ in range(4):
-        breaker.failed()
+        breaker.failed(breaker.begin(1))
         start = now
         while not breaker.lets_through():
             now += 1
@@ -494,7 +494,7 @@ def test_a_wish_for_a_day_of_peace_is_cut(monkeypatch: pytest.MonkeyPatch) -> No
     now = 0.0
     monkeypatch.setattr("tracekit.exporters._retry.time.monotonic", lambda: now)
     breaker = Breaker(RetryPolicy(max_retry_after_s=300))
-    breaker.failed(86_400)
+    breaker.failed(breaker.begin(1), 86_400)
     assert not breaker.lets_through()
     now = 300.0
     assert breaker.lets_through()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracekit.interfaces import ExportOutcome
 from tracekit.sdk import SpanExporter, SpanExportResult
+from tracekit.testing import build_span
 
 
 class Recording(SpanExporter):
@@ -81,3 +83,28 @@ class Answering(Recording):
     def export(self, spans: Sequence[Any]) -> Any:
         super().export(spans)
         return self.answer
+
+
+def send(processor: Any, count: int, name: str = "span") -> None:
+    span = build_span(name)
+    for _ in range(count):
+        processor.on_end(span)
+
+
+def adds_up(processor: Any) -> Any:
+    """Check the ledger: everything received is somewhere, once."""
+    stats = processor.stats()
+    handed = stats["received"] - stats["not_sampled"] - stats["queued"]
+    handed -= sum(stats["dropped"].values())
+    for lane in stats["exporters"]:
+        ends = lane["exported"] + lane["spooled"] + lane["pending"]
+        ends += sum(lane["failed"].values()) + sum(lane["dropped"].values())
+        assert ends == handed, stats
+    return stats
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.005)

@@ -7,54 +7,19 @@ import time
 
 import pytest
 
-from processors.doubles import Answering, Hanging, Keeping, Raising, Recording
+from processors.doubles import (
+    Answering,
+    Hanging,
+    Keeping,
+    Raising,
+    Recording,
+    adds_up,
+    send,
+    wait_until,
+)
 from tracekit.interfaces import ExportOutcome
 from tracekit.processors import _lane
-from tracekit.sdk import BatchSpanProcessor, SpanExportResult, TracerProvider
-from tracekit.testing import build_span
-
-
-@pytest.fixture
-def make_processor():
-    made = []
-
-    def make(*exporters, **options):
-        options.setdefault("schedule_delay_millis", 60_000)
-        processor = BatchSpanProcessor(list(exporters), **options)
-        made.append((processor, exporters))
-        return processor
-
-    yield make
-    for processor, exporters in made:
-        for exporter in exporters:
-            if isinstance(exporter, Hanging):
-                exporter.may_go_on.set()
-        processor.shutdown(2_000)
-
-
-def send(processor, count, name="span"):
-    span = build_span(name)
-    for _ in range(count):
-        processor.on_end(span)
-
-
-def adds_up(processor):
-    """Check the ledger: everything received is somewhere, once."""
-    stats = processor.stats()
-    handed = stats["received"] - stats["not_sampled"] - stats["queued"]
-    handed -= sum(stats["dropped"].values())
-    for lane in stats["exporters"]:
-        ends = lane["exported"] + lane["spooled"] + lane["pending"]
-        ends += sum(lane["failed"].values()) + sum(lane["dropped"].values())
-        assert ends == handed, stats
-    return stats
-
-
-def wait_until(condition, timeout_s=10.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.005)
+from tracekit.sdk import SpanExportResult, TracerProvider
 
 
 def test_a_full_batch_is_exported_before_the_delay_is_over(make_processor):

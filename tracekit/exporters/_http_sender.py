@@ -5,10 +5,10 @@ from __future__ import annotations
 import http
 import os
 import socket
-import threading
 import zlib
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -75,7 +75,7 @@ class HttpTarget:
 
 
 class HttpSender:
-    """Send over connections that are kept, one session for each thread and process.
+    """Send over connections that are kept, one session for each request under way.
 
     Args:
         session: A requests.Session to use instead; its adapters, proxies and authentication
@@ -89,8 +89,9 @@ class HttpSender:
         self._begin()
 
     def _begin(self) -> None:
-        self._of_thread = threading.local()
+        # All, and those that nobody uses now; the last one used is the likeliest to be connected.
         self._sessions: list[requests.Session] = []
+        self._free: list[requests.Session] = []
 
     def after_fork_in_child(self) -> None:
         self._begin()
@@ -121,7 +122,11 @@ class HttpSender:
         from tracekit.exporters import _http_session
 
         _http_session.set_deadline(timeout_s)
-        response = self._session(_http_session.new_session).request(
+        with self._session(_http_session.new_session) as session:
+            return self._request(session, payload, timeout_s)
+
+    def _request(self, session: requests.Session, payload: Payload, timeout_s: float) -> Answer:
+        response = session.request(
             self._target.method,
             self._url,
             data=self._body(payload.body),
@@ -136,14 +141,21 @@ class HttpSender:
         with response:
             return self._answer(response)
 
-    def _session(self, new_session: Callable[..., requests.Session]) -> requests.Session:
+    @contextmanager
+    def _session(self, new_session: Callable[..., requests.Session]) -> Iterator[requests.Session]:
         if self._own_session is not None:
-            return self._own_session
-        session: requests.Session | None = getattr(self._of_thread, "session", None)
-        if session is None:
-            session = self._of_thread.session = new_session(self._target.unix_socket)
+            yield self._own_session
+            return
+        free = self._free
+        try:
+            session = free.pop()
+        except IndexError:
+            session = new_session(self._target.unix_socket)
             self._sessions.append(session)
-        return session
+        try:
+            yield session
+        finally:
+            free.append(session)  # in a child that was forked meanwhile, to the parent's list
 
     def _body(self, body: bytes) -> bytes:
         if not self._target.compressed:

@@ -24,13 +24,17 @@ class NetworkExporter(SpanExporter):
 
     name: str
 
-    def __init__(self, name: str, delivery: Delivery, nothing: Payload) -> None:
+    def __init__(
+        self, name: str, delivery: Delivery, nothing: Payload, exports_at_once: int = 1
+    ) -> None:
         """Set up without connecting.
 
         Args:
             nothing: A request without spans, which the destination takes when all is well.
+            exports_at_once: Calls of ``export`` that may be under way, each with a request.
         """
         self.name = name
+        self.exports_at_once = exports_at_once
         self._delivery = delivery
         self._nothing = nothing
         self._outcomes = threading.local()

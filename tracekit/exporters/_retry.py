@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,33 +54,59 @@ class Breaker:
     fails opens it for twice as long. A destination that asked to be left alone is, also
     across batches.
 
-    Concurrency: called from exporting threads; two at once may both probe, which harms nobody.
+    Several requests may be under way. Those that a failure finds under way were sent before
+    anybody knew of it: when they fail too it is the same failure, and when they work it says
+    nothing of what comes after it.
+
+    Concurrency: any thread; two that begin in the same moment may both probe, which harms nobody.
     """
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
-        self._failures = 0
+        # Reentrant: a signal handler that shuts down may interrupt its holder.
+        self._lock = threading.RLock()
+        self._failures = self._failures_so_far = 0
         self._pause_s = policy.first_pause_s
-        self._closed_until = 0.0
+        self._closed_until = self._probing_until = 0.0
         self.is_open = False
 
     def lets_through(self) -> bool:
-        return time.monotonic() >= self._closed_until
+        return time.monotonic() >= max(self._closed_until, self._probing_until)
 
-    def worked(self) -> None:
-        self._failures = 0
-        self._pause_s = self._policy.first_pause_s
-        self._closed_until = 0.0
-        self.is_open = False
+    def begin(self, timeout_s: float) -> int:
+        """Note a request that is sent now; return what ``worked`` and ``failed`` ask for."""
+        if self.is_open:
+            # By time, and not until it is over: a request that hangs would keep it shut for good.
+            self._probing_until = time.monotonic() + timeout_s
+        return self._failures_so_far
 
-    def failed(self, retry_after: float | None = None) -> None:
+    def worked(self, begun: int) -> None:
+        with self._lock:
+            if begun != self._failures_so_far:
+                return
+            self._failures = 0
+            self._pause_s = self._policy.first_pause_s
+            self._closed_until = self._probing_until = 0.0
+            self.is_open = False
+
+    def failed(self, begun: int, retry_after_s: float | None = None) -> None:
+        with self._lock:
+            pause = min(retry_after_s or 0.0, self._policy.max_retry_after_s)
+            if begun == self._failures_so_far:
+                pause = max(pause, self._count_failure())
+                self._probing_until = 0.0
+                self._closed_until = 0.0
+            self._closed_until = max(self._closed_until, time.monotonic() + pause)
+
+    def _count_failure(self) -> float:
+        """Return for how long nothing must be sent."""
+        self._failures_so_far += 1
         self._failures += 1
-        pause = min(retry_after or 0.0, self._policy.max_retry_after_s)
-        if self._failures >= self._policy.failures_to_open:
-            self.is_open = True
-            pause = max(pause, self._pause_s)
-            self._pause_s = min(self._pause_s * 2, self._policy.max_pause_s)
-        self._closed_until = time.monotonic() + pause
+        if self._failures < self._policy.failures_to_open:
+            return 0.0
+        self.is_open = True
+        pause, self._pause_s = self._pause_s, min(self._pause_s * 2, self._policy.max_pause_s)
+        return pause
 
 
 def retry_after_s(header: str | None) -> float | None:

@@ -9,6 +9,9 @@ is too large by itself is lost. After several failures in a row a breaker lets n
 so that a dead destination costs the next batches no time. What could not be sent is kept in the
 spool, if there is one, and sent from there when the destination is back.
 
+Several batches may be on their way at once. They are encoded one at a time: encoding needs the
+interpreter, which the traced program needs too, and only the waiting for answers is worth sharing.
+
 Every span of a batch ends in exactly one counter: sent, rejected (the destination's final word),
 spooled, or dropped, by reason. A batch has one owner at a time: the thread that delivers it,
 until another one takes it over with ``put_aside`` because there is no time to wait any longer.
@@ -52,6 +55,9 @@ RETRYING_S = 3.0
 KEEPING_S = 2.0
 """How long whoever ends the process waits for a batch that another thread is keeping."""
 
+ENCODING_S = 1.0
+"""How long a batch waits for another one that is being encoded; what hangs must not hang all."""
+
 KEPT_REQUEST_BYTES = 1024 * 1024
 """Requests are kept in pieces of this size at most: they cannot be split any more later."""
 
@@ -93,6 +99,7 @@ class Delivery:
         self._breaker = Breaker(self._policy)
         self._reports = Reports(self.sender)
         self._lock = threading.RLock()
+        self._encoding = threading.RLock()
         self._under_way: list[Tally] = []
         self._counts: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
@@ -183,7 +190,7 @@ class Delivery:
 
     def _deliver(self, tally: Tally, deadline: float) -> bool:
         """Return whether all was settled or kept here; else another thread has taken it over."""
-        payloads = self._encode(tally.spans, self._limit, tally.skip)
+        payloads = self._in_turn(self._encode(tally.spans, self._limit, tally.skip))
         while (payload := next(payloads, None)) is not None:
             reason, answer = self.obstacle(), None
             if not reason:
@@ -198,13 +205,25 @@ class Delivery:
             if answer is None:  # pyright and mypy cannot know that there is one without a reason
                 continue
             if answer.verdict is Verdict.TOO_LARGE and len(payload.spans) > 1:
-                payloads = chain(self._halves(payload, tally), payloads)
+                payloads = chain(self._in_turn(self._halves(payload, tally)), payloads)
                 continue
             with tally.lock:
                 if tally.is_closed:
                     return False
                 self._settle(payload, answer, tally)
         return tally.close()
+
+    def _in_turn(self, payloads: Iterator[Payload]) -> Iterator[Payload]:
+        while True:
+            is_my_turn = self._encoding.acquire(timeout=ENCODING_S)
+            try:
+                payload = next(payloads, None)
+            finally:
+                if is_my_turn:
+                    self._encoding.release()
+            if payload is None:
+                return
+            yield payload
 
     def obstacle(self) -> str:
         """Return why nothing may be sent now."""
@@ -242,12 +261,13 @@ class Delivery:
 
     def attempt(self, payload: Payload, timeout_s: float) -> Answer:
         """Send a request once, and draw the conclusions for the next ones."""
+        begun = self._breaker.begin(timeout_s)
         answer = self.sender.send(payload, timeout_s)
         if answer.verdict is not Verdict.TRY_AGAIN:
             # Whoever refuses is alive: what the next batches hold may be welcome.
-            self._breaker.worked()
+            self._breaker.worked(begun)
         elif not self._stopping.is_set():
-            self._breaker.failed(answer.retry_after_s)
+            self._breaker.failed(begun, answer.retry_after_s)
             self._reports.failing(answer.said)
         return answer
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from tracekit._version import __version__
 from tracekit.errors import InvalidValueError
 from tracekit.exporters._answer import Payload
+from tracekit.exporters._concurrency import chosen_concurrency
 from tracekit.exporters._datadog_encoder import DatadogEncoder
 from tracekit.exporters._given import Given, checked_timeout_s, checked_url, from_environment
 from tracekit.exporters._http_sender import HttpSender, HttpTarget
@@ -51,6 +52,8 @@ class DatadogExporter(NetworkExporter):
             ``version`` (DD_VERSION).
         session: A requests.Session to send with.
         max_request_bytes: Larger batches are split.
+        max_concurrent_requests: How many may be under way, when answers are slow; 4 by default,
+            1 with a session of yours; TRACEKIT_MAX_CONCURRENT_REQUESTS.
         spool: Where to keep what cannot be sent: a Spool or a path; False for nowhere.
 
     Raises:
@@ -68,10 +71,12 @@ class DatadogExporter(NetworkExporter):
         session: requests.Session | None = None,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         retry_policy: RetryPolicy | None = None,
+        max_concurrent_requests: int | None = None,
         spool: GivenSpool = None,
     ) -> None:
         if max_request_bytes <= 0:
             raise InvalidValueError("max_request_bytes", max_request_bytes, "a size above 0")
+        at_once = chosen_concurrency(max_concurrent_requests, session)
         url, unix_socket = _agent(agent_url)
         encoder = DatadogEncoder(
             {
@@ -90,7 +95,7 @@ class DatadogExporter(NetworkExporter):
             chosen_spool(spool),
         )
         nothing = Payload(b"\x90", headers=(("x-datadog-trace-count", "0"),))
-        super().__init__("datadog", delivery, nothing)
+        super().__init__("datadog", delivery, nothing, at_once)
 
 
 def _timeout_s(argument: float | None) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tracekit._version import __version__
 from tracekit.errors import InvalidValueError, NotInstalledError
 from tracekit.exporters._answer import Answer, OnSkip, Payload, Sender, Verdict
+from tracekit.exporters._concurrency import chosen_concurrency
 from tracekit.exporters._http_sender import HttpSender, HttpTarget, Reply
 from tracekit.exporters._network import NetworkExporter
 from tracekit.exporters._otlp_encoder import encode_batches
@@ -57,6 +58,8 @@ class OTLPSpanExporter(NetworkExporter):
         insecure: Without TLS, for gRPC endpoints that do not say so by their scheme.
         max_request_bytes: Larger batches are split, before compression.
         retry_policy: How patiently a failing server is treated.
+        max_concurrent_requests: How many may be under way, when answers are slow; 4 by default,
+            1 with a session of yours; TRACEKIT_MAX_CONCURRENT_REQUESTS.
         spool: Where to keep what cannot be sent: a Spool or a path; False for nowhere.
         credentials: grpc.ChannelCredentials, instead of the certificate files.
         channel_options: Further options of the gRPC channel.
@@ -88,6 +91,7 @@ class OTLPSpanExporter(NetworkExporter):
         credentials: Any = None,
         channel_options: Sequence[tuple[str, Any]] = (),
         destination: str | None = None,
+        max_concurrent_requests: int | None = None,
         spool: GivenSpool = None,
     ) -> None:
         given = {
@@ -103,6 +107,7 @@ class OTLPSpanExporter(NetworkExporter):
         }
         if max_request_bytes <= 0:
             raise InvalidValueError("max_request_bytes", max_request_bytes, "a size above 0")
+        at_once = chosen_concurrency(max_concurrent_requests, session)
         name, sample_rate_attribute = "otlp", None
         if destination:
             # Here and not above: a program without a named destination need not know them.
@@ -127,7 +132,7 @@ class OTLPSpanExporter(NetworkExporter):
             chosen_spool(spool),
         )
         nothing = Payload(b'{"resourceSpans":[]}' if is_json else b"")
-        super().__init__(name, delivery, nothing)
+        super().__init__(name, delivery, nothing, at_once)
 
 
 def _http_sender(settings: OtlpSettings, session: requests.Session | None) -> HttpSender:

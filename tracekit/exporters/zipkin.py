@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tracekit._version import __version__
 from tracekit.errors import InvalidValueError
 from tracekit.exporters._answer import Payload
+from tracekit.exporters._concurrency import chosen_concurrency
 from tracekit.exporters._given import (
     Given,
     checked_timeout_s,
@@ -50,6 +51,8 @@ class ZipkinExporter(NetworkExporter):
             OTEL_EXPORTER_ZIPKIN_TIMEOUT is in milliseconds, as specified.
         session: A requests.Session to send with.
         max_request_bytes: Larger batches are split.
+        max_concurrent_requests: How many may be under way, when answers are slow; 4 by default,
+            1 with a session of yours; TRACEKIT_MAX_CONCURRENT_REQUESTS.
         spool: Where to keep what cannot be sent: a Spool or a path; False for nowhere.
 
     Raises:
@@ -68,10 +71,12 @@ class ZipkinExporter(NetworkExporter):
         *,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         retry_policy: RetryPolicy | None = None,
+        max_concurrent_requests: int | None = None,
         spool: GivenSpool = None,
     ) -> None:
         if max_request_bytes <= 0:
             raise InvalidValueError("max_request_bytes", max_request_bytes, "a size above 0")
+        at_once = chosen_concurrency(max_concurrent_requests, session)
         local = {
             "ipv4": _address("local_node_ipv4", local_node_ipv4, 4),
             "ipv6": _address("local_node_ipv6", local_node_ipv6, 6),
@@ -89,7 +94,7 @@ class ZipkinExporter(NetworkExporter):
             retry_policy,
             chosen_spool(spool),
         )
-        super().__init__("zipkin", delivery, Payload(b"[]"))
+        super().__init__("zipkin", delivery, Payload(b"[]"), at_once)
 
 
 def _endpoint(argument: str | None) -> str:

@@ -1,4 +1,14 @@
-"""One exporter's lane behind the batch processor: its queue, its thread, its ledger."""
+"""One exporter's lane behind the batch processor: its queue, its threads, its ledger.
+
+Theory of operation. A lane has one thread. An exporter that can take several batches at once
+(``exports_at_once``) gets more, one at a time: whoever is through with an export that took long,
+and finds that others wait and no thread is free, starts another. So what is fast enough for one
+thread never has two, which would only compete for the interpreter; and what fails gets none
+either. A thread that nothing waits for any more goes.
+
+Batches may then be over in another order than they came: ``settled`` is how far it goes without
+a gap, which is what a flush waits for.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +18,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry import context as context_api
 
@@ -16,6 +26,7 @@ from tracekit._ledger import tell_exported
 from tracekit._own_work import in_empty_context, suppressed, suppressed_context
 from tracekit.interfaces import ExportOutcome, ReadableSpan, SpanExporter
 from tracekit.processors._fates import Fates, call_export, exporter_name, failed, put_aside, told_by
+from tracekit.processors._queued import Queued, Request, Settled, size_of
 
 __all__ = ["Lane"]
 
@@ -23,61 +34,33 @@ _logger = logging.getLogger("tracekit")
 
 MAX_LANE_BYTES = 256 * 1024 * 1024
 MAX_LEFT_BEHIND = 4
-"""Threads that may hang in ``export`` at the same time; the lane then drops until one returns."""
+"""Threads that may hang in ``export`` at the same time, beside those that a lane may have at
+once; the lane then drops until one returns."""
 IDLE_S = 0.05
-EXACT_SIZES = 64
-"""Spans in a batch up to which each is asked for its size."""
-
-_Batch = tuple[int, Any, int]
-"""Number of the batch's last span, its spans (or a request), and their size in bytes."""
-
-
-def _size(spans: Sequence[ReadableSpan]) -> int:
-    """Estimate the bytes of a batch: of a large one every 23rd span stands for its like.
-
-    Asking each would cost more than all the rest of the hand-over, up to 1 µs a span, and
-    asking every seventh still as much as taking them out of the queue. 23, because programs
-    make spans in step with other numbers: loops of ten, trees of eight.
-    """
-    asked = spans[::23] if len(spans) > EXACT_SIZES else spans
-    try:
-        size = sum([getattr(span, "size_hint", 1024) for span in asked])
-        return size * len(spans) // (len(asked) or 1)
-    except Exception:  # somebody else's span
-        return 1024 * len(spans)
+SLOW_S = 0.05
+"""An export that takes less keeps up with ten thousand spans a second, in batches of 512."""
+SPARE_S = 30.0
+"""How long a thread that is not needed stays, with its connection."""
 
 
-class _Request:
-    """A call of an exporter's method, waiting for its turn in the lane's thread."""
+class _UnderWay(NamedTuple):
+    """An export that has begun."""
 
-    def __init__(self, exporter: SpanExporter, method: str, arguments: tuple[Any, ...]) -> None:
-        self._exporter, self._method, self._arguments = exporter, method, arguments
-        self._result: Any = None
-        self._done = threading.Event()
+    thread: threading.Thread
+    began: float
+    entry: Queued
 
-    def answer(self) -> None:
-        try:
-            method = getattr(self._exporter, self._method, None)
-            self._result = method(*self._arguments) if callable(method) else None
-        except Exception:
-            self._result = False
-            _logger.debug("%s of %r raised", self._method, self._exporter, exc_info=True)
-        finally:
-            self._done.set()
 
-    def answer_suppressed(self) -> None:
-        with suppressed():
-            self.answer()
-
-    def wait(self, timeout_s: float) -> Any:
-        return self._result if self._done.wait(timeout_s) else False
+def _at_once(exporter: SpanExporter) -> int:
+    told: Any = getattr(exporter, "exports_at_once", 1)
+    return told if type(told) is int and told > 0 else 1
 
 
 class Lane:
     """Batches on their way to one exporter.
 
-    Each number has one writer: the batch processor's worker writes ``_accepted`` and
-    ``_dropped``, the lane's current thread the others.
+    ``_accepted`` and ``_dropped`` have one writer, the batch processor's worker; the others are
+    written under the lock of ``progress``.
     """
 
     def __init__(
@@ -86,20 +69,22 @@ class Lane:
         self.exporter = exporter
         self._limit = limit
         self._timeout_s = timeout_s
+        self._at_once = _at_once(exporter)
+        self._max_left_behind = MAX_LEFT_BEHIND + self._at_once - 1
         self.owns_exporter = True
         self.begin(progress)
 
     def begin(self, progress: threading.Condition) -> None:
         """Start with an empty lane and no thread."""
         self._progress = progress
-        self._queue: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._queue: queue.SimpleQueue[Queued] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
         self._left_behind: list[threading.Thread] = []
-        self._cannot_start = False
-        self._under_way: tuple[float, _Batch] | None = None
+        self._cannot_start = self._is_slow = False
+        self._under_way: dict[int, _UnderWay] = {}
         self._accepted = self._accepted_bytes = 0
         self._finished = self._finished_bytes = 0
-        self.settled = 0
+        self._settled = Settled()
         self._fates = Fates()
         self._dropped: Counter[str] = Counter()
         self._said_failure = False
@@ -109,11 +94,17 @@ class Lane:
     def name(self) -> str:
         return exporter_name(self.exporter)
 
+    @property
+    def settled(self) -> int:
+        """How many of the spans that were put here are over, the first ones without a gap."""
+        with self._progress:
+            return self._settled.spans
+
     # Called by the batch processor's worker ---------------------------------------------
 
     def put(self, last: int, spans: Sequence[ReadableSpan]) -> None:
         """Take a batch, or drop it when the lane is full."""
-        size = _size(spans)
+        size = size_of(spans)
         if len(spans) > 1 and size > MAX_LANE_BYTES // 8:
             # As a whole it might never fit, and not even an empty lane would take it.
             half = len(spans) // 2
@@ -126,7 +117,9 @@ class Lane:
             spans, size = (), 0
         self._accepted += len(spans)
         self._accepted_bytes += size
-        self._queue.put((last, spans, size))
+        with self._progress:
+            number = self._settled.expect(last)
+        self._queue.put(Queued(number, spans, size))
         self.start()
 
     def _refusal(self, count: int, size: int) -> str:
@@ -139,76 +132,102 @@ class Lane:
         return "queue_full" if full else ""
 
     def _is_stuck(self) -> bool:
-        if len(self._left_behind) >= MAX_LEFT_BEHIND:
+        if len(self._left_behind) >= self._max_left_behind:
             self._left_behind = [part for part in self._left_behind if part.is_alive()]
-        return len(self._left_behind) >= MAX_LEFT_BEHIND
+        return len(self._left_behind) >= self._max_left_behind
 
     def start(self) -> None:
-        """Start the lane's thread, unless it runs or too many hang already."""
-        if self._thread is not None:
-            return
+        """Start a thread, unless there are enough or too many hang already."""
         with self._progress:
-            # Another thread may have been faster.
-            started: Any = self._thread
-            if started is not None or self._is_stuck():
+            if not self._wants_thread():
                 return
-            self._thread = thread = threading.Thread(
+            thread = threading.Thread(
                 target=in_empty_context(self._run),
                 args=(self._queue,),
                 name=f"tracekit-{self.name}",
                 daemon=True,
             )
+            self._threads.append(thread)
         # Not under the lock: whoever flushes must get it in time whatever becomes of the start.
         try:
             thread.start()
-        except RuntimeError:  # the interpreter exits; step_in() does the work
-            self._thread = None
-            self._cannot_start = True
+        except RuntimeError:  # the interpreter exits; step_in() does the work, if nobody is there
+            with self._progress:
+                self._threads.remove(thread)
+                self._cannot_start = not self._threads
+
+    def _wants_thread(self) -> bool:
+        running = len(self._threads)
+        if running:
+            free = running - len(self._under_way)
+            if running >= self._at_once or not self._is_slow or self._queue.qsize() <= free:
+                return False
+        return not self._is_stuck()
 
     def check_timeout(self) -> None:
-        """Leave an export behind that takes longer than it may, and go on without it."""
+        """Leave exports behind that take longer than they may, and go on without them."""
         # The worker and whoever flushes come here at the same time; one of them acts.
         with self._progress:
-            under_way = self._under_way
-            if under_way is None or time.monotonic() - under_way[0] < self._timeout_s:
-                return
-            self._leave_behind()
-        self._put_aside(under_way, "timeout")
-        self.start()
+            now = time.monotonic()
+            late = [
+                part for part in self._under_way.values() if now - part.began >= self._timeout_s
+            ]
+            self._leave_behind(late)
+        for under_way in late:
+            self._put_aside(under_way, "timeout")
+        if late:
+            self.start()
 
-    def _leave_behind(self) -> None:
-        """Give up an export; its thread finds that it is not the lane's any more and ends."""
-        if self._thread is not None:
-            self._left_behind.append(self._thread)
-        self._thread = self._under_way = None
+    def _leave_behind(self, given_up: Sequence[_UnderWay]) -> None:
+        """Give up exports; a thread finds that it is not the lane's any more and ends."""
+        for part in given_up:
+            del self._under_way[part.entry.number]
+            if part.thread in self._threads:
+                self._threads.remove(part.thread)
+                self._left_behind.append(part.thread)
 
-    def _put_aside(self, under_way: tuple[float, _Batch], reason: str) -> None:
+    def _put_aside(self, under_way: _UnderWay, reason: str) -> None:
         """Let the exporter keep a batch that was left behind, or count it as failed."""
-        began, batch = under_way
-        spans = () if isinstance(batch[1], _Request) else batch[1]
-        outcome = put_aside(self.exporter, spans) if spans else None
-        self._settle(batch, outcome or failed(spans, reason), time.monotonic() - began)
+        spans = under_way.entry.spans
+        outcome = ExportOutcome(0)
+        if spans:
+            outcome = put_aside(self.exporter, spans) or failed(spans, reason)
+        self._settle(under_way.entry, outcome, time.monotonic() - under_way.began)
         self._tell()
 
-    # The lane's thread ------------------------------------------------------------------
+    # The lane's threads -----------------------------------------------------------------
 
-    def _run(self, batches: queue.SimpleQueue[_Batch]) -> None:
+    def _run(self, entries: queue.SimpleQueue[Queued]) -> None:
         context_api.attach(suppressed_context())
         me = threading.current_thread()
-        while self._thread is me and batches is self._queue:
-            self._export(batches.get())
+        while me in self._threads and entries is self._queue:
+            try:
+                entry = entries.get(timeout=SPARE_S if len(self._threads) > 1 else None)
+            except queue.Empty:
+                self._leave_if_spare(me)
+                continue
+            self._export(entry)
+            if self._is_slow and me in self._threads:
+                self.start()
 
-    def _export(self, batch: _Batch) -> None:
-        outcome = ExportOutcome(0)
-        under_way = self._under_way = (time.monotonic(), batch)
-        if isinstance(batch[1], _Request):
-            batch[1].answer()
-        elif batch[1]:
-            outcome = call_export(self.exporter, batch[1])
+    def _leave_if_spare(self, me: threading.Thread) -> None:
         with self._progress:
-            if self._under_way is under_way:  # else it was given up meanwhile, and counted
-                self._under_way = None
-                self._settle(batch, outcome, time.monotonic() - under_way[0])
+            if len(self._threads) > 1 and me in self._threads:
+                self._threads.remove(me)
+
+    def _export(self, entry: Queued) -> None:
+        outcome = ExportOutcome(0)
+        under_way = _UnderWay(threading.current_thread(), time.monotonic(), entry)
+        with self._progress:
+            self._under_way[entry.number] = under_way
+        if entry.request is not None:
+            entry.request.answer()
+        elif entry.spans:
+            outcome = call_export(self.exporter, entry.spans)
+        with self._progress:
+            # Else it was given up meanwhile, and counted.
+            if self._under_way.pop(entry.number, None) is not None:
+                self._settle(entry, outcome, time.monotonic() - under_way.began)
         self._tell()
 
     def _tell(self) -> None:
@@ -219,19 +238,21 @@ class Lane:
         except IndexError:  # another thread told of the last one
             return
 
-    def _settle(self, batch: _Batch, outcome: ExportOutcome, duration_s: float) -> None:
-        last, spans, size = batch
-        count = 0 if isinstance(spans, _Request) else len(spans)
-        if count:
+    def _settle(self, entry: Queued, outcome: ExportOutcome, duration_s: float) -> None:
+        if entry.spans:
             self._untold.append((duration_s, outcome.reason))
+            self._is_slow = outcome.sent > 0 and duration_s >= SLOW_S
         if outcome.lost:
             self._say_failure(outcome.reason)
         with self._progress:
             self._fates.add(outcome)
-            self._finished += count
-            self._finished_bytes += size
-            self.settled = max(self.settled, last)
-            self._progress.notify_all()
+            self._finish(entry)
+
+    def _finish(self, entry: Queued) -> None:
+        self._finished += len(entry.spans)
+        self._finished_bytes += entry.size
+        self._settled.over(entry.number)
+        self._progress.notify_all()
 
     def _say_failure(self, reason: str) -> None:
         # Who knows what became of each span has said more than we could.
@@ -283,8 +304,11 @@ class Lane:
         self.give_up(deadline)
         if self.owns_exporter:
             self._ask("shutdown", max(0.2, deadline - time.monotonic()))
-        self._thread = None
-        self._queue.put((0, (), 0))  # wakes the thread, which finds that it may go
+        with self._progress:
+            threads, self._threads = self._threads, []
+            wakers = [Queued(self._settled.take_number()) for _ in threads]
+        for waker in wakers:
+            self._queue.put(waker)  # wakes a thread, which finds that it may go
 
     def _wait_for_export(self, deadline: float) -> None:
         with self._progress:
@@ -294,10 +318,9 @@ class Lane:
     def give_up(self, deadline: float) -> None:
         """Let the exporter keep what is under way or queued; what it cannot keep is lost."""
         with self._progress:
-            under_way = self._under_way
-            if under_way is not None:
-                self._leave_behind()
-        if under_way is not None:
+            given_up = list(self._under_way.values())
+            self._leave_behind(given_up)
+        for under_way in given_up:
             self._put_aside(under_way, "exit")
         try:
             while True:
@@ -305,32 +328,31 @@ class Lane:
         except queue.Empty:
             return
 
-    def _give_up_queued(self, batch: _Batch, deadline: float) -> None:
-        last, spans, size = batch
-        if isinstance(spans, _Request):
+    def _give_up_queued(self, entry: Queued, deadline: float) -> None:
+        if entry.request is not None:
             return
         outcome = None
-        if spans and time.monotonic() < deadline:
-            outcome = put_aside(self.exporter, spans)
+        if entry.spans and time.monotonic() < deadline:
+            outcome = put_aside(self.exporter, entry.spans)
         with self._progress:
-            self.settled = max(self.settled, last)
-            self._finished += len(spans)
-            self._finished_bytes += size
-            if outcome is None and spans:
-                self._dropped["exit"] += len(spans)
+            if outcome is None and entry.spans:
+                self._dropped["exit"] += len(entry.spans)
             elif outcome is not None:
                 self._fates.add(outcome)
-            self._progress.notify_all()
+            self._finish(entry)
 
     def _ask(self, method: str, timeout_s: float, *arguments: Any) -> Any:
         """Call a method of the exporter, and give up waiting for it at the deadline.
 
-        The lane's own thread calls it, behind the batches: at the interpreter's exit no new
-        thread could be started. Without one, a thread is tried, and at last this one.
+        A thread of the lane calls it, behind the batches: at the interpreter's exit no new
+        one could be started. Without any, a thread is tried, and at last this one.
         """
-        request = _Request(self.exporter, method, arguments)
-        if self._thread is not None and self._thread.is_alive():
-            self._queue.put((0, request, 0))
+        request = Request(self.exporter, method, arguments)
+        with self._progress:
+            number = self._settled.take_number()
+            has_thread = any(thread.is_alive() for thread in self._threads)
+        if has_thread:
+            self._queue.put(Queued(number, request=request))
         else:
             try:
                 threading.Thread(target=request.answer_suppressed, daemon=True).start()
@@ -347,9 +369,7 @@ class Lane:
         return sum(self._fates.failed.values()) + sum(self._dropped.values())
 
     def _exporting(self) -> int:
-        under_way = self._under_way
-        spans = under_way[1][1] if under_way is not None else ()
-        return 0 if isinstance(spans, _Request) else len(spans)
+        return sum(len(part.entry.spans) for part in self._under_way.values())
 
     def stats(self) -> dict[str, Any]:
         # Under the lock of _settle(), so that no batch is counted twice or not at all.

@@ -5,7 +5,8 @@ Theory of operation
 ``on_end`` appends the span to a deque and compares one number; that is all the caller pays.
 The *worker* thread, started by the first span, wakes when a batch is full or the delay is
 over. It empties the deque and puts batches into one *lane* per exporter. Each lane has a
-thread that calls ``export``, so a slow or dead exporter fills its own lane and delays nobody.
+thread that calls ``export``, so a slow or dead exporter fills its own lane and delays nobody;
+an exporter that is slow and takes several batches at once gets more threads.
 
 Bounds. The deque and each lane hold at most ``max_queue_size`` spans when that is set, and
 at most ``MAX_LANE_BYTES`` (an estimate) in any case. By default only memory bounds them: a
