@@ -199,6 +199,22 @@ class _Answers(BaseHTTPRequestHandler):
     def answer_headers(self, size: str) -> None:
         self._send(200, b"ok", **{"X-Long": "x" * int(size), "X-Id": "7", "Set-Cookie": "c=1"})
 
+    def answer_decided(self, kind: str) -> None:
+        """Answer as a callee does that has decided about the trace: ``kept``, ``open``, ...
+
+        ``foreign`` is one that samples at the head, ``other`` one of another trace, ``garbage``
+        one that sends what is none of it.
+        """
+        _, trace_id, span_id, _ = self.headers["traceparent"].split("-")
+        trace_id = "e" * 32 if kind == "other" else trace_id
+        flags = "00" if kind == "open" else "01"
+        headers = {"TraceResponse": f"00-{trace_id}-{span_id}-{flags}"}
+        if kind == "garbage":
+            headers["TraceResponse"] = "00-zz-\xe9-0"
+        if kind not in ("open", "foreign"):
+            headers["Tracekit-Kept"] = "1"
+        self._send(200, b"ok", **headers)
+
     def _send(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
         for name, value in headers.items():

@@ -24,6 +24,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 from instrumentation.conftest import Instrument, LoopbackServer, Spans
+from instrumentation.deciding import Deciding
+from tracekit.instrumentation import _traceresponse
 from tracekit.instrumentation._patch import LibraryInstrumentor
 
 SUPPRESSIONS = [
@@ -275,6 +277,48 @@ class HttpClientContract:
         instrument(self.plugin, propagation_hosts="127.0.0.1")
         self.call(f"{server.url}/elsewhere")
         assert ["traceparent" in request.headers for request in server.received] == [True, False]
+
+    # What the callee decided
+
+    @pytest.mark.parametrize("span_ends", ["headers", "body"])
+    def test_a_trace_that_the_callee_keeps_is_asked_to_be_kept(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer, span_ends: str
+    ) -> None:
+        deciding = Deciding()
+        spans.provider.add_span_processor(deciding)
+        instrument(self.plugin, span_ends=span_ends)
+        self.call(f"{server.url}/decided/kept")
+        assert deciding.asked == ["callee"]
+
+    @pytest.mark.parametrize("kind", ["open", "foreign", "other", "garbage"])
+    def test_nothing_else_that_a_callee_says_keeps_a_trace(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer, kind: str
+    ) -> None:
+        deciding = Deciding()
+        spans.provider.add_span_processor(deciding)
+        instrument(self.plugin)
+        refused = sum(_traceresponse.refused.values())
+        self.call(f"{server.url}/decided/{kind}")
+        assert deciding.asked == []
+        is_counted = kind in ("other", "garbage")
+        assert sum(_traceresponse.refused.values()) - refused == is_counted
+
+    def test_what_a_callee_decided_is_not_read_where_that_is_switched_off(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        deciding = Deciding()
+        spans.provider.add_span_processor(deciding)
+        instrument(self.plugin, traceresponse="never")
+        self.call(f"{server.url}/decided/kept")
+        assert deciding.asked == []
+
+    def test_what_a_callee_decided_is_not_read_without_a_tail_sampler(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin)
+        refused = sum(_traceresponse.refused.values())
+        assert self.call(f"{server.url}/decided/garbage").body == b"ok"
+        assert sum(_traceresponse.refused.values()) == refused
 
     # One span for each attempt
 

@@ -42,6 +42,7 @@ from http_servers import (
     within_asgi,
     within_wsgi,
 )
+from instrumentation.deciding import Deciding
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
@@ -326,6 +327,52 @@ class HttpServerContract:
         assert span.parent is not None
         assert f"{span.parent.trace_id:032x}" == f"{span.context.trace_id:032x}" == TRACE_ID
         assert (f"{span.parent.span_id:016x}", span.parent.is_remote) == (SPAN_ID, True)
+
+    # What is decided about the trace.
+
+    def test_a_caller_is_told_nothing_without_a_tail_sampler(self, start: Start) -> None:
+        answer = start().ask(headers=[TRACEPARENT])
+        assert answer.headers.keys().isdisjoint(("traceresponse", "tracekit-kept"))
+
+    @pytest.mark.parametrize("kept", [False, True])
+    @pytest.mark.parametrize("options", [{}, {"server_response_hook": lambda *_: None}])
+    def test_a_caller_is_told_whether_the_trace_is_kept(
+        self, start: Start, spans: Spans, provider: TracerProvider, kept: bool, options: Any
+    ) -> None:
+        provider.add_span_processor(Deciding(kept))
+        answer = start(**options).ask(headers=[TRACEPARENT])
+        (span,) = spans.server()
+        ids = f"{TRACE_ID}-{span.context.span_id:016x}"
+        assert answer.headers["traceresponse"] == f"00-{ids}-{'01' if kept else '00'}"
+        assert answer.headers.get("tracekit-kept") == ("1" if kept else None)
+        assert answer.headers["x-reply"] == "yes"
+
+    def test_an_error_status_is_told_with_the_response_that_says_it(
+        self, start: Start, provider: TracerProvider
+    ) -> None:
+        provider.add_span_processor(Deciding())
+        answer = start().ask("/unavailable", headers=[TRACEPARENT])
+        assert (answer.status, answer.headers["tracekit-kept"]) == (503, "1")
+
+    def test_nobody_is_told_who_has_no_part_in_the_trace(
+        self, start: Start, provider: TracerProvider
+    ) -> None:
+        provider.add_span_processor(Deciding(kept=True))
+        answer = start().ask()
+        assert answer.headers.keys().isdisjoint(("traceresponse", "tracekit-kept"))
+
+    def test_everybody_is_told_where_that_is_asked_for(self, start: Start, spans: Spans) -> None:
+        answer = start(traceresponse="always").ask()
+        (span,) = spans.server()
+        ids = f"{span.context.trace_id:032x}-{span.context.span_id:016x}"
+        assert answer.headers["traceresponse"] == f"00-{ids}-01"
+
+    def test_nobody_is_told_where_that_is_switched_off(
+        self, start: Start, provider: TracerProvider
+    ) -> None:
+        provider.add_span_processor(Deciding(kept=True))
+        answer = start(traceresponse="never").ask(headers=[TRACEPARENT])
+        assert "traceresponse" not in answer.headers
 
     def test_a_caller_without_a_trace_gets_a_new_one(self, start: Start, spans: Spans) -> None:
         client = start()

@@ -41,6 +41,7 @@ from tracekit.instrumentation._http_client_attributes import (
     record_exception,
 )
 from tracekit.instrumentation._patch import quiet, report
+from tracekit.instrumentation._traceresponse import NEVER, hear
 
 __all__ = [
     "Attempt",
@@ -324,7 +325,7 @@ class Attempt:
         else:
             self.end()
 
-    def succeed_plainly(self, status: int, version: str) -> None:
+    def succeed_plainly(self, response: Any, status: int, version: str) -> None:
         """Do what :meth:`succeed` does, where nothing but the head of a response is asked for.
 
         Written out: each call that is saved here is one less for nearly all requests.
@@ -351,6 +352,8 @@ class Attempt:
                 set_attribute(NETWORK_PEER_PORT, peer[1])
             if self.pool_wait_ns >= _NOTABLE_WAIT_NS:
                 set_attribute(semconv.POOL_WAIT, self.pool_wait_ns / 1e9)
+            if getattr(span, "kept", None) is False:
+                self._hear(response)
             span.end()
         except Exception:
             report("the record of a response")
@@ -381,8 +384,15 @@ class Attempt:
             if settings.adds_to_responses:
                 self._add_to_response(attributes, response, status, version)
             span.set_attributes(attributes)
+            if getattr(span, "kept", None) is False:
+                self._hear(response)
         except Exception:
             report("the record of a response")
+
+    def _hear(self, response: Any) -> None:
+        """Follow the callee, where a tail sampler is at work and nothing else keeps the trace."""
+        if self.steps.settings.traceresponse != NEVER:
+            hear(self.span, response)
 
     def _add_to_response(
         self, attributes: dict[str, Any], response: Any, status: int, version: str

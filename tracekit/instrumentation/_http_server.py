@@ -35,6 +35,7 @@ from tracekit.instrumentation._http import (
     truncated,
 )
 from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._traceresponse import ALWAYS, NEVER, Answer, answer
 
 __all__ = [
     "REQUEST_KEY",
@@ -254,8 +255,12 @@ class ServerRequest:
             self.span.set_attribute(HTTP_ROUTE, route)
             self.span.update_name(f"{self.method} {route}")
 
-    def responded(self, status: int, headers: Headers) -> None:
-        """Note the status line, while the exception that it answers is still being handled."""
+    def responded(self, status: int, headers: Headers) -> Answer:
+        """Note the status line, while the exception that it answers is still being handled.
+
+        Returns:
+            Headers to add, which tell the caller what is decided about the trace.
+        """
         self.status = status
         if status >= 500:
             self._blame(status)
@@ -265,6 +270,22 @@ class ServerRequest:
             self.span.set_attributes(settings.response_headers.attributes(headers))
         if settings.server_response_hook is not None:
             settings.server_response_hook(self.span, status, headers)
+        # Asked here, not there: nearly all requests need no more.
+        if getattr(self.span, "kept", None) is None and settings.traceresponse != ALWAYS:
+            return ()
+        return self.answer(status)
+
+    def answer(self, status: int) -> Answer:
+        """Return the headers that tell the caller what is decided about the trace."""
+        span, mode = self.span, self._settings.traceresponse
+        kept = getattr(span, "kept", None)
+        if mode == NEVER or (kept is None and mode != ALWAYS):
+            return ()
+        if kept is False and status >= 500:
+            # Otherwise written at the end of the span, which is too late for the headers.
+            span.set_status(Status(StatusCode.ERROR))
+            kept = getattr(span, "kept", None)
+        return answer(span, kept, mode)
 
     def fail(self, exception: BaseException) -> None:
         """Record an exception that nobody answered; the first one is closest to the cause."""
