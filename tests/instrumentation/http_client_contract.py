@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import pytest
+from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as otel_context
-from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
@@ -27,6 +27,9 @@ from instrumentation.conftest import Instrument, LoopbackServer, Spans
 from instrumentation.deciding import Deciding
 from tracekit.instrumentation import _traceresponse
 from tracekit.instrumentation._patch import LibraryInstrumentor
+from tracekit.propagators._composite import CompositePropagator
+from tracekit.propagators.jaeger import JaegerPropagator
+from tracekit.propagators.ottrace import OTTracePropagator
 
 SUPPRESSIONS = [
     "suppress_instrumentation",
@@ -277,6 +280,52 @@ class HttpClientContract:
         instrument(self.plugin, propagation_hosts="127.0.0.1")
         self.call(f"{server.url}/elsewhere")
         assert ["traceparent" in request.headers for request in server.received] == [True, False]
+
+    @pytest.mark.usefixtures("outside_name")
+    def test_baggage_stays_inside(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin)
+        with carrying(user="amy"), spans.tracer.start_as_current_span("parent"):
+            self.call(f"{server.url}/ok")
+            self.call(f"{server.outside}/ok")
+        assert injected(server) == [ids(span) for span in spans.watched]
+        assert baggage_at(server) == ["user=amy", None]
+
+    @pytest.mark.usefixtures("outside_name")
+    def test_baggage_goes_to_listed_hosts_only(
+        self, instrument: Instrument, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin, propagation_hosts="api.example.com")
+        with carrying(user="amy"):
+            self.call(f"{server.url}/ok")
+            self.call(f"{server.outside}/ok")
+        assert baggage_at(server) == [None, "user=amy"]
+        assert ["traceparent" in request.headers for request in server.received] == [False, True]
+
+    @pytest.mark.usefixtures("outside_name")
+    def test_redirect_to_the_outside_takes_no_baggage_along(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin)
+        with carrying(user="amy"):
+            self.call(f"{server.url}/outside")
+        assert baggage_at(server) == ["user=amy", None]
+        assert injected(server) == [ids(span) for span in spans.watched]
+
+    @pytest.mark.usefixtures("outside_name")
+    def test_baggage_of_other_formats_stays_inside_too(
+        self, instrument: Instrument, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        textmap = CompositePropagator([JaegerPropagator(), OTTracePropagator()])
+        monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", textmap)
+        instrument(self.plugin)
+        with carrying(user="amy"):
+            self.call(f"{server.url}/outside")
+        first, second = (request.headers for request in server.received)
+        assert first["uberctx-user"] == first["ot-baggage-user"] == "amy"
+        assert second.keys().isdisjoint(("uberctx-user", "ot-baggage-user"))
+        assert first["uber-trace-id"] != second["uber-trace-id"]
 
     # What the callee decided
 
@@ -800,6 +849,22 @@ def run(program: str) -> str:
 
 def ids(span: ReadableSpan) -> tuple[int, int]:
     return span.context.trace_id, span.context.span_id
+
+
+@contextlib.contextmanager
+def carrying(**entries: str) -> Iterator[None]:
+    """Run the block with entries of baggage."""
+    context = otel_context.get_current()
+    for name, value in entries.items():
+        context = baggage.set_baggage(name, value, context)
+    token = otel_context.attach(context)
+    yield
+    otel_context.detach(token)
+
+
+def baggage_at(server: LoopbackServer) -> list[str | None]:
+    """Return the baggage of each request that arrived."""
+    return [request.headers.get("baggage") for request in server.received]
 
 
 def injected(server: LoopbackServer) -> list[tuple[int, int]]:

@@ -16,6 +16,7 @@ from tracekit import semconv
 from tracekit.instrumentation._http import message_of, truncated
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._propagation import PropagationHosts, hosts_of
 
 __all__ = [
     "CANCELLED",
@@ -61,10 +62,12 @@ class GrpcSettings:
 
     Attributes:
         excluded: Full names of services whose calls are not watched.
+        hosts: Where metadata of ours may be sent.
     """
 
     tracer: Tracer
     excluded: frozenset[str]
+    hosts: PropagationHosts
 
     @classmethod
     def read(
@@ -73,13 +76,18 @@ class GrpcSettings:
         environ: Mapping[str, str],
         *,
         excluded_services: str | Sequence[str] | None = None,
+        propagation_hosts: str | Sequence[str] | None = None,
     ) -> GrpcSettings:
-        """Read ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES``; the option takes its place."""
+        """Read ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES`` and ``TRACEKIT_PROPAGATION_HOSTS``.
+
+        Options take the places of the variables.
+        """
         names = excluded_services
         if names is None:
             names = environ.get("OTEL_PYTHON_GRPC_EXCLUDED_SERVICES", "")
         listed = names.split(",") if isinstance(names, str) else names
-        return cls(tracer, frozenset(name.strip() for name in listed if name.strip()))
+        excluded = frozenset(name.strip() for name in listed if name.strip())
+        return cls(tracer, excluded, hosts_of(propagation_hosts, environ))
 
 
 class Method(NamedTuple):

@@ -196,7 +196,11 @@ class Attempt:
                 self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
                 self._context = context = with_span(parent, span)
                 if self.carrier is not None:
-                    self._write_headers(context)
+                    # Where there is no baggage, the host does not matter.
+                    if type(context) is OnlySpan:
+                        self._write_headers(context)
+                    else:
+                        self._inject(context)
             else:
                 if settings.is_excluded(self.url):
                     return self._refuse()
@@ -250,15 +254,15 @@ class Attempt:
 
     def _inject(self, context: Context) -> None:
         try:
-            hosts = self.steps.settings.propagation_hosts
-            allowed = hosts is None or hosts.allows(self.destination.origin.host)
-            if not allowed:
+            hosts, host = self.steps.settings.hosts, self.destination.origin.host
+            allowed = hosts.context_for(host, context)
+            if allowed is not context:
                 self._withdraw_headers()
         except Exception:
             report("the choice of hosts that get trace headers")
             return
-        if allowed and self.carrier is not None:
-            self._write_headers(context)
+        if allowed is not None and self.carrier is not None:
+            self._write_headers(allowed)
 
     def _write_headers(self, context: Context) -> None:
         try:
@@ -271,8 +275,15 @@ class Attempt:
         # A library copies the headers of a redirected request, ours among them, to the next
         # one; what the program set by itself is left alone.
         if self.exchange.injected and self.carrier is not None:
-            for field in get_global_textmap().fields:
+            textmap: Any = get_global_textmap()
+            for field in textmap.fields:
                 self.carrier.pop(field, None)
+            # Of formats that have a header for each entry of baggage.
+            prefixes = tuple(getattr(textmap, "field_prefixes", ()))
+            names = [name for name, _ in self.carrier.items()] if prefixes else ()
+            for name in names:
+                if name.lower().startswith(prefixes):
+                    self.carrier.pop(name, None)
 
     @quiet
     def _call_request_hook(self) -> None:

@@ -112,7 +112,7 @@ def hear(span: Any, response: Any) -> None:
     Args:
         response: Of any library whose responses have ``headers`` that are looked up in any case.
     """
-    get = getattr(getattr(response, "headers", None), "get", None)
+    get: Any = getattr(getattr(response, "headers", None), "get", None)
     header = None if get is None else get(_HEADER)
     if header is None:
         return
