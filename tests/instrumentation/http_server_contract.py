@@ -43,6 +43,8 @@ from http_servers import (
     within_wsgi,
 )
 from instrumentation.deciding import Deciding
+from tracekit.propagators._composite import CompositePropagator as CautiousPropagator
+from tracekit.propagators._composite import TrustPolicy
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
@@ -327,6 +329,68 @@ class HttpServerContract:
         assert span.parent is not None
         assert f"{span.parent.trace_id:032x}" == f"{span.context.trace_id:032x}" == TRACE_ID
         assert (f"{span.parent.span_id:016x}", span.parent.is_remote) == (SPAN_ID, True)
+
+    # Whom to trust.
+
+    @pytest.mark.parametrize("caller", [TRACEPARENT, UNSAMPLED])
+    def test_an_untrusted_caller_gets_a_new_trace_with_a_link_to_its_own(
+        self, start: Start, spans: Spans, caller: tuple[str, str]
+    ) -> None:
+        answer = start(trust="link").ask("/baggage", headers=[caller, ("baggage", "user=eve")])
+        (span,) = spans.server()
+        (link,) = span.links
+        assert span.parent is None
+        assert f"{span.context.trace_id:032x}" != TRACE_ID
+        assert (f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}") == (
+            TRACE_ID,
+            SPAN_ID,
+        )
+        assert answer.body == b"None"
+
+    def test_an_ignored_caller_leaves_no_trace(self, start: Start, spans: Spans) -> None:
+        answer = start(trust="ignore").ask("/baggage", headers=[TRACEPARENT, ("baggage", "user=e")])
+        (span,) = spans.server()
+        assert (span.parent, list(span.links), answer.body) == (None, [], b"None")
+
+    @pytest.mark.parametrize(
+        ("rules", "is_trusted"),
+        [
+            ("link route=/public/*", True),
+            ("link route=/items/*", False),
+            ("trust host=inner.test; link", True),
+            ("trust host=*.example.com; link", False),
+            ("trust network.peer.address=127.0.0.*; link", True),
+            ("trust network.peer.address=10.*; link", False),
+            ("trust http.request.header.x-edge=yes; ignore", True),
+            ("trust http.request.header.x-edge=no; ignore", False),
+            ("link method=POST kind=server", True),
+        ],
+    )
+    def test_rules_say_whom_to_trust(
+        self, start: Start, spans: Spans, rules: str, is_trusted: bool
+    ) -> None:
+        start(trust=rules).ask(headers=[TRACEPARENT, ("Host", "inner.test"), ("X-Edge", "yes")])
+        (span,) = spans.server()
+        assert (f"{span.context.trace_id:032x}" == TRACE_ID) is is_trusted
+
+    def test_rules_of_trust_come_from_the_environment_too(
+        self, start: Start, spans: Spans, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TRACEKIT_TRUST", "link")
+        start().ask(headers=[TRACEPARENT])
+        (span,) = spans.server()
+        assert len(span.links) == 1
+
+    def test_a_caller_that_a_propagator_does_not_trust_is_linked_to(
+        self, start: Start, spans: Spans
+    ) -> None:
+        propagate.set_global_textmap(
+            CautiousPropagator([TraceContextTextMapPropagator()], trust=TrustPolicy())
+        )
+        start().ask(headers=[TRACEPARENT])
+        (span,) = spans.server()
+        (link,) = span.links
+        assert (span.parent, f"{link.context.trace_id:032x}") == (None, TRACE_ID)
 
     # What is decided about the trace.
 

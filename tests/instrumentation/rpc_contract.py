@@ -125,6 +125,16 @@ class RpcContract:
         assert ("traceparent" in metadata, "baggage" in metadata) == (sent, sent)
         assert len(settled(spans, 2)) == 2
 
+    def test_an_untrusted_caller_is_linked_to(
+        self, instrument: Instrument, spans: Spans, answers: Answers
+    ) -> None:
+        instrument(self.plugin, trust="trust rpc.method=shop.Orders/AddUp; link")
+        with self.server(answers) as port:
+            self.call(port, "Get")
+        client, server = two(spans)
+        assert server.parent is None
+        assert [link.context.span_id for link in server.links] == [client.context.span_id]
+
     def test_a_call_inside_of_an_answer_is_below_the_servers_span(
         self, spans: Spans, answers: Answers, port: int
     ) -> None:

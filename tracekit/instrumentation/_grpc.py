@@ -17,6 +17,7 @@ from tracekit.instrumentation._http import message_of, truncated
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet
 from tracekit.instrumentation._propagation import PropagationHosts, hosts_of
+from tracekit.instrumentation._trust import Trust, trust_of
 
 __all__ = [
     "CANCELLED",
@@ -63,11 +64,13 @@ class GrpcSettings:
     Attributes:
         excluded: Full names of services whose calls are not watched.
         hosts: Where metadata of ours may be sent.
+        trust: Whose context is continued; everybody's, where there is none.
     """
 
     tracer: Tracer
     excluded: frozenset[str]
     hosts: PropagationHosts
+    trust: Trust | None
 
     @classmethod
     def read(
@@ -77,17 +80,20 @@ class GrpcSettings:
         *,
         excluded_services: str | Sequence[str] | None = None,
         propagation_hosts: str | Sequence[str] | None = None,
+        trust: Any = None,
     ) -> GrpcSettings:
-        """Read ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES`` and ``TRACEKIT_PROPAGATION_HOSTS``.
+        """Read the environment; options take the places of the variables.
 
-        Options take the places of the variables.
+        ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES``, ``TRACEKIT_PROPAGATION_HOSTS`` and
+        ``TRACEKIT_TRUST``.
         """
         names = excluded_services
         if names is None:
             names = environ.get("OTEL_PYTHON_GRPC_EXCLUDED_SERVICES", "")
         listed = names.split(",") if isinstance(names, str) else names
         excluded = frozenset(name.strip() for name in listed if name.strip())
-        return cls(tracer, excluded, hosts_of(propagation_hosts, environ))
+        hosts = hosts_of(propagation_hosts, environ)
+        return cls(tracer, excluded, hosts, trust_of(trust, environ))
 
 
 class Method(NamedTuple):

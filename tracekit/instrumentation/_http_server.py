@@ -25,7 +25,7 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
-from tracekit._otel_context import attach, current_context, detach, with_span
+from tracekit._otel_context import OnlySpan, attach, current_context, detach, with_span
 from tracekit._url_secrets import redact_query
 from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded, split_authority
 from tracekit.instrumentation._http import (
@@ -36,6 +36,7 @@ from tracekit.instrumentation._http import (
 )
 from tracekit.instrumentation._patch import quiet
 from tracekit.instrumentation._traceresponse import ALWAYS, NEVER, Answer, answer
+from tracekit.instrumentation._trust import Trust, caller_of, trust_of
 
 __all__ = [
     "REQUEST_KEY",
@@ -126,16 +127,20 @@ class ServerSettings(HttpSettings):
         server_response_hook: Called with the span, the status code and the headers.
         links: Returns the links of a span from the extracted context, such as one to a remote
             parent that was not trusted.
+        trust: Whose context is continued; everybody's, where there is none.
     """
 
     server_request_hook: Callable[[Span, Any], None] | None = None
     server_response_hook: Callable[[Span, int, Any], None] | None = None
     links: Callable[[Context], Sequence[Link]] | None = None
+    trust: Trust | None = None
 
     @classmethod
     def read(cls, library: str, options: Mapping[str, Any]) -> ServerSettings:
         """Read the environment of the process, overridden by `options`."""
-        return cls.from_environment(library, os.environ, "SERVER", **options)
+        others = {**options}
+        trust = trust_of(others.pop("trust", None), os.environ)
+        return cls.from_environment(library, os.environ, "SERVER", trust=trust, **others)
 
 
 _current: ContextVar[ServerRequest | None] = ContextVar("tracekit.server_request", default=None)
@@ -369,14 +374,15 @@ class HttpServer:
             attributes.update(settings.request_headers.attributes(pairs))
         if settings.writes_old_names:
             attributes.update(_old_names(incoming, attributes))
+        links = None if settings.links is None else settings.links(context)
+        # A context of a span only came of a caller that nobody has judged.
+        if settings.trust is not None or type(context) is not OnlySpan:
+            context, more = caller_of(
+                settings.trust, context, around, attributes, incoming.carrier, self._getter
+            )
+            links = (*(links or ()), *more)
         name = "HTTP" if method == semconv.METHOD_OTHER else method
-        span = self.tracer.start_span(
-            name,
-            context,
-            SpanKind.SERVER,
-            attributes,
-            settings.links(context) if settings.links is not None else None,
-        )
+        span = self.tracer.start_span(name, context, SpanKind.SERVER, attributes, links)
         request = ServerRequest(span, with_span(context, span), name, self.tracer, settings)
         if settings.server_request_hook is not None:
             _call_hook(settings.server_request_hook, span, incoming.source)

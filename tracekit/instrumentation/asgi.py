@@ -106,7 +106,7 @@ class ASGIMiddleware:
 
     Options are those of `instrument()`: ``excluded_urls``, ``server_request_hook``,
     ``server_response_hook``, ``capture_request_headers``, ``capture_response_headers``,
-    ``sanitize_headers``, ``known_methods``, ``links``.
+    ``sanitize_headers``, ``known_methods``, ``links``, ``traceresponse``, ``trust``.
     """
 
     def __init__(
