@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from tracekit.errors import ConfigurationError
 
-__all__ = ["RuleText", "invalid_rule", "read_rules"]
+__all__ = ["InvalidRuleError", "RuleText", "invalid_rule", "read_rules"]
 
 EXAMPLE = "drop route=/health; 5/s route=/search burst=20; 10%"
 
@@ -36,11 +36,21 @@ class RuleText(NamedTuple):
     place: str
 
 
-def invalid_rule(place: str, what: str, expected: str) -> ConfigurationError:
+class InvalidRuleError(ConfigurationError):
+    """A rule cannot work.
+
+    Attributes:
+        complaint: Which rule, where in it, and why; without what to write instead.
+    """
+
+    def __init__(self, complaint: str, expected: str) -> None:
+        self.complaint = complaint
+        super().__init__(f"sampling rules, {complaint}. Write {expected}, as in: {EXAMPLE}")
+
+
+def invalid_rule(place: str, what: str, expected: str) -> InvalidRuleError:
     """Return the error that says which rule is wrong, where, and what to write instead."""
-    return ConfigurationError(
-        f"sampling rules, {place}: {what}. Write {expected}, as in: {EXAMPLE}"
-    )
+    return InvalidRuleError(f"{place}: {what}", expected)
 
 
 def read_rules(given: Any) -> list[RuleText]:

@@ -448,13 +448,27 @@ def shutdown(timeout_s: float | None = None) -> None:
 def stats() -> dict[str, Any]:
     """Return the ledger: what became of every span that was started in this process.
 
-    ``replaced`` says how many values no exporter could carry as they were, by reason.
+    ``replaced`` says how many values no exporter could carry as they were, by reason;
+    ``refused`` how many trace headers that came in could not be used, by reason.
     """
     provider = current_provider()
     if provider is None:
         return {}
     encoding = sys.modules.get("tracekit.exporters._anyvalue")
-    return {**provider.stats(), "replaced": dict(encoding.replaced) if encoding else {}}
+    return {
+        **provider.stats(),
+        "replaced": dict(encoding.replaced) if encoding else {},
+        "refused": _refused_headers(),
+    }
+
+
+def _refused_headers() -> dict[str, int]:
+    from opentelemetry import propagate
+
+    answers = sys.modules.get("tracekit.instrumentation._traceresponse")
+    # Somebody else's propagator may count nothing.
+    requests = getattr(propagate.get_global_textmap(), "refused", {})
+    return {**requests, **(answers.refused if answers else {})}
 
 
 def reset() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,6 +105,9 @@ class Received(NamedTuple):
     headers: dict[str, str]
 
 
+OUTSIDE = "api.example.com"
+
+
 class LoopbackServer(ThreadingHTTPServer):
     """A real HTTP server on a free port, whose paths say how it answers."""
 
@@ -124,6 +128,11 @@ class LoopbackServer(ThreadingHTTPServer):
     def other_host(self) -> str:
         """The same server, by another name."""
         return f"http://localhost:{self.server_port}"
+
+    @property
+    def outside(self) -> str:
+        """The same server as a third party's, for whoever asks for the fixture `outside_name`."""
+        return f"http://{OUTSIDE}:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Stay quiet: clients of these tests go away on purpose."""
@@ -157,6 +166,9 @@ class _Answers(BaseHTTPRequestHandler):
 
     def answer_elsewhere(self, _: str) -> None:
         self._send(302, b"", Location=f"{self.server.other_host}/ok")
+
+    def answer_outside(self, _: str) -> None:
+        self._send(302, b"", Location=f"{self.server.outside}/ok")
 
     def answer_flaky(self, times: str) -> None:
         """Fail as often as the path says, then succeed."""
@@ -199,6 +211,22 @@ class _Answers(BaseHTTPRequestHandler):
     def answer_headers(self, size: str) -> None:
         self._send(200, b"ok", **{"X-Long": "x" * int(size), "X-Id": "7", "Set-Cookie": "c=1"})
 
+    def answer_decided(self, kind: str) -> None:
+        """Answer as a callee does that has decided about the trace: ``kept``, ``open``, ...
+
+        ``foreign`` is one that samples at the head, ``other`` one of another trace, ``garbage``
+        one that sends what is none of it.
+        """
+        _, trace_id, span_id, _ = self.headers["traceparent"].split("-")
+        trace_id = "e" * 32 if kind == "other" else trace_id
+        flags = "00" if kind == "open" else "01"
+        headers = {"TraceResponse": f"00-{trace_id}-{span_id}-{flags}"}
+        if kind == "garbage":
+            headers["TraceResponse"] = "00-zz-\xe9-0"
+        if kind not in ("open", "foreign"):
+            headers["Tracekit-Kept"] = "1"
+        self._send(200, b"ok", **headers)
+
     def _send(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
         for name, value in headers.items():
@@ -222,6 +250,18 @@ def server() -> Iterator[LoopbackServer]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def outside_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a public name lead to this machine."""
+    look_up = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        return look_up("127.0.0.1" if name == OUTSIDE else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
 @pytest.fixture(scope="session")

@@ -17,14 +17,19 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import pytest
+from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as otel_context
-from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 from instrumentation.conftest import Instrument, LoopbackServer, Spans
+from instrumentation.deciding import Deciding
+from tracekit.instrumentation import _traceresponse
 from tracekit.instrumentation._patch import LibraryInstrumentor
+from tracekit.propagators._composite import CompositePropagator
+from tracekit.propagators.jaeger import JaegerPropagator
+from tracekit.propagators.ottrace import OTTracePropagator
 
 SUPPRESSIONS = [
     "suppress_instrumentation",
@@ -275,6 +280,94 @@ class HttpClientContract:
         instrument(self.plugin, propagation_hosts="127.0.0.1")
         self.call(f"{server.url}/elsewhere")
         assert ["traceparent" in request.headers for request in server.received] == [True, False]
+
+    @pytest.mark.usefixtures("outside_name")
+    def test_baggage_stays_inside(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin)
+        with carrying(user="amy"), spans.tracer.start_as_current_span("parent"):
+            self.call(f"{server.url}/ok")
+            self.call(f"{server.outside}/ok")
+        assert injected(server) == [ids(span) for span in spans.watched]
+        assert baggage_at(server) == ["user=amy", None]
+
+    @pytest.mark.usefixtures("outside_name")
+    def test_baggage_goes_to_listed_hosts_only(
+        self, instrument: Instrument, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin, propagation_hosts="api.example.com")
+        with carrying(user="amy"):
+            self.call(f"{server.url}/ok")
+            self.call(f"{server.outside}/ok")
+        assert baggage_at(server) == [None, "user=amy"]
+        assert ["traceparent" in request.headers for request in server.received] == [False, True]
+
+    @pytest.mark.usefixtures("outside_name")
+    def test_redirect_to_the_outside_takes_no_baggage_along(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin)
+        with carrying(user="amy"):
+            self.call(f"{server.url}/outside")
+        assert baggage_at(server) == ["user=amy", None]
+        assert injected(server) == [ids(span) for span in spans.watched]
+
+    @pytest.mark.usefixtures("outside_name")
+    def test_baggage_of_other_formats_stays_inside_too(
+        self, instrument: Instrument, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        textmap = CompositePropagator([JaegerPropagator(), OTTracePropagator()])
+        monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", textmap)
+        instrument(self.plugin)
+        with carrying(user="amy"):
+            self.call(f"{server.url}/outside")
+        first, second = (request.headers for request in server.received)
+        assert first["uberctx-user"] == first["ot-baggage-user"] == "amy"
+        assert second.keys().isdisjoint(("uberctx-user", "ot-baggage-user"))
+        assert first["uber-trace-id"] != second["uber-trace-id"]
+
+    # What the callee decided
+
+    @pytest.mark.parametrize("span_ends", ["headers", "body"])
+    def test_a_trace_that_the_callee_keeps_is_asked_to_be_kept(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer, span_ends: str
+    ) -> None:
+        deciding = Deciding()
+        spans.provider.add_span_processor(deciding)
+        instrument(self.plugin, span_ends=span_ends)
+        self.call(f"{server.url}/decided/kept")
+        assert deciding.asked == ["callee"]
+
+    @pytest.mark.parametrize("kind", ["open", "foreign", "other", "garbage"])
+    def test_nothing_else_that_a_callee_says_keeps_a_trace(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer, kind: str
+    ) -> None:
+        deciding = Deciding()
+        spans.provider.add_span_processor(deciding)
+        instrument(self.plugin)
+        refused = sum(_traceresponse.refused.values())
+        self.call(f"{server.url}/decided/{kind}")
+        assert deciding.asked == []
+        is_counted = kind in ("other", "garbage")
+        assert sum(_traceresponse.refused.values()) - refused == is_counted
+
+    def test_what_a_callee_decided_is_not_read_where_that_is_switched_off(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        deciding = Deciding()
+        spans.provider.add_span_processor(deciding)
+        instrument(self.plugin, traceresponse="never")
+        self.call(f"{server.url}/decided/kept")
+        assert deciding.asked == []
+
+    def test_what_a_callee_decided_is_not_read_without_a_tail_sampler(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin)
+        refused = sum(_traceresponse.refused.values())
+        assert self.call(f"{server.url}/decided/garbage").body == b"ok"
+        assert sum(_traceresponse.refused.values()) == refused
 
     # One span for each attempt
 
@@ -756,6 +849,22 @@ def run(program: str) -> str:
 
 def ids(span: ReadableSpan) -> tuple[int, int]:
     return span.context.trace_id, span.context.span_id
+
+
+@contextlib.contextmanager
+def carrying(**entries: str) -> Iterator[None]:
+    """Run the block with entries of baggage."""
+    context = otel_context.get_current()
+    for name, value in entries.items():
+        context = baggage.set_baggage(name, value, context)
+    token = otel_context.attach(context)
+    yield
+    otel_context.detach(token)
+
+
+def baggage_at(server: LoopbackServer) -> list[str | None]:
+    """Return the baggage of each request that arrived."""
+    return [request.headers.get("baggage") for request in server.received]
 
 
 def injected(server: LoopbackServer) -> list[tuple[int, int]]:

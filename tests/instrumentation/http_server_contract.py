@@ -42,6 +42,9 @@ from http_servers import (
     within_asgi,
     within_wsgi,
 )
+from instrumentation.deciding import Deciding
+from tracekit.propagators._composite import CompositePropagator as CautiousPropagator
+from tracekit.propagators._composite import TrustPolicy
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
@@ -326,6 +329,114 @@ class HttpServerContract:
         assert span.parent is not None
         assert f"{span.parent.trace_id:032x}" == f"{span.context.trace_id:032x}" == TRACE_ID
         assert (f"{span.parent.span_id:016x}", span.parent.is_remote) == (SPAN_ID, True)
+
+    # Whom to trust.
+
+    @pytest.mark.parametrize("caller", [TRACEPARENT, UNSAMPLED])
+    def test_an_untrusted_caller_gets_a_new_trace_with_a_link_to_its_own(
+        self, start: Start, spans: Spans, caller: tuple[str, str]
+    ) -> None:
+        answer = start(trust="link").ask("/baggage", headers=[caller, ("baggage", "user=eve")])
+        (span,) = spans.server()
+        (link,) = span.links
+        assert span.parent is None
+        assert f"{span.context.trace_id:032x}" != TRACE_ID
+        assert (f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}") == (
+            TRACE_ID,
+            SPAN_ID,
+        )
+        assert answer.body == b"None"
+
+    def test_an_ignored_caller_leaves_no_trace(self, start: Start, spans: Spans) -> None:
+        answer = start(trust="ignore").ask("/baggage", headers=[TRACEPARENT, ("baggage", "user=e")])
+        (span,) = spans.server()
+        assert (span.parent, list(span.links), answer.body) == (None, [], b"None")
+
+    @pytest.mark.parametrize(
+        ("rules", "is_trusted"),
+        [
+            ("link route=/public/*", True),
+            ("link route=/items/*", False),
+            ("trust host=inner.test; link", True),
+            ("trust host=*.example.com; link", False),
+            ("trust network.peer.address=127.0.0.*; link", True),
+            ("trust network.peer.address=10.*; link", False),
+            ("trust http.request.header.x-edge=yes; ignore", True),
+            ("trust http.request.header.x-edge=no; ignore", False),
+            ("link method=POST kind=server", True),
+        ],
+    )
+    def test_rules_say_whom_to_trust(
+        self, start: Start, spans: Spans, rules: str, is_trusted: bool
+    ) -> None:
+        start(trust=rules).ask(headers=[TRACEPARENT, ("Host", "inner.test"), ("X-Edge", "yes")])
+        (span,) = spans.server()
+        assert (f"{span.context.trace_id:032x}" == TRACE_ID) is is_trusted
+
+    def test_rules_of_trust_come_from_the_environment_too(
+        self, start: Start, spans: Spans, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TRACEKIT_TRUST", "link")
+        start().ask(headers=[TRACEPARENT])
+        (span,) = spans.server()
+        assert len(span.links) == 1
+
+    def test_a_caller_that_a_propagator_does_not_trust_is_linked_to(
+        self, start: Start, spans: Spans
+    ) -> None:
+        propagate.set_global_textmap(
+            CautiousPropagator([TraceContextTextMapPropagator()], trust=TrustPolicy())
+        )
+        start().ask(headers=[TRACEPARENT])
+        (span,) = spans.server()
+        (link,) = span.links
+        assert (span.parent, f"{link.context.trace_id:032x}") == (None, TRACE_ID)
+
+    # What is decided about the trace.
+
+    def test_a_caller_is_told_nothing_without_a_tail_sampler(self, start: Start) -> None:
+        answer = start().ask(headers=[TRACEPARENT])
+        assert answer.headers.keys().isdisjoint(("traceresponse", "tracekit-kept"))
+
+    @pytest.mark.parametrize("kept", [False, True])
+    @pytest.mark.parametrize("options", [{}, {"server_response_hook": lambda *_: None}])
+    def test_a_caller_is_told_whether_the_trace_is_kept(
+        self, start: Start, spans: Spans, provider: TracerProvider, kept: bool, options: Any
+    ) -> None:
+        provider.add_span_processor(Deciding(kept))
+        answer = start(**options).ask(headers=[TRACEPARENT])
+        (span,) = spans.server()
+        ids = f"{TRACE_ID}-{span.context.span_id:016x}"
+        assert answer.headers["traceresponse"] == f"00-{ids}-{'01' if kept else '00'}"
+        assert answer.headers.get("tracekit-kept") == ("1" if kept else None)
+        assert answer.headers["x-reply"] == "yes"
+
+    def test_an_error_status_is_told_with_the_response_that_says_it(
+        self, start: Start, provider: TracerProvider
+    ) -> None:
+        provider.add_span_processor(Deciding())
+        answer = start().ask("/unavailable", headers=[TRACEPARENT])
+        assert (answer.status, answer.headers["tracekit-kept"]) == (503, "1")
+
+    def test_nobody_is_told_who_has_no_part_in_the_trace(
+        self, start: Start, provider: TracerProvider
+    ) -> None:
+        provider.add_span_processor(Deciding(kept=True))
+        answer = start().ask()
+        assert answer.headers.keys().isdisjoint(("traceresponse", "tracekit-kept"))
+
+    def test_everybody_is_told_where_that_is_asked_for(self, start: Start, spans: Spans) -> None:
+        answer = start(traceresponse="always").ask()
+        (span,) = spans.server()
+        ids = f"{span.context.trace_id:032x}-{span.context.span_id:016x}"
+        assert answer.headers["traceresponse"] == f"00-{ids}-01"
+
+    def test_nobody_is_told_where_that_is_switched_off(
+        self, start: Start, provider: TracerProvider
+    ) -> None:
+        provider.add_span_processor(Deciding(kept=True))
+        answer = start(traceresponse="never").ask(headers=[TRACEPARENT])
+        assert "traceresponse" not in answer.headers
 
     def test_a_caller_without_a_trace_gets_a_new_one(self, start: Start, spans: Spans) -> None:
         client = start()

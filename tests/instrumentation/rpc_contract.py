@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from instrumentation.conftest import Instrument, Spans
 from instrumentation.grpc_server import Answers
-from instrumentation.http_client_contract import BrokenProvider, parent_id, raise_error
+from instrumentation.http_client_contract import BrokenProvider, carrying, parent_id, raise_error
 from tracekit.instrumentation._patch import LibraryInstrumentor
 
 ANSWERED = ["AddUp", "Get"]
@@ -112,6 +112,28 @@ class RpcContract:
         (metadata,) = answers.metadata
         assert (metadata["tenant"], metadata["raw-bin"]) == ("acme", b"\x00\xff")
         assert f"{client.context.span_id:016x}" in metadata["traceparent"]
+
+    @pytest.mark.parametrize(("listed", "sent"), [("127.0.0.1", True), ("*.internal", False)])
+    def test_metadata_of_ours_goes_to_listed_hosts_only(
+        self, instrument: Instrument, spans: Spans, answers: Answers, listed: str, sent: bool
+    ) -> None:
+        instrument(self.plugin, propagation_hosts=listed)
+        with self.server(answers) as port, carrying(user="amy"):
+            self.call(port, "Get", metadata=[("tenant", "acme")])
+        (metadata,) = answers.metadata
+        assert metadata["tenant"] == "acme"
+        assert ("traceparent" in metadata, "baggage" in metadata) == (sent, sent)
+        assert len(settled(spans, 2)) == 2
+
+    def test_an_untrusted_caller_is_linked_to(
+        self, instrument: Instrument, spans: Spans, answers: Answers
+    ) -> None:
+        instrument(self.plugin, trust="trust rpc.method=shop.Orders/AddUp; link")
+        with self.server(answers) as port:
+            self.call(port, "Get")
+        client, server = two(spans)
+        assert server.parent is None
+        assert [link.context.span_id for link in server.links] == [client.context.span_id]
 
     def test_a_call_inside_of_an_answer_is_below_the_servers_span(
         self, spans: Spans, answers: Answers, port: int

@@ -21,6 +21,7 @@ from instrumentation.grpc_server import SERVICE, Answers, aio_server, sync_serve
 from instrumentation.http_client_contract import run
 from instrumentation.redis_contract import entries
 from instrumentation.rpc_contract import Outcome, RpcContract, settled, two
+from tracekit.instrumentation._grpc_client import _told
 from tracekit.instrumentation.grpc import GrpcInstrumentor
 
 KINDS = {
@@ -149,6 +150,20 @@ def port(answers: Answers) -> Iterator[int]:
 
 
 CALLS = SyncClient()
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        ("dns:///api.example.com:443", "api.example.com"),
+        ("api.example.com:443", "api.example.com"),
+        ("ipv4:10.0.0.1:50051", "10.0.0.1"),
+        ("unix:/run/orders.sock", "localhost"),
+        ("unix-abstract:orders", "localhost"),
+    ],
+)
+def test_hosts_are_those_that_targets_lead_to(target: str, host: str) -> None:
+    assert _told("/shop.Orders/Get", target, None).host == host
 
 
 def test_a_channel_and_a_server_made_before_are_watched(

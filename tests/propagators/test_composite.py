@@ -118,15 +118,7 @@ def test_untrusted_caller_becomes_a_link() -> None:
     kept = get_value(UNTRUSTED_SPAN_CONTEXT_KEY, context)
     assert isinstance(kept, trace.SpanContext)
     assert f"{kept.trace_id:032x}" == "a" * 32
-    assert baggage.get_all(context) == {"a": "1"}
-
-
-def test_untrusted_caller_is_forgotten_on_restart() -> None:
-    policy = TrustPolicy("restart")
-    context = composite(trust=policy).extract({**W3C, "baggage": "a=1"}, Context())
-    assert not trace.get_current_span(context).get_span_context().is_valid
-    assert get_value(UNTRUSTED_SPAN_CONTEXT_KEY, context) is None
-    assert baggage.get_all(context) == {"a": "1"}
+    assert baggage.get_all(context) == {}
 
 
 def test_untrusted_caller_leaves_nothing_when_ignored() -> None:

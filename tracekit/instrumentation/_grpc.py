@@ -16,6 +16,8 @@ from tracekit import semconv
 from tracekit.instrumentation._http import message_of, truncated
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._propagation import PropagationHosts, hosts_of
+from tracekit.instrumentation._trust import Trust, trust_of
 
 __all__ = [
     "CANCELLED",
@@ -61,10 +63,14 @@ class GrpcSettings:
 
     Attributes:
         excluded: Full names of services whose calls are not watched.
+        hosts: Where metadata of ours may be sent.
+        trust: Whose context is continued; everybody's, where there is none.
     """
 
     tracer: Tracer
     excluded: frozenset[str]
+    hosts: PropagationHosts
+    trust: Trust | None
 
     @classmethod
     def read(
@@ -73,13 +79,21 @@ class GrpcSettings:
         environ: Mapping[str, str],
         *,
         excluded_services: str | Sequence[str] | None = None,
+        propagation_hosts: str | Sequence[str] | None = None,
+        trust: Any = None,
     ) -> GrpcSettings:
-        """Read ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES``; the option takes its place."""
+        """Read the environment; options take the places of the variables.
+
+        ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES``, ``TRACEKIT_PROPAGATION_HOSTS`` and
+        ``TRACEKIT_TRUST``.
+        """
         names = excluded_services
         if names is None:
             names = environ.get("OTEL_PYTHON_GRPC_EXCLUDED_SERVICES", "")
         listed = names.split(",") if isinstance(names, str) else names
-        return cls(tracer, frozenset(name.strip() for name in listed if name.strip()))
+        excluded = frozenset(name.strip() for name in listed if name.strip())
+        hosts = hosts_of(propagation_hosts, environ)
+        return cls(tracer, excluded, hosts, trust_of(trust, environ))
 
 
 class Method(NamedTuple):

@@ -41,6 +41,7 @@ __all__ = ["client_patches"]
 _SYNC = "grpc._channel"
 _AIO = "grpc.aio._call"
 _SUCCESS = {semconv.RPC_STATUS_CODE: OK}
+_HERE = "localhost"  # where a socket in the file system leads
 
 
 def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
@@ -84,10 +85,13 @@ class _Calls:
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            operation = self._begin_sync(callable_, timeout) if owners else None
-            if operation is None:
+            begun = self._begin_sync(callable_, timeout) if owners else None
+            if begun is None:
                 return original(callable_, request, timeout, metadata, *args, **kwargs)
-            request, metadata = _prepared(operation, request, metadata)
+            operation, sent = begun
+            if type(request) is not bytes and hasattr(request, "__next__"):
+                request = _Requests(request, operation.context)
+            metadata = _injected(sent, metadata)
             try:
                 answer = original(callable_, request, timeout, metadata, *args, **kwargs)
             except BaseException as error:
@@ -109,10 +113,13 @@ class _Calls:
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            operation = self._begin_sync(callable_, timeout) if owners else None
-            if operation is None:
+            begun = self._begin_sync(callable_, timeout) if owners else None
+            if begun is None:
                 return original(callable_, request, timeout, metadata, *args, **kwargs)
-            request, metadata = _prepared(operation, request, metadata)
+            operation, sent = begun
+            if type(request) is not bytes and hasattr(request, "__next__"):
+                request = _Requests(request, operation.context)
+            metadata = _injected(sent, metadata)
             try:
                 rendezvous = original(callable_, request, timeout, metadata, *args, **kwargs)
             except BaseException as error:
@@ -130,11 +137,12 @@ class _Calls:
         def initialize(
             call: Any, request: Any, deadline: Any, metadata: Any, *args: Any, **kwargs: Any
         ) -> None:
-            operation = self._begin_aio(deadline, args) if owners else None
-            if operation is None:
+            begun = self._begin_aio(deadline, args) if owners else None
+            if begun is None:
                 original(call, request, deadline, metadata, *args, **kwargs)
                 return
-            metadata = _injected(operation, metadata)
+            operation, sent = begun
+            metadata = _injected(sent, metadata)
             try:
                 original(call, request, deadline, metadata, *args, **kwargs)
             except BaseException as error:
@@ -145,7 +153,7 @@ class _Calls:
 
         return initialize
 
-    def _begin_sync(self, callable_: Any, timeout: float | None) -> Operation | None:
+    def _begin_sync(self, callable_: Any, timeout: float | None) -> _Begun | None:
         try:
             target = getattr(callable_, "_target", None)
             if target is None:
@@ -156,9 +164,9 @@ class _Calls:
         except Exception:
             report("what is known of a call")
             return None
-        return begin(self._settings.tracer.start_span, "", told.name, told.attributes)
+        return self._begun(told)
 
-    def _begin_aio(self, deadline: Any, args: Sequence[Any]) -> Operation | None:
+    def _begin_aio(self, deadline: Any, args: Sequence[Any]) -> _Begun | None:
         try:
             # After request, deadline and metadata: credentials, wait_for_ready, channel, method.
             channel, path = args[2], args[3]
@@ -170,7 +178,20 @@ class _Calls:
         except Exception:
             report("what is known of a call")
             return None
-        return begin(self._settings.tracer.start_span, "", told.name, told.attributes)
+        return self._begun(told)
+
+    def _begun(self, told: _Told) -> _Begun | None:
+        operation = begin(self._settings.tracer.start_span, "", told.name, told.attributes)
+        if operation is None:
+            return None
+        return _Begun(operation, self._settings.hosts.context_for(told.host, operation.context))
+
+
+class _Begun(NamedTuple):
+    """A call that is under way, and what of its context may be sent along; None for nothing."""
+
+    operation: Operation
+    sent: Context | None
 
 
 class _Told(NamedTuple):
@@ -178,6 +199,7 @@ class _Told(NamedTuple):
 
     name: str
     service: str
+    host: str
     attributes: Mapping[str, Any]
 
 
@@ -196,7 +218,8 @@ def _told(path: str | bytes, target: str | bytes, timeout: float | None) -> _Tol
         attributes[semconv.SERVER_PORT] = place.port
     if timeout is not None:
         attributes[semconv.TIMEOUT_TOTAL] = timeout
-    return _Told(method.name, method.service, attributes)
+    host = _HERE if text.startswith("unix") else place.address
+    return _Told(method.name, method.service, host, attributes)
 
 
 class _Place(NamedTuple):
@@ -225,12 +248,6 @@ def _place_of(target: str) -> _Place:
 # What is sent
 
 
-def _prepared(operation: Operation, request: Any, metadata: Any) -> tuple[Any, Any]:
-    if type(request) is not bytes and hasattr(request, "__next__"):
-        request = _Requests(request, operation.context)
-    return request, _injected(operation, metadata)
-
-
 class _Requests:
     """The program's iterator of requests, run below the span; another thread asks for them."""
 
@@ -251,9 +268,11 @@ class _Requests:
             detach(token)
 
 
-def _injected(operation: Operation, metadata: Iterable[Any] | None) -> Any:
+def _injected(sent: Context | None, metadata: Iterable[Any] | None) -> Any:
     """Return metadata with the trace headers, in the place of any that it had."""
-    headers = headers_for(operation.context)
+    if sent is None:
+        return metadata
+    headers = headers_for(sent)
     ours = tuple([(name.lower(), value) for name, value in headers.items()])
     if metadata is None:
         return ours

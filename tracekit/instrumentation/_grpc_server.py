@@ -33,6 +33,7 @@ from tracekit.instrumentation._http import is_cancellation, truncated
 from tracekit.instrumentation._operation import Operation, begin_work
 from tracekit.instrumentation._patch import report
 from tracekit.instrumentation._replacing import Replacing
+from tracekit.instrumentation._trust import Caller, caller_of
 
 __all__ = ["server_patches"]
 
@@ -121,13 +122,18 @@ class _Served:
                 semconv.RPC_METHOD: method_of(path).name,
                 **_peer_of(context.peer()),
             }
-            parent = get_global_textmap().extract(metadata, Context())
+            parent, links = self._caller(attributes, metadata)
         except Exception:
             report("what is known of a call")
             return None
         name = attributes[semconv.RPC_METHOD]
         start_span = self._settings.tracer.start_span
-        return begin_work(start_span, name, attributes, SpanKind.SERVER, parent)
+        return begin_work(start_span, name, attributes, SpanKind.SERVER, parent, links)
+
+    def _caller(self, attributes: Mapping[str, Any], metadata: dict[str, str]) -> Caller:
+        nobody = Context()
+        sent = get_global_textmap().extract(metadata, nobody)
+        return caller_of(self._settings.trust, sent, nobody, attributes, metadata)
 
     def _refuse(self, path: str, metadata: Any) -> None:
         """Make a span of a call of a method that there is not.
@@ -139,9 +145,9 @@ class _Served:
             semconv.RPC_METHOD: semconv.METHOD_OTHER,
             semconv.RPC_METHOD_ORIGINAL: truncated(path.removeprefix("/"), 256),
         }
-        parent = get_global_textmap().extract(texts_of(metadata), Context())
+        parent, links = self._caller(attributes, texts_of(metadata))
         start_span = self._settings.tracer.start_span
-        operation = begin_work(start_span, "grpc", attributes, SpanKind.SERVER, parent)
+        operation = begin_work(start_span, "grpc", attributes, SpanKind.SERVER, parent, links)
         if operation is not None:
             end_with(operation, "UNIMPLEMENTED")
 

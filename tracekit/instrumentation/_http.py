@@ -16,6 +16,7 @@ from tracekit import semconv
 from tracekit._otel_context import OnlySpan
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._traceresponse import AUTO, mode_of
 
 __all__ = [
     "HeaderCapture",
@@ -114,6 +115,7 @@ class HttpSettings:
     request_headers: HeaderCapture | None = None
     response_headers: HeaderCapture | None = None
     writes_old_names: bool = False
+    traceresponse: str = AUTO
 
     @classmethod
     def from_environment(
@@ -127,6 +129,7 @@ class HttpSettings:
         capture_response_headers: str | Sequence[str] | None = None,
         sanitize_headers: str | Sequence[str] | None = None,
         known_methods: str | Sequence[str] | None = None,
+        traceresponse: str | None = None,
         **more: Any,
     ) -> Self:
         """Read ``OTEL_*`` for `library`; an argument that is not None takes the variable's place.
@@ -134,7 +137,7 @@ class HttpSettings:
         Lists are given as a sequence or separated by commas.
 
         Raises:
-            InvalidValueError: a regular expression that is none.
+            InvalidValueError: a regular expression that is none, a mode that there is not.
             TypeError: an option that there is not.
         """
         excluded = excluded_urls
@@ -161,6 +164,7 @@ class HttpSettings:
                 _list(capture_response_headers, environ, f"{headers}_RESPONSE"),
                 sanitized,
             ),
+            traceresponse=mode_of(traceresponse, environ),
             writes_old_names="http/dup" in _split(environ.get("OTEL_SEMCONV_STABILITY_OPT_IN")),
             **more,
         )

@@ -41,6 +41,7 @@ from tracekit.instrumentation._http_client_attributes import (
     record_exception,
 )
 from tracekit.instrumentation._patch import quiet, report
+from tracekit.instrumentation._traceresponse import NEVER, hear
 
 __all__ = [
     "Attempt",
@@ -195,7 +196,11 @@ class Attempt:
                 self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
                 self._context = context = with_span(parent, span)
                 if self.carrier is not None:
-                    self._write_headers(context)
+                    # Where there is no baggage, the host does not matter.
+                    if type(context) is OnlySpan:
+                        self._write_headers(context)
+                    else:
+                        self._inject(context)
             else:
                 if settings.is_excluded(self.url):
                     return self._refuse()
@@ -249,15 +254,15 @@ class Attempt:
 
     def _inject(self, context: Context) -> None:
         try:
-            hosts = self.steps.settings.propagation_hosts
-            allowed = hosts is None or hosts.allows(self.destination.origin.host)
-            if not allowed:
+            hosts, host = self.steps.settings.hosts, self.destination.origin.host
+            allowed = hosts.context_for(host, context)
+            if allowed is not context:
                 self._withdraw_headers()
         except Exception:
             report("the choice of hosts that get trace headers")
             return
-        if allowed and self.carrier is not None:
-            self._write_headers(context)
+        if allowed is not None and self.carrier is not None:
+            self._write_headers(allowed)
 
     def _write_headers(self, context: Context) -> None:
         try:
@@ -270,8 +275,15 @@ class Attempt:
         # A library copies the headers of a redirected request, ours among them, to the next
         # one; what the program set by itself is left alone.
         if self.exchange.injected and self.carrier is not None:
-            for field in get_global_textmap().fields:
+            textmap: Any = get_global_textmap()
+            for field in textmap.fields:
                 self.carrier.pop(field, None)
+            # Of formats that have a header for each entry of baggage.
+            prefixes = tuple(getattr(textmap, "field_prefixes", ()))
+            names = [name for name, _ in self.carrier.items()] if prefixes else ()
+            for name in names:
+                if name.lower().startswith(prefixes):
+                    self.carrier.pop(name, None)
 
     @quiet
     def _call_request_hook(self) -> None:
@@ -324,7 +336,7 @@ class Attempt:
         else:
             self.end()
 
-    def succeed_plainly(self, status: int, version: str) -> None:
+    def succeed_plainly(self, response: Any, status: int, version: str) -> None:
         """Do what :meth:`succeed` does, where nothing but the head of a response is asked for.
 
         Written out: each call that is saved here is one less for nearly all requests.
@@ -351,6 +363,8 @@ class Attempt:
                 set_attribute(NETWORK_PEER_PORT, peer[1])
             if self.pool_wait_ns >= _NOTABLE_WAIT_NS:
                 set_attribute(semconv.POOL_WAIT, self.pool_wait_ns / 1e9)
+            if getattr(span, "kept", None) is False:
+                self._hear(response)
             span.end()
         except Exception:
             report("the record of a response")
@@ -381,8 +395,15 @@ class Attempt:
             if settings.adds_to_responses:
                 self._add_to_response(attributes, response, status, version)
             span.set_attributes(attributes)
+            if getattr(span, "kept", None) is False:
+                self._hear(response)
         except Exception:
             report("the record of a response")
+
+    def _hear(self, response: Any) -> None:
+        """Follow the callee, where a tail sampler is at work and nothing else keeps the trace."""
+        if self.steps.settings.traceresponse != NEVER:
+            hear(self.span, response)
 
     def _add_to_response(
         self, attributes: dict[str, Any], response: Any, status: int, version: str

@@ -25,7 +25,8 @@ from tracekit.instrumentation._http import (
     record_failure,
 )
 from tracekit.instrumentation._patch import quiet
-from tracekit.instrumentation._url import HostList, Origin, origin_of
+from tracekit.instrumentation._propagation import ANY_HOST, PropagationHosts, hosts_of
+from tracekit.instrumentation._url import Origin, origin_of
 
 __all__ = [
     "Destination",
@@ -51,7 +52,7 @@ ResponseHook = Callable[[Span, Any, Any], None]
 class HttpClientSettings(HttpSettings):
     """What was configured for an HTTP client library."""
 
-    propagation_hosts: HostList | None = None
+    hosts: PropagationHosts = ANY_HOST
     ends_at_body: bool = False
     request_hook: RequestHook | None = None
     response_hook: ResponseHook | None = None
@@ -67,7 +68,7 @@ class HttpClientSettings(HttpSettings):
         return not (
             self.adds_to_requests
             or self.excluded_urls is not None
-            or self.propagation_hosts is not None
+            or self.hosts.lists_hosts
             or self.request_hook is not None
         )
 
@@ -95,23 +96,19 @@ class HttpClientSettings(HttpSettings):
 
         Args:
             propagation_hosts: Globs of hosts that trace headers are sent to, in place of
-                ``TRACEKIT_PROPAGATION_HOSTS``; every host by default, none for an empty list.
+                ``TRACEKIT_PROPAGATION_HOSTS``; none for an empty list. By default every host
+                gets trace headers, and those inside baggage too.
             span_ends: ``headers`` or ``body``, in place of ``TRACEKIT_HTTP_CLIENT_SPAN_ENDS``.
             options: Those of :meth:`HttpSettings.from_environment`, ``request_hook(span,
                 request)`` and ``response_hook(span, request, response)``.
         """
-        hosts = propagation_hosts
-        if hosts is None:
-            hosts = environ.get("TRACEKIT_PROPAGATION_HOSTS") or None
-        if isinstance(hosts, str):
-            hosts = [host for host in hosts.split(",") if host.strip()]
         ends = span_ends or environ.get("TRACEKIT_HTTP_CLIENT_SPAN_ENDS") or "headers"
         if ends not in ("headers", "body"):
             raise InvalidValueError("TRACEKIT_HTTP_CLIENT_SPAN_ENDS", ends, "headers or body")
         return cls.from_environment(
             library,
             environ,
-            propagation_hosts=None if hosts is None else HostList(hosts),
+            hosts=hosts_of(propagation_hosts, environ),
             ends_at_body=ends == "body",
             **options,
         )

@@ -25,7 +25,7 @@ from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
-from tracekit._otel_context import attach, current_context, detach, with_span
+from tracekit._otel_context import OnlySpan, attach, current_context, detach, with_span
 from tracekit._url_secrets import redact_query
 from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded, split_authority
 from tracekit.instrumentation._http import (
@@ -35,6 +35,8 @@ from tracekit.instrumentation._http import (
     truncated,
 )
 from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._traceresponse import ALWAYS, NEVER, Answer, answer
+from tracekit.instrumentation._trust import Trust, caller_of, trust_of
 
 __all__ = [
     "REQUEST_KEY",
@@ -125,16 +127,20 @@ class ServerSettings(HttpSettings):
         server_response_hook: Called with the span, the status code and the headers.
         links: Returns the links of a span from the extracted context, such as one to a remote
             parent that was not trusted.
+        trust: Whose context is continued; everybody's, where there is none.
     """
 
     server_request_hook: Callable[[Span, Any], None] | None = None
     server_response_hook: Callable[[Span, int, Any], None] | None = None
     links: Callable[[Context], Sequence[Link]] | None = None
+    trust: Trust | None = None
 
     @classmethod
     def read(cls, library: str, options: Mapping[str, Any]) -> ServerSettings:
         """Read the environment of the process, overridden by `options`."""
-        return cls.from_environment(library, os.environ, "SERVER", **options)
+        others = {**options}
+        trust = trust_of(others.pop("trust", None), os.environ)
+        return cls.from_environment(library, os.environ, "SERVER", trust=trust, **others)
 
 
 _current: ContextVar[ServerRequest | None] = ContextVar("tracekit.server_request", default=None)
@@ -254,8 +260,12 @@ class ServerRequest:
             self.span.set_attribute(HTTP_ROUTE, route)
             self.span.update_name(f"{self.method} {route}")
 
-    def responded(self, status: int, headers: Headers) -> None:
-        """Note the status line, while the exception that it answers is still being handled."""
+    def responded(self, status: int, headers: Headers) -> Answer:
+        """Note the status line, while the exception that it answers is still being handled.
+
+        Returns:
+            Headers to add, which tell the caller what is decided about the trace.
+        """
         self.status = status
         if status >= 500:
             self._blame(status)
@@ -265,6 +275,22 @@ class ServerRequest:
             self.span.set_attributes(settings.response_headers.attributes(headers))
         if settings.server_response_hook is not None:
             settings.server_response_hook(self.span, status, headers)
+        # Asked here, not there: nearly all requests need no more.
+        if getattr(self.span, "kept", None) is None and settings.traceresponse != ALWAYS:
+            return ()
+        return self.answer(status)
+
+    def answer(self, status: int) -> Answer:
+        """Return the headers that tell the caller what is decided about the trace."""
+        span, mode = self.span, self._settings.traceresponse
+        kept = getattr(span, "kept", None)
+        if mode == NEVER or (kept is None and mode != ALWAYS):
+            return ()
+        if kept is False and status >= 500:
+            # Otherwise written at the end of the span, which is too late for the headers.
+            span.set_status(Status(StatusCode.ERROR))
+            kept = getattr(span, "kept", None)
+        return answer(span, kept, mode)
 
     def fail(self, exception: BaseException) -> None:
         """Record an exception that nobody answered; the first one is closest to the cause."""
@@ -348,14 +374,15 @@ class HttpServer:
             attributes.update(settings.request_headers.attributes(pairs))
         if settings.writes_old_names:
             attributes.update(_old_names(incoming, attributes))
+        links = None if settings.links is None else settings.links(context)
+        # A context of a span only came of a caller that nobody has judged.
+        if settings.trust is not None or type(context) is not OnlySpan:
+            context, more = caller_of(
+                settings.trust, context, around, attributes, incoming.carrier, self._getter
+            )
+            links = (*(links or ()), *more)
         name = "HTTP" if method == semconv.METHOD_OTHER else method
-        span = self.tracer.start_span(
-            name,
-            context,
-            SpanKind.SERVER,
-            attributes,
-            settings.links(context) if settings.links is not None else None,
-        )
+        span = self.tracer.start_span(name, context, SpanKind.SERVER, attributes, links)
         request = ServerRequest(span, with_span(context, span), name, self.tracer, settings)
         if settings.server_request_hook is not None:
             _call_hook(settings.server_request_hook, span, incoming.source)

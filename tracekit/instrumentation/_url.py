@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
-import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from tracekit._url_secrets import LONGEST_URL, split_authority
 
 __all__ = [
-    "HostList",
     "Origin",
     "UrlParts",
     "default_port",
@@ -38,25 +34,6 @@ class Origin(NamedTuple):
     scheme: str
     host: str
     port: int | None
-
-
-class HostList:
-    """Hosts that trace headers may be sent to, as globs such as ``*.internal``."""
-
-    def __init__(self, globs: Sequence[str]) -> None:
-        pattern = "|".join(fnmatch.translate(glob.strip().lower()) for glob in globs)
-        self._match = re.compile(pattern).match if globs else None
-        self._known: dict[str, bool] = {}
-
-    def allows(self, host: str) -> bool:
-        """Tell whether `host` is on the list; answers are kept for the hosts seen first."""
-        known = self._known.get(host)
-        if known is not None:
-            return known
-        allowed = self._match is not None and self._match(host.lower()) is not None
-        if len(self._known) < 1024:
-            self._known[host] = allowed
-        return allowed
 
 
 def default_port(scheme: str) -> int | None:

@@ -113,7 +113,7 @@ def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Cal
             attempt.peer = peer
             status = response.status
             if status < 400 and attempt.under_way and attempt.steps.settings.is_terse:
-                attempt.succeed_plainly(status, _VERSIONS.get(response.version, ""))
+                attempt.succeed_plainly(response, status, _VERSIONS.get(response.version, ""))
                 return response
         except Exception:  # a pool of somebody's own
             report("the reading of a response")

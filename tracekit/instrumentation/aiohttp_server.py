@@ -28,6 +28,7 @@ from tracekit.instrumentation._http_server import (
 )
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
+from tracekit.instrumentation._traceresponse import Answer, with_answer
 from tracekit.instrumentation._websocket import SWITCHING_PROTOCOLS, WebSocketLife
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
 
     Options: ``excluded_urls``, ``server_request_hook``, ``server_response_hook``,
     ``capture_request_headers``, ``capture_response_headers``, ``sanitize_headers``,
-    ``known_methods``, ``links``.
+    ``known_methods``, ``links``, ``traceresponse``, ``trust``.
     """
 
     name = "aiohttp_server"
@@ -148,7 +149,16 @@ class _Served:
             self.websocket = WebSocketLife(request, request.tracer)
             self.websocket.accepted(response.headers.items())
         else:
-            request.responded(response.status, response.headers.items())
+            told = request.responded(response.status, response.headers.items())
+            if told and not self.reads_headers:
+                _tell(response, told)
+
+    @quiet
+    def about_to_start(self, response: StreamResponse) -> None:
+        """Add to the headers, where they are noted only when they are sent."""
+        told = self.request.answer(response.status)
+        if told and response.status != SWITCHING_PROTOCOLS:
+            _tell(response, told)
 
     def wrote(self, size: int) -> None:
         """Count a part of a streamed body."""
@@ -187,6 +197,13 @@ class _Served:
         return body_measures(self._chunks, self._bytes, self._first_ns)
 
 
+def _tell(response: StreamResponse, told: Answer) -> None:
+    headers = response.headers
+    pairs = with_answer(headers.items(), told)
+    headers.clear()
+    headers.extend(pairs)
+
+
 def _served(request: Any) -> _Served | None:
     return None if request is None else request._state.get(REQUEST_KEY)
 
@@ -198,6 +215,7 @@ def _start(original: Call, _owners: Sequence[object]) -> Call:
         if served is None:
             return original(response, request)
         if served.reads_headers or response.status == SWITCHING_PROTOCOLS:
+            served.about_to_start(response)
             return _started(served, response, original(response, request))
         served.started(response)
         return original(response, request)

@@ -35,6 +35,7 @@ from tracekit.instrumentation._patch import (
     Patch,
     quiet,
 )
+from tracekit.instrumentation._traceresponse import Answer, with_answer
 from tracekit.instrumentation._websocket import WebSocket
 
 __all__ = [
@@ -105,7 +106,7 @@ class ASGIMiddleware:
 
     Options are those of `instrument()`: ``excluded_urls``, ``server_request_hook``,
     ``server_response_hook``, ``capture_request_headers``, ``capture_response_headers``,
-    ``sanitize_headers``, ``known_methods``, ``links``.
+    ``sanitize_headers``, ``known_methods``, ``links``, ``traceresponse``, ``trust``.
     """
 
     def __init__(
@@ -170,7 +171,9 @@ class _Response:
         kind = message.get("type")
         if kind == "http.response.start":
             self._has_trailers = bool(message.get("trailers"))
-            _note(self._request, self._scope, message)
+            told = _note(self._request, self._scope, message)
+            if told:
+                message = _answered(message, told)
         try:
             await self._send(message)
         except (
@@ -258,10 +261,16 @@ def _decide(scope: Scope, request: ServerRequest | None) -> None:
 
 
 @quiet
-def _note(request: ServerRequest, scope: Scope, message: Message) -> None:
+def _note(request: ServerRequest, scope: Scope, message: Message) -> Answer:
     if request.route is None:
         adopt_route(request, scope)
-    request.responded(message["status"], message.get("headers", ()))
+    return request.responded(message["status"], message.get("headers", ()))
+
+
+def _answered(message: Message, told: Answer) -> Message:
+    """Return the message with more headers; its own list may be the program's for all requests."""
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in told]
+    return {**message, "headers": with_answer(message.get("headers", ()), pairs)}
 
 
 @quiet

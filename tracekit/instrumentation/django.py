@@ -41,8 +41,8 @@ class DjangoInstrumentor(ReplacingInstrumentor):
 
     Options: ``excluded_urls``, ``server_request_hook``, ``server_response_hook``,
     ``capture_request_headers``, ``capture_response_headers``, ``sanitize_headers``,
-    ``known_methods``, ``links``; of its databases those of :meth:`DatabaseSettings.read`. Hooks
-    are given the environ or the scope.
+    ``known_methods``, ``links``, ``traceresponse``, ``trust``; of its databases those of
+    :meth:`DatabaseSettings.read`. Hooks are given the environ or the scope.
     """
 
     name = "django"

@@ -20,7 +20,7 @@ class FastApiInstrumentor(LibraryInstrumentor):
 
     Options: ``excluded_urls``, ``server_request_hook``, ``server_response_hook``,
     ``capture_request_headers``, ``capture_response_headers``, ``sanitize_headers``,
-    ``known_methods``, ``links``.
+    ``known_methods``, ``links``, ``traceresponse``, ``trust``.
     """
 
     name = "fastapi"

@@ -24,7 +24,7 @@ class FlaskInstrumentor(ReplacingInstrumentor):
 
     Options: ``excluded_urls``, ``server_request_hook``, ``server_response_hook``,
     ``capture_request_headers``, ``capture_response_headers``, ``sanitize_headers``,
-    ``known_methods``, ``links``.
+    ``known_methods``, ``links``, ``traceresponse``, ``trust``.
     """
 
     name = "flask"

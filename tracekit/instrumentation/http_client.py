@@ -218,7 +218,7 @@ def _getresponse(original: Callable[..., Any], _owners: Sequence[object]) -> Cal
             raise
         status, version = response.status, version_of(response)
         if status < 400 and attempt.steps.settings.is_terse:
-            attempt.succeed_plainly(status, version)
+            attempt.succeed_plainly(response, status, version)
             return response  # type: ignore[no-any-return]
         attempt.succeed(response, status, version)
         if attempt.steps.settings.ends_at_body:

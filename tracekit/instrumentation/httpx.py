@@ -259,7 +259,7 @@ def _complete(attempt: Attempt, response: Response, client: Client | AsyncClient
         attempt.end()
         return
     if status < 400 and attempt.steps.settings.is_terse:
-        attempt.succeed_plainly(status, _VERSIONS.get(version, ""))
+        attempt.succeed_plainly(response, status, _VERSIONS.get(version, ""))
         return
     attempt.succeed(response, status, _VERSIONS.get(version, ""))
     if attempt.steps.settings.ends_at_body:

@@ -36,6 +36,7 @@ from tracekit.instrumentation._patch import (
     Patch,
     report,
 )
+from tracekit.instrumentation._traceresponse import with_answer
 
 __all__ = ["WSGIMiddleware", "WsgiInstrumentor", "WsgiServer", "name_route", "note_exception"]
 
@@ -117,7 +118,7 @@ class WSGIMiddleware:
 
     Options are those of `instrument()`: ``excluded_urls``, ``server_request_hook``,
     ``server_response_hook``, ``capture_request_headers``, ``capture_response_headers``,
-    ``sanitize_headers``, ``known_methods``, ``links``.
+    ``sanitize_headers``, ``known_methods``, ``links``, ``traceresponse``, ``trust``.
     """
 
     def __init__(
@@ -187,8 +188,10 @@ def _watched(
             if exc_info or more:
                 _note_suspect(request, exc_info[0] if exc_info else more.get("exc_info"))
             code = status[:3]
-            request.responded(int(code) if code.isdecimal() else 0, headers)
+            told = request.responded(int(code) if code.isdecimal() else 0, headers)
             request.body_length = _content_length(headers)
+            if told:
+                headers = with_answer(headers, told)
         except Exception:
             report("the reading of a response")
         return start_response(status, headers, *exc_info, **more)

@@ -55,15 +55,14 @@ class TrustPolicy:
     """What becomes of the context of a caller that is not trusted.
 
     Attributes:
-        untrusted: "link" begins a new trace and keeps the caller's span context under
-            UNTRUSTED_SPAN_CONTEXT_KEY, to be linked to; "restart" begins a new trace and forgets
-            the caller's. Baggage is kept by both. "ignore" takes nothing at all from the caller.
+        untrusted: "ignore" takes nothing at all from the caller, baggage included; "link" keeps
+            its span context under UNTRUSTED_SPAN_CONTEXT_KEY, to be linked to, and nothing else.
         trusts: Says whom to trust; nobody, unless given. One that raises trusts nobody.
 
     Source: https://www.w3.org/TR/trace-context-2/#mutating-the-traceparent-field ("Restart trace")
     """
 
-    untrusted: Literal["link", "restart", "ignore"] = "link"
+    untrusted: Literal["link", "ignore"] = "link"
     trusts: Callable[[RemoteCaller], bool] = _nobody
 
 
@@ -131,6 +130,15 @@ class CompositePropagator(TextMapPropagator):
     @property
     def fields(self) -> set[str]:
         return {field for propagator in self._inject for field in propagator.fields}
+
+    @property
+    def field_prefixes(self) -> set[str]:
+        """Beginnings of the names, in lower case, of headers that are there once an entry."""
+        return {
+            prefix
+            for propagator in self._inject
+            for prefix in getattr(propagator, "field_prefixes", ())
+        }
 
     def inject(
         self,
@@ -238,12 +246,10 @@ def _judged(
     caller = RemoteCaller(span.get_span_context(), headers)
     if _is_trusted(policy, caller):
         return context
+    kept = Context() if given is None else given
     if policy.untrusted == "ignore":
-        return Context() if given is None else given
-    context = set_span_in_context(before, context)
-    if policy.untrusted == "restart":
-        return context
-    return set_value(UNTRUSTED_SPAN_CONTEXT_KEY, caller.span_context, context)
+        return kept
+    return set_value(UNTRUSTED_SPAN_CONTEXT_KEY, caller.span_context, kept)
 
 
 def _is_trusted(policy: TrustPolicy, caller: RemoteCaller) -> bool:

@@ -30,6 +30,8 @@ class OTTracePropagator(SpanHeadersPropagator):
     Source: https://opentelemetry.io/docs/specs/otel/context/api-propagators/#propagators-distribution
     """
 
+    field_prefixes = (_BAGGAGE_PREFIX,)
+
     @property
     def fields(self) -> set[str]:
         return {_TRACE_ID, _SPAN_ID, _SAMPLED}
