@@ -112,8 +112,10 @@ def hear(span: Any, response: Any) -> None:
     Args:
         response: Of any library whose responses have ``headers`` that are looked up in any case.
     """
-    get: Any = getattr(getattr(response, "headers", None), "get", None)
-    header = None if get is None else get(_HEADER)
+    get = getattr(getattr(response, "headers", None), "get", None)
+    if get is None:
+        return
+    header = get(_HEADER)
     if header is None:
         return
     is_short = isinstance(header, str) and len(header) <= _LONGEST
