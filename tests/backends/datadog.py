@@ -18,7 +18,7 @@ from tracekit.model import SpanRecord
 
 __all__ = ["PROTOCOLS", "Datadog", "start"]
 
-PROTOCOLS = ("v0.4",)
+PROTOCOLS = ("v0.4", "v0.5")
 
 CHECKS = (
     "trace_count_header",
@@ -44,8 +44,8 @@ class Datadog:
         self.otlp_grpc_url = f"http://127.0.0.1:{otlp_grpc}"
         self.variables = {"DD_TRACE_AGENT_URL": self.url}
 
-    def arguments(self, _protocol: str) -> dict[str, Any]:
-        return {}
+    def arguments(self, protocol: str) -> dict[str, Any]:
+        return {"api_version": protocol}
 
     def found(self, trace_id: int) -> list[Plain]:
         return [_read(span) for span in self.spans(trace_id)]
@@ -93,10 +93,21 @@ def _read(span: Plain) -> Plain:
         "span_id": f"{span['span_id']:016x}",
         "events": json.loads(meta.pop("events", "[]")),
         # These two are said once a chunk, on the spans that have no parent in it.
-        "meta": {key: value for key, value in meta.items() if key != "_dd.p.tid"},
+        "meta": {k: v for k, v in meta.items() if k not in ("_dd.p.tid", "_dd.span_links")},
         "metrics": {k: v for k, v in span["metrics"].items() if k != "_sampling_priority_v1"},
-        "span_links": span.get("span_links", []),
+        "span_links": span.get("span_links") or _links_of_v05(meta),
     }
+
+
+def _links_of_v05(meta: Plain) -> list[Plain]:
+    """Return links that came as JSON in a tag, as v0.4 has them."""
+    found: list[Plain] = json.loads(meta.get("_dd.span_links", "[]"))
+    for link in found:
+        trace_id = int(link["trace_id"], 16)
+        link |= {"trace_id": trace_id & _LOWER, "trace_id_high": trace_id >> 64}
+        link["span_id"] = int(link["span_id"], 16)
+        link["flags"] |= 1 << 31
+    return found
 
 
 def _names(span: SpanRecord) -> tuple[str, str, str]:

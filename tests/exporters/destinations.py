@@ -65,10 +65,17 @@ Answering = Callable[[Received], Reply]
 
 
 class Destination:
-    """An HTTP server that answers by a script: the last entry stands for all that follow."""
+    """An HTTP server that answers by a script: the last entry stands for all that follow.
+
+    Attributes:
+        documents: What it answers to a GET, by path; nothing else is found.
+        asked: The paths of which somebody wanted a document.
+    """
 
     def __init__(self, *script: Reply | Answering, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Received] = []
+        self.documents: dict[str, Reply] = {}
+        self.asked: list[str] = []
         self.script: list[Reply | Answering] = list(script) or [OK]
         self._lock = threading.Lock()
         destination = self
@@ -81,6 +88,10 @@ class Destination:
                 destination._answer(self)
 
             do_PUT = do_POST
+
+            def do_GET(self) -> None:
+                destination.asked.append(self.path)
+                send(self, destination.documents.get(self.path, Reply(404)))
 
             def log_message(self, *arguments: Any) -> None:
                 pass
@@ -115,18 +126,21 @@ class Destination:
         with self._lock:
             self.received.append(received)
             entry = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        reply = entry(received) if callable(entry) else entry
-        handler.send_response(reply.status)
-        for name, value in reply.headers.items():
-            handler.send_header(name, value)
-        if "content-length" not in {name.lower() for name in reply.headers}:
-            handler.send_header("Content-Length", str(len(reply.body)))
-        handler.end_headers()
-        handler.wfile.write(reply.body)
+        send(handler, entry(received) if callable(entry) else entry)
 
     def span_names(self) -> list[str]:
         """Return the names of all spans of the OTLP requests that came so far."""
         return [name for received in self.received for name in received.span_names()]
+
+
+def send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
+    handler.send_response(reply.status)
+    for name, value in reply.headers.items():
+        handler.send_header(name, value)
+    if "content-length" not in {name.lower() for name in reply.headers}:
+        handler.send_header("Content-Length", str(len(reply.body)))
+    handler.end_headers()
+    handler.wfile.write(reply.body)
 
 
 @contextlib.contextmanager

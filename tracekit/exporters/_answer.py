@@ -11,10 +11,23 @@ from typing import Protocol
 
 from tracekit.interfaces import ReadableSpan
 
-__all__ = ["Answer", "Encode", "OnSkip", "Payload", "Sender", "Verdict", "identity_of", "printable"]
+__all__ = [
+    "Answer",
+    "Encode",
+    "OnSkip",
+    "PATH",
+    "Payload",
+    "Sender",
+    "Verdict",
+    "identity_of",
+    "printable",
+]
 
 Headers = Iterable[tuple[str, str]]
 OnSkip = Callable[[ReadableSpan, Exception], None]
+
+PATH = ":path"
+"""What HTTP/2 calls it; as a header it is kept with a request that has to wait on the disk."""
 
 MAX_SAID = 300
 """Characters of a destination's text that a log line may hold."""
@@ -22,7 +35,10 @@ MAX_SAID = 300
 
 @dataclass(frozen=True)
 class Payload:
-    """One request: its body, and the spans in it should it have to be split."""
+    """One request: its body, and the spans in it should it have to be split.
+
+    The header ``PATH`` names another path than the destination's own.
+    """
 
     body: bytes
     spans: Sequence[ReadableSpan] = ()
@@ -34,12 +50,16 @@ Encode = Callable[[Sequence[ReadableSpan], int, OnSkip], Iterator[Payload]]
 
 
 class Verdict(Enum):
-    """What becomes of a request's spans."""
+    """What becomes of a request's spans.
+
+    OTHER_FORM: the sender has learnt that it is to be encoded differently, and will be.
+    """
 
     TAKEN = "taken"
     TRY_AGAIN = "try again"
     TOO_LARGE = "too large"
     REFUSED = "refused"
+    OTHER_FORM = "in another form"
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,7 @@ class Answer:
         retry_after_s: How long the destination wants to be left alone.
         rejected: Spans that it did not keep of a request that it took.
         was_reached: False when nobody answered.
+        status: Of an answer by HTTP that is an error; else 0.
     """
 
     verdict: Verdict
@@ -58,6 +79,7 @@ class Answer:
     retry_after_s: float | None = None
     rejected: int = 0
     was_reached: bool = True
+    status: int = 0
 
 
 class Sender(Protocol):

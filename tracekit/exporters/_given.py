@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -20,6 +20,7 @@ __all__ = [
     "checked_timeout_s",
     "checked_url",
     "from_environment",
+    "known_value",
     "listed_headers",
     "shown_url",
     "timeout_from_environment",
@@ -146,6 +147,20 @@ def timeout_from_environment(*names: str) -> float | None:
             millis,
         )
     return millis / 1000 or NO_LIMIT_S
+
+
+def known_value(variable: Given | None, values: Sequence[str]) -> str | None:
+    """Return a variable's value if it is one of a set; others are reported and ignored.
+
+    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#enum
+    """
+    if variable is None:
+        return None
+    value = str(variable.value).lower()
+    if value in values:
+        return value
+    ignored(variable.source, f"={variable.value!r}", f"one of {', '.join(values)}")
+    return None
 
 
 def checked_headers(given: Given) -> tuple[tuple[str, str], ...]:

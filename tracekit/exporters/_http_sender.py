@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from tracekit.exporters._answer import Answer, Payload, Verdict, identity_of, printable
+from tracekit.exporters._answer import PATH, Answer, Payload, Verdict, identity_of, printable
 from tracekit.exporters._given import shown_url
 from tracekit.exporters._retry import retry_after_s
 
@@ -117,29 +117,49 @@ class HttpSender:
         except Exception as error:
             return _answer_to(error)
 
+    def fetch(self, path: str, timeout_s: float) -> Reply | None:
+        """Get a document from the destination; None when there was no answer."""
+        try:
+            with self._response("GET", self._at(path), self._headers, None, timeout_s) as response:
+                return Reply(response.status_code, _content_type(response), _read(response))
+        except Exception:
+            return None
+
     def _exchange(self, payload: Payload, timeout_s: float) -> Answer:
+        headers = self._headers | dict(payload.headers)
+        url, body = self._at(headers.pop(PATH, "")), self._body(payload.body)
+        with self._response(self._target.method, url, headers, body, timeout_s) as response:
+            return self._answer(response)
+
+    def _path(self) -> str:
+        return urlsplit(self._url).path
+
+    def _at(self, path: str) -> str:
+        return urlsplit(self._url)._replace(path=path).geturl() if path else self._url
+
+    @contextmanager
+    def _response(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None, timeout_s: float
+    ) -> Iterator[requests.Response]:
         # Here and not above: what it imports (ssl) must not come before gevent patches it.
         from tracekit.exporters import _http_session
 
         _http_session.set_deadline(timeout_s)
         with self._session(_http_session.new_session) as session:
-            return self._request(session, payload, timeout_s)
-
-    def _request(self, session: requests.Session, payload: Payload, timeout_s: float) -> Answer:
-        response = session.request(
-            self._target.method,
-            self._url,
-            data=self._body(payload.body),
-            headers=self._headers | dict(payload.headers),
-            timeout=timeout_s,
-            verify=self._target.verify,
-            cert=self._target.cert,
-            # A redirected POST would become a GET somewhere else, with our credentials.
-            allow_redirects=False,
-            stream=True,
-        )
-        with response:
-            return self._answer(response)
+            response = session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                timeout=timeout_s,
+                verify=self._target.verify,
+                cert=self._target.cert,
+                # A redirected POST would become a GET somewhere else, with our credentials.
+                allow_redirects=False,
+                stream=True,
+            )
+            with response:
+                yield response
 
     @contextmanager
     def _session(self, new_session: Callable[..., requests.Session]) -> Iterator[requests.Session]:
@@ -176,8 +196,7 @@ class HttpSender:
         said = f"{status} {_phrase(status, response)}".strip()
         if len(body) > MAX_RESPONSE_BYTES:
             return Answer(Verdict.REFUSED, f"{said}, with more than {MAX_RESPONSE_BYTES} bytes")
-        content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        reply = Reply(status, content_type, body)
+        reply = Reply(status, _content_type(response), body)
         if 200 <= status < 300:
             return _success(reply, self._target)
         if 300 <= status < 400:
@@ -199,7 +218,12 @@ def _failure(status: int, said: str, headers: Mapping[str, str]) -> Answer:
     if status in _TRY_AGAIN:
         wait = retry_after_s(headers.get("Retry-After"))
         return Answer(Verdict.TRY_AGAIN, said, wait)
-    return Answer(Verdict.TOO_LARGE if status == 413 else Verdict.REFUSED, said)
+    verdict = Verdict.TOO_LARGE if status == 413 else Verdict.REFUSED
+    return Answer(verdict, said, status=status)
+
+
+def _content_type(response: requests.Response) -> str:
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
 def _phrase(status: int, response: requests.Response) -> str:

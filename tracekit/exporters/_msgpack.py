@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from struct import pack as _struct
 from typing import Any
 
-__all__ = ["array_header", "pack"]
+__all__ = ["array_header", "map_header", "pack"]
 
 
 def pack(value: Any) -> bytes:
@@ -38,7 +38,7 @@ def _write(out: list[bytes], value: Any) -> None:
     elif kind is float:
         out.append(_struct(">Bd", 0xCB, value))
     elif kind is dict:
-        out.append(_header(len(value), 0x80, 0xDE))
+        out.append(map_header(len(value)))
         for key, item in value.items():
             _write(out, key)
             _write(out, item)
@@ -63,6 +63,11 @@ def _rare(value: Any) -> bytes:
 def array_header(size: int) -> bytes:
     """Return what stands before the items of an array."""
     return _header(size, 0x90, 0xDC)
+
+
+def map_header(size: int) -> bytes:
+    """Return what stands before the keys and values of a map."""
+    return _header(size, 0x80, 0xDE)
 
 
 def _header(size: int, short: int, wide: int) -> bytes:

@@ -19,10 +19,10 @@ from tracekit.exporters._given import (
     checked_timeout_s,
     checked_url,
     from_environment,
+    known_value,
     listed_headers,
     timeout_from_environment,
 )
-from tracekit.settings import ignored
 
 __all__ = ["GRPC", "HTTP_JSON", "HTTP_PROTOBUF", "OtlpSettings", "resolve"]
 
@@ -120,21 +120,7 @@ def _protocol(given: _Sources) -> str:
         if argument.value not in PROTOCOLS:
             raise argument.refused(f"one of {', '.join(PROTOCOLS)}")
         return str(argument.value)
-    return _known(given.variable("PROTOCOL"), PROTOCOLS) or HTTP_PROTOBUF
-
-
-def _known(variable: Given | None, values: tuple[str, ...]) -> str | None:
-    """Return a variable's value if it is one of a set; others are reported and ignored.
-
-    Source: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#enum
-    """
-    if variable is None:
-        return None
-    value = variable.value.lower()
-    if value in values:
-        return str(value)
-    ignored(variable.source, f"={variable.value!r}", f"one of {', '.join(values)}")
-    return None
+    return known_value(given.variable("PROTOCOL"), PROTOCOLS) or HTTP_PROTOBUF
 
 
 def _headers(given: _Sources) -> tuple[tuple[str, str], ...]:
@@ -159,7 +145,7 @@ def _compressed(given: _Sources) -> bool:
         if text not in ("gzip", "none"):
             raise argument.refused("gzip or none")
         return text == "gzip"
-    return _known(from_environment(*_variables("COMPRESSION")), ("gzip", "none")) == "gzip"
+    return known_value(from_environment(*_variables("COMPRESSION")), ("gzip", "none")) == "gzip"
 
 
 def _check_pair(settings: OtlpSettings) -> None:

@@ -204,6 +204,10 @@ class Delivery:
                 return False
             if answer is None:  # pyright and mypy cannot know that there is one without a reason
                 continue
+            if answer.verdict is Verdict.OTHER_FORM:
+                anew = self._encode(payload.spans, self._limit, tally.skip)
+                payloads = chain(self._in_turn(anew), payloads)
+                continue
             if answer.verdict is Verdict.TOO_LARGE and len(payload.spans) > 1:
                 payloads = chain(self._in_turn(self._halves(payload, tally)), payloads)
                 continue

@@ -1,31 +1,41 @@
-"""Send spans to a Datadog agent, by its own protocol."""
+"""Send spans to a Datadog agent, by its own protocols."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from tracekit._version import __version__
 from tracekit.errors import InvalidValueError
-from tracekit.exporters._answer import Payload
+from tracekit.exporters import _datadog_v05
+from tracekit.exporters._answer import OnSkip, Payload
 from tracekit.exporters._concurrency import chosen_concurrency
+from tracekit.exporters._datadog_agent import API_VERSIONS, V04, AgentSender
 from tracekit.exporters._datadog_encoder import DatadogEncoder
-from tracekit.exporters._given import Given, checked_timeout_s, checked_url, from_environment
-from tracekit.exporters._http_sender import HttpSender, HttpTarget
+from tracekit.exporters._datadog_v04 import PATH
+from tracekit.exporters._given import (
+    Given,
+    checked_timeout_s,
+    checked_url,
+    from_environment,
+    known_value,
+)
+from tracekit.exporters._http_sender import HttpTarget
 from tracekit.exporters._network import NetworkExporter
 from tracekit.exporters._retry import RetryPolicy
 from tracekit.exporters._spool_settings import GivenSpool, chosen_spool
 from tracekit.exporters._transport import Delivery
-from tracekit.interfaces import SpanExporter
+from tracekit.interfaces import ReadableSpan, SpanExporter
 
 if TYPE_CHECKING:
     import requests
 
 __all__ = ["DatadogExporter"]
 
-PATH = "/v0.4/traces"
 DEFAULT_PORT = 8126
 DEFAULT_TIMEOUT_S = 10.0
 
@@ -38,7 +48,7 @@ https://docs.datadoghq.com/tracing/trace_collection/library_config/"""
 
 
 class DatadogExporter(NetworkExporter):
-    """Send batches of spans to the agent's trace intake, protocol v0.4.
+    """Send batches of spans to the agent's trace intake, by protocol v0.5 or v0.4.
 
     Sampling stays with tracekit: what it exports is marked to be kept.
     To send OTLP to an agent that takes it, use the destination ``datadog_otlp``.
@@ -50,6 +60,7 @@ class DatadogExporter(NetworkExporter):
             DD_TRACE_AGENT_TIMEOUT_SECONDS, 10 by default.
         service: Name for resources without one; DD_SERVICE. Likewise ``env`` (DD_ENV) and
             ``version`` (DD_VERSION).
+        api_version: ``"v0.4"`` or ``"v0.5"``; DD_TRACE_API_VERSION. By default the agent is asked.
         session: A requests.Session to send with.
         max_request_bytes: Larger batches are split.
         max_concurrent_requests: How many may be under way, when answers are slow; 4 by default,
@@ -68,6 +79,7 @@ class DatadogExporter(NetworkExporter):
         service: str | None = None,
         env: str | None = None,
         version: str | None = None,
+        api_version: str | None = None,
         session: requests.Session | None = None,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         retry_policy: RetryPolicy | None = None,
@@ -86,9 +98,10 @@ class DatadogExporter(NetworkExporter):
             }
         )
         target = HttpTarget(url, _headers(), method="PUT", unix_socket=unix_socket)
+        sender = AgentSender(target, session, _api_version(api_version))
         delivery = Delivery(
-            HttpSender(target, session),
-            encoder.encode,
+            sender,
+            partial(_encode, encoder, sender),
             _timeout_s(timeout),
             max_request_bytes,
             retry_policy,
@@ -96,6 +109,28 @@ class DatadogExporter(NetworkExporter):
         )
         nothing = Payload(b"\x90", headers=(("x-datadog-trace-count", "0"),))
         super().__init__("datadog", delivery, nothing, at_once)
+
+
+def _encode(
+    encoder: DatadogEncoder,
+    sender: AgentSender,
+    spans: Sequence[ReadableSpan],
+    max_bytes: int,
+    on_skip: OnSkip,
+) -> Iterator[Payload]:
+    if sender.api_version() == V04:
+        yield from encoder.encode(spans, max_bytes, on_skip)
+        return
+    for payload in encoder.encode(spans, max_bytes, on_skip, _datadog_v05.bodies):
+        yield sender.in_v05(payload)
+
+
+def _api_version(argument: str | None) -> str | None:
+    if argument is None:
+        return known_value(from_environment("DD_TRACE_API_VERSION"), API_VERSIONS)
+    if argument not in API_VERSIONS:
+        raise Given(argument, "api_version (argument)").refused(f"one of {', '.join(API_VERSIONS)}")
+    return argument
 
 
 def _timeout_s(argument: float | None) -> float:
