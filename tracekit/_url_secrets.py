@@ -32,15 +32,19 @@ SECRET_KEYS = {
     *("apikey", "apitoken", "apisecret", "accesskey", "secretkey", "privatekey"),
     *("auth", "authorization", "bearer", "jwt"),
     *("password", "passwd", "pwd", "secret", "clientsecret"),
+    *("clientassertion", "samlresponse", "otp", "totp"),
 }
 # Each of them has one of these; a query without any, as most are, is not taken apart. An escape
 # may hide a letter.
-_HINTS = ("%", "tok", "key", "sig", "auth", "pass", "pwd", "sec", "jwt", "bear", "cred")
+_HINTS = (
+    *("%", "tok", "key", "sig", "auth", "pass", "pwd", "sec", "jwt", "bear", "cred"),
+    *("otp", "assertion", "samlresponse"),
+)
 # `key` names a harmless thing far more often than an API key, so there the value decides: a key
 # of Google's, or a long hexadecimal number.
 _KEY_VALUE = re.compile(r"AIza[\w-]{20,}|[0-9A-Fa-f]{32,}")
 # The same inside a sentence, such as the message of an exception that quotes the URL.
-_IN_TEXT = re.compile(r"(?<=[?&;#])([\w.%-]{1,64})=([^&;#\s'\")>]+)")
+_IN_TEXT = re.compile(r"(?<=[?&;#])([\w.%\[\]-]{1,64})=([^&;#\s'\")>]+)")
 _USERINFO_IN_TEXT = re.compile(r"(?<=://)[^\s/?#@'\"]{1,1024}@")
 
 
@@ -148,6 +152,8 @@ def is_secret(key: str, value: str) -> bool:
     if len(key) > 64:
         return False
     plain = unquote(key) if "%" in key else key
+    if plain.endswith("]"):  # `user[password]` of forms in PHP and Rails
+        plain = plain[plain.rfind("[") + 1 : -1]
     plain = plain.lower().replace("-", "").replace("_", "")
     if plain == "key":
         return _KEY_VALUE.fullmatch(value) is not None

@@ -54,6 +54,8 @@ APIKEY stripe_api_key access_key access_key_id secret_key aws_secret_access_key 
 signing_key encryption_key session_key shared_key account_key token access_token refresh_token
 id_token auth_token session_token github_token slack.bot_token csrf_token bearer jwt session_id
 sessionid PHPSESSID JSESSIONID cookie cookies password_hash card_number credit_card cvv ssn
+http.request.header.x-csrftoken http.request.header.x-goog-iap-jwt-assertion
+http.request.header.x-vault-token user.otp
 tracekit.argument.password tracekit.argument.api_key tracekit.argument.token
 db.query.parameter.password messaging.header.authorization user.credential new_password
 oldPassword smtp.pass_phrase_secret""".split()
@@ -74,6 +76,26 @@ TOKENS = [
     "S" + "G." + opaque(22) + "." + opaque(43),
     "np" + "m_" + opaque(36),
     "shp" + "at_" + hexadecimal(32),
+    *(f"gl{kind}-" + opaque(20) for kind in ("rt", "dt")),
+    "dc" + "kr_pat_" + opaque(27),
+    "AT" + "ATT3x" + opaque(180),
+    "li" + "n_api_" + opaque(40),
+    "ruby" + "gems_" + hexadecimal(48),
+    "PM" + "AK-" + hexadecimal(24) + "-" + hexadecimal(34),
+    "NR" + "AK-" + upper(27),
+    "hv" + "s." + opaque(90),
+    "da" + "pi" + hexadecimal(32),
+    "AGE-" + "SECRET-KEY-1" + upper(58),
+    "sn" + "trys_" + opaque(60),
+    "fi" + "gd_" + opaque(40),
+    "r" + "8_" + opaque(37),
+    "gs" + "k_" + opaque(52),
+    "ts" + "key-auth-" + opaque(20),
+    "gl" + "sa_" + opaque(32) + "_" + hexadecimal(8),
+    "eyJ" + "rIjoi" + opaque(60),
+    "sq0" + "atp-" + opaque(22),
+    "xkey" + "sib-" + hexadecimal(64),
+    "s" + "k.eyJ" + opaque(60) + "." + opaque(22),
 ]
 SENTENCES = ["{}", "refused {} at once", "cannot use '{}'", '{{"seen": "{}"}}']
 
@@ -94,6 +116,7 @@ def _of_urls() -> list[Secret]:
         *("X-Amz-Signature", "X-Amz-Credential", "X-Amz-Security-Token", "X-Goog-Signature"),
         *("AWSAccessKeyId", "Signature", "sig", "token", "access_token", "api_key", "apikey"),
         *("password", "client_secret", "jwt", "auth", "refresh_token"),
+        *("user[password]", "otp", "client_assertion", "SAMLResponse"),
     ):
         needle = opaque(24)
         found.append(Secret("url.full", f"https://h/p?a=1&{parameter}={needle}&b=2", needle))
@@ -129,6 +152,14 @@ def _of_texts() -> list[Secret]:
         "ValueError: password={}",
         "AccountName=a;AccountKey={}==;EndpointSuffix=x",
         "https://hooks.slack.com/services/T0/B0/{}",
+        "Command '['mysql', '--password', '{}', 'db']' returned 1",
+        "run --api-key {} --verbose",
+        "<soap:Body><wsse:Password Type='text'>{}</wsse:Password></soap:Body>",
+        "<credentials><apiKey>{}</apiKey></credentials>",
+        "Server=db;User Id=sa;Password={};",
+        "Endpoint=sb://a/;SharedAccessKey={}=",
+        "{{'headers': {{'x-api-key': '{}'}}}}",
+        "export GITHUB_TOKEN={}",
     ]
     return [Secret("text", form.format(n := opaque(24)), n) for form in forms]
 
@@ -146,8 +177,19 @@ def _of_containers() -> list[Secret]:
 
 
 def _of_queries() -> list[Secret]:
-    forms = ["SELECT 1 FROM t WHERE mail = '{}'", "INSERT INTO t (a) VALUES ('{}')"]
-    return [Secret("db.query.text", form.format(n := opaque(16)), n) for form in forms]
+    forms = [
+        "SELECT 1 FROM t WHERE mail = '{}'",
+        "INSERT INTO t (a) VALUES ('{}')",
+        "ALTER USER amy WITH PASSWORD '{}'",
+        "SELECT N'{}'",
+        "SELECT 1 /* password={} */",
+        "SELECT 1 -- token={}",
+    ]
+    numbers = [f"UPDATE cards SET pan = {4111111111111111 + place}" for place in range(2)]
+    return [
+        *(Secret("db.query.text", form.format(n := opaque(16)), n) for form in forms),
+        *(Secret("db.statement", query, query[-16:]) for query in numbers),
+    ]
 
 
 SECRETS = [
@@ -240,6 +282,18 @@ _VALUES = [
     "Digest of the week",
     "monkey: bananas",
     "signature mismatch: expected 3 arguments",
+    "use --password option to set one",
+    "usage: shop [--author NAME] [--token-count 5]",
+    "--password-file /run/secrets/db --verbose",
+    "<author>Ann Author</author>",
+    "<token_count>17</token_count><key>user:17</key>",
+    "<password>optional</password>",
+    "https://example.org/a?code=404&user[name]=amy&otp_enabled=1",
+    "assertion failed: total == 17",
+    "berlin_office moved to dapi",
+    "r8_short lin_short hvs.short gsk_short",
+    "the glass, the hotplug and the risk.",
+    "pk.eyJ1Ijoic2hvcCJ9.public",
 ]  # fmt: skip
 
 LOOKALIKES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import threading
@@ -12,6 +13,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, StatusCode, TraceFlags
 
 import tracekit
+from exporters.grpc_destinations import grpc_destination
 from processors.secrets_corpus import LOOKALIKES, SECRETS
 from tracekit.errors import ConfigurationError, InvalidValueError
 from tracekit.exporters.console import ConsoleSpanExporter
@@ -24,6 +26,7 @@ from tracekit.exporters.zipkin import ZipkinExporter
 from tracekit.interfaces import SpanProcessor
 from tracekit.sdk import RedactionProcessor, SpanLimits
 from tracekit.semconv import REDACTED
+from tracekit.store.spool import Spool
 
 REPLACED = "REDACTED"
 
@@ -56,6 +59,21 @@ def server():
     taking.server_close()
 
 
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def spooled(path):
+    """Yield the body of each request that a spool keeps, unpacked."""
+    spool = Spool(path)
+    for waiting in spool.waiting():
+        while (request := spool.take(waiting.destination)[0]) is not None:
+            yield request.body
+            spool.remove(request)
+
+
 def recorded(redact=True, **options):
     exporter = InMemorySpanExporter()
     tracekit.configure(exporters=exporter, redact=redact, **options)
@@ -80,12 +98,15 @@ def test_the_corpus_is_large_and_without_repetitions():
     assert len({secret.needle for secret in SECRETS}) == len(SECRETS)
 
 
-def test_every_secret_is_gone_from_the_bytes_of_every_exporter(server, tmp_path):
+def test_every_secret_is_gone_from_the_bytes_of_every_exporter(server, tmp_path, stack):
     at = f"http://127.0.0.1:{server.server_port}"
     out = io.StringIO()
+    destination = stack.enter_context(grpc_destination())
     tracekit.configure(
         redact=True,
         exporters=[
+            OTLPSpanExporter(destination.url, protocol="grpc", spool=False),
+            OTLPSpanExporter("http://127.0.0.1:1/v1/traces", spool=tmp_path / "spool.db"),
             ConsoleSpanExporter(out=out),
             ConsoleSpanExporter(out=out, formatter=lambda span: span.to_json()),
             OtlpFileExporter(tmp_path / "traces.jsonl"),
@@ -103,14 +124,27 @@ def test_every_secret_is_gone_from_the_bytes_of_every_exporter(server, tmp_path)
             span.add_event("e", {secret.key: secret.value})
         parent = SpanContext(1, 2, False, TraceFlags(1))
         tracer.start_span("l", links=[Link(parent, {secret.key: secret.value})]).end()
-    assert tracekit.flush()
+    for text in (secret.value for secret in SECRETS if secret.key in ("message", "note", "text")):
+        with tracekit.span(text) as span:
+            span.add_event(text)
+            span.record_exception(ValueError(text))
+            span.set_status(StatusCode.ERROR, text)
+    tracekit.flush()
+    still_open = [tracer.start_span("open", attributes={s.key: s.value}) for s in SECRETS]
     tracekit.shutdown()
+    assert all(span.is_recording() for span in still_open)
     places = {
         "console": out.getvalue().encode(),
-        "files": b"".join(path.read_bytes() for path in tmp_path.iterdir()),
+        "gRPC": b"".join(request.SerializeToString() for request in destination.received),
         "network": b"".join(server.bodies),
+        **{
+            # With what of a database is still in its log.
+            name: b"".join(path.read_bytes() for path in tmp_path.glob(f"{name}*"))
+            for name in ("traces.jsonl", "store.db")
+        },
+        "spool": b"".join(spooled(tmp_path / "spool.db")),
     }
-    assert all(b"visible-name" in place for place in places.values())
+    assert [name for name, place in places.items() if b"visible-name" not in place] == []
     assert len(server.bodies) >= 4
     for name, place in places.items():
         left = [secret for secret in SECRETS if secret.needle.encode() in place]

@@ -206,6 +206,11 @@ class TracerProvider(trace_api.TracerProvider):
         """Note what is open, where that can be noted: whoever looks sees what was under way."""
         takers = [part for part in self.span_processors if getattr(part, "takes_unfinished", False)]
         spans = open_spans(self._is_ours) if takers and self.live() else []
+        # What is open has not been through the stages that a span meets when it ends.
+        for part in self.span_processors if spans else ():
+            if getattr(part, "redacts_unfinished", False):
+                for span in spans:
+                    part.on_ending(span)
         for part in takers if spans else ():
             part.export_unfinished(spans, int(timeout_s * 1000))
 

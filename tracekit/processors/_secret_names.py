@@ -36,6 +36,7 @@ _SECRET_ENDINGS = frozenset(
         *SECRET_KEYS,
         *("secretaccesskey", "awsaccesskeyid", "accesskeyid", "signingkey", "encryptionkey"),
         *("masterkey", "sharedkey", "accountkey", "storagekey", "sessionkey", "deploykey"),
+        *("csrftoken", "xsrftoken", "csrfmiddlewaretoken", "jwtassertion"),
         *("sessionid", "passwordhash", "cardnumber", "creditcard", "securitycode"),
     )
 ) - {"signature", "sig", "auth", "token"}

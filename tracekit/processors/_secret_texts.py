@@ -27,6 +27,13 @@ _SHAPES = re.compile(
     r"|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}"
     r"|SG\.[\w-]{16,}\.[\w-]{16,}|npm_[A-Za-z0-9]{36}|pypi-AgE[\w-]{40,}"
     r"|hf_[A-Za-z]{34}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|dop_v1_[0-9a-f]{64}"
+    r"|gl(?:rt|ptt|dt|cbt)-[\w-]{20,}|dckr_[op]at_[\w-]{20,}"
+    r"|AT(?:ATT|CTT)3x[\w=-]{50,}|lin_(?:api|oauth)_[A-Za-z0-9]{32,}|rubygems_[0-9a-f]{48}"
+    r"|PMAK-[0-9a-f]{24}-[0-9a-f]{34}|NRAK-[A-Z0-9]{27}|hv[bs]\.[\w-]{24,}|dapi[0-9a-f]{32}"
+    r"|AGE-SECRET-KEY-1[A-Z0-9]{50,}|sntry[su]_[\w+/=-]{40,}|figd_[\w-]{36,}|r8_[A-Za-z0-9]{36,}"
+    r"|gsk_[A-Za-z0-9]{48,}|tskey-[a-z]+-[\w-]{16,}|glsa_[A-Za-z0-9]{32}_[0-9a-f]{8}"
+    r"|glc_[\w+/=]{32,}|eyJrIjoi[\w+/=]{40,}|sq0(?:atp|csp)-[\w-]{22,}|xkeysib-[0-9a-f]{64}"
+    r"|sk\.eyJ[\w-]{20,}\.[\w-]{16,}"
     r")",
     re.DOTALL,
 )
@@ -47,6 +54,11 @@ _VALUE = re.compile(
     r"|[^\s\"'&,;(){}\[\]<>]+",
     re.DOTALL,
 )
+# `--password x` of a command line, also where it is shown as a list of arguments.
+_OPTION = re.compile(r"(?<![\w-])(--([\w-]{1,64})[\"']?,?\s{1,4}[\"']?)((?!-)[^\s\"',]{3,256})")
+_ELEMENT = re.compile(
+    r"(<(?:[\w-]{1,32}:)?([\w.-]{1,64})(?:\s[^<>]{0,256})?>)([^<>]{3,4096})(?=</)"
+)
 _QUOTED = re.compile(r"[bBrRuU]?([\"'])")
 _SHORTEST_VALUE = 3
 _LONGEST_KEY = 256
@@ -61,23 +73,13 @@ _NO_VALUES = frozenset(
 # Without one of these nothing above can match; most texts have none.
 _HINTS = (
     *("tok", "key", "sig", "auth", "pass", "pwd", "secret", "jwt", "bear", "cred", "cookie"),
-    *(
-        "github_",
-        "eyj",
-        "akia",
-        "asia",
-        "abia",
-        "acca",
-        "gh",
-        "glpat",
-        "xox",
-        "xapp",
-        "k_live",
-        "k_test",
-    ),
+    *("github_", "eyj", "akia", "asia", "abia", "acca", "gh", "glpat", "xox", "xapp"),
+    *("k_live", "k_test", "glrt-", "glptt-", "gldt-", "glcbt-", "dckr_", "att3x", "ctt3x"),
+    *("lin_", "rubygems_", "pmak-", "nrak-", "hvs.", "hvb.", "dapi", "sntry", "figd_"),
+    *("r8_", "gsk_", "glsa_", "glc_", "sq0"),
     *("whsec", "aiza", "ya29", "gocspx", "sk-", "sg.", "npm_", "pypi-", "hf_", "shp", "dop_"),
     *("private", "hooks.", "basic", "digest", "://", "session", "sessid", "cvv", "cvc", "ssn"),
-    *("card", "hash", "security", "%"),
+    *("card", "hash", "security", "%", "otp", "assertion"),
 )
 _SHORTEST = 7
 _LONGEST_KNOWN = 128
@@ -127,7 +129,21 @@ def _searched(text: str) -> str:
     text = _HEADER.sub(rf"\1{REDACTED}", text)
     text = _COOKIES.sub(rf"\1{REDACTED}", text)
     text = _SCHEME.sub(rf"\1 {REDACTED}", text)
+    text = _OPTION.sub(_without_option, text)
+    text = _ELEMENT.sub(_without_content, text)
     return _without_assigned(text)
+
+
+def _without_option(found: re.Match[str]) -> str:
+    before, name, value = found.groups()
+    # `--password option` of a help text.
+    is_word = value.isalpha() and value.islower()
+    return found[0] if is_word or not _is_given(name, value) else before + REDACTED
+
+
+def _without_content(found: re.Match[str]) -> str:
+    before, name, value = found.groups()
+    return before + REDACTED if _is_given(name, value) else found[0]
 
 
 def _without_assigned(text: str) -> str:

@@ -98,6 +98,9 @@ class RedactionProcessor(SpanProcessor):
         expected = f"true, false, a RedactionProcessor or a table of {', '.join(sorted(_IN_TABLE))}"
         raise InvalidValueError("redact" if source == "argument" else source, given, expected)
 
+    redacts_unfinished = True
+    """A provider that shuts down hands spans that are still open to `on_ending` too."""
+
     def on_ending(self, span: Any) -> None:
         redacted: set[str] = set()
         try:
