@@ -9,6 +9,7 @@ from tracekit.core.face import (
     extract,
     get_tracer,
     inject,
+    keep,
     span,
 )
 from tracekit.core.traced import traced
@@ -24,6 +25,7 @@ __all__ = [
     "get_tracer",
     "inject",
     "instrument",
+    "keep",
     "shutdown",
     "span",
     "stats",

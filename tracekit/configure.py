@@ -121,6 +121,7 @@ def configure(
     rules: Any = None,
     processors: Sequence[Any] = (),
     redact: Any = None,
+    tail: Any = None,
     resource: PlainResource | Mapping[str, Any] | None = None,
     propagators: Any = None,
     span_limits: SpanLimits | None = None,
@@ -143,6 +144,8 @@ def configure(
         processors: SpanProcessors that see spans before the exporters do.
         redact: True to take secrets out of spans before anything else is handed them, or a
             RedactionProcessor that says which.
+        tail: True to decide when a trace is over whether it is kept: what failed, was slow, or
+            matters otherwise, and a share of the rest; or that share, or a table that says more.
         resource: Attributes to add, or a whole Resource.
         propagators: Names or TextMapPropagator objects.
         schedule_delay_millis: How long a span waits for others before it is exported.
@@ -164,6 +167,7 @@ def configure(
             "rules": rules,
             "propagators": propagators,
             "redact": redact,
+            "tail": tail,
             "schedule_delay_millis": schedule_delay_millis,
         }
     )
@@ -308,6 +312,7 @@ def check(found: Settings) -> None:
     _with_rules(_sampler(found), found)
     _id_generator(found)
     _propagator(found)
+    _tail(found)
 
 
 def _sampler(found: Settings) -> Sampler:
@@ -396,6 +401,7 @@ def _redaction(found: Settings) -> list[Any]:
 def _batch(found: Settings) -> list[Any]:
     """Return the batch processor over the exporters that were asked for, or nothing."""
     setting = found.get("exporters") or Setting(_default_exporter(), "default")
+    tail = _tail(found)
     made = [_exporter(part, setting.source) for part in names_in(setting.value)]
     if not made:
         return []
@@ -404,7 +410,25 @@ def _batch(found: Settings) -> list[Any]:
     delay = found.get("schedule_delay_millis", Setting(LOCAL_DELAY_MILLIS, "default"))
     # Of the environment the processor takes what can be used, and ignores what cannot.
     millis = None if delay.source.startswith("OTEL_") else delay.value
-    return [BatchSpanProcessor(made, schedule_delay_millis=millis)]
+    batch = BatchSpanProcessor(made, schedule_delay_millis=millis)
+    return [batch if tail is None else tail(batch)]
+
+
+def _tail(found: Settings) -> Callable[[Any], Any] | None:
+    """Return what puts a tail sampler in front of a processor, if one was asked for."""
+    setting = found.get("tail")
+    if setting is None:
+        return None
+    from tracekit._finding_reasons import finder
+    from tracekit.processors.tail import TailSampler, TailSettings
+
+    try:
+        settings = TailSettings.from_setting(*setting, finder)
+    except UnknownNameError:
+        raise
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting.source}: {error}") from None
+    return None if settings is None else lambda following: TailSampler(following, settings)
 
 
 def _default_exporter() -> str:

@@ -26,6 +26,7 @@ from tracekit.model import Decision, Event, InstrumentationScope, SamplingResult
 from tracekit.processors.batch import BatchSpanProcessor
 from tracekit.processors.redact import RedactionProcessor
 from tracekit.processors.simple import SimpleSpanProcessor
+from tracekit.processors.tail import TailSampler, TailSettings
 from tracekit.samplers._composable import (
     ComposableAlwaysOff,
     ComposableAlwaysOn,
@@ -83,6 +84,8 @@ __all__ = [
     "SpanExporter",
     "SpanLimits",
     "SpanProcessor",
+    "TailSampler",
+    "TailSettings",
     "TraceIdRatioBased",
     "Tracer",
     "TracerProvider",

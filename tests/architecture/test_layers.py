@@ -38,6 +38,8 @@ ROWS: dict[str, int] = {
     "discovery": 1,
     "contrib": 1,
     "settings": 1,
+    "_local_trace": 1,
+    "_ot_state": 1,
     "_rules": 1,
     "errors": 0,
     "semconv": 0,
@@ -53,6 +55,7 @@ ROWS: dict[str, int] = {
 # Files that belong to their neighbour.
 PART_OF = {
     "_door": "testing",
+    "_finding_reasons": "configure",
     "_listening": "interfaces",
     "_sql_summary": "_sql",
     "_rule_text": "_rules",

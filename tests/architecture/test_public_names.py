@@ -19,6 +19,7 @@ FACE = [
     "get_tracer",
     "inject",
     "instrument",
+    "keep",
     "shutdown",
     "span",
     "stats",

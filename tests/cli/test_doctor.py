@@ -171,6 +171,18 @@ def test_spans_that_were_sampled_out_are_told(tracekit) -> None:
     assert "3 sampled out" in tracekit("doctor").output
 
 
+def test_what_a_tail_sampler_kept_and_left_is_told_by_reason(tracekit) -> None:
+    run_program(
+        f"{PROGRAM}\nwith tracekit.span('wanted'): tracekit.keep('debug')\n",
+        TRACEKIT_TAIL='{"share": 0, "slow_percentile": null}',
+    )
+    found = diagnose(tracekit)["ledgers"][0]["fate"]
+    assert (found["started"], found["sampled_out"]) == (4, 3)
+    page = tracekit("doctor").output
+    assert "4 started, 1 exported, 3 sampled out" in page
+    assert "tail sampler kept of traces: 1 debug; sampled out of spans: 3 share" in page
+
+
 def test_a_process_that_was_killed_is_told(tracekit) -> None:
     saved = "ledger_file._current.save(); import signal; os.kill(os.getpid(), signal.SIGKILL)"
     run_program(f"{PROGRAM}\ntracekit.span('open').__enter__(); {saved}")

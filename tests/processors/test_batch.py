@@ -50,7 +50,7 @@ def test_unsampled_spans_are_counted_and_not_exported(make_processor):
     exporter = Recording()
     processor = make_processor(exporter)
     unsampled = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("x")
-    unsampled._anchor = (0, unsampled._anchor[1], 1)
+    unsampled._anchor = (0, unsampled._anchor[1], 1, None)
     processor.on_end(unsampled)
     send(processor, 1)
     assert processor.force_flush(10_000)

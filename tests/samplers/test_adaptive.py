@@ -16,8 +16,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 import tracekit
+from tracekit._ot_state import MAX_THRESHOLD, RANDOM_MASK, OtState
 from tracekit.errors import InvalidValueError
-from tracekit.samplers._ot_state import MAX_THRESHOLD, RANDOM_MASK, OtState
 from tracekit.sdk import (
     AdaptiveSampler,
     ComposableParentThreshold,

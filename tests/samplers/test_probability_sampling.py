@@ -19,14 +19,14 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from tracekit.exporters._sample_rate import sample_rate
-from tracekit.samplers._ot_state import (
+from tracekit._ot_state import (
     MAX_THRESHOLD,
     RANDOM_MASK,
     OtState,
     threshold_of,
     with_threshold,
 )
+from tracekit.exporters._sample_rate import sample_rate
 from tracekit.sdk import (
     ALWAYS_OFF,
     ALWAYS_ON,

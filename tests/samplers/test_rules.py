@@ -11,8 +11,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 import tracekit
+from tracekit._ot_state import RANDOM_MASK, OtState
 from tracekit.errors import ConfigurationError
-from tracekit.samplers._ot_state import RANDOM_MASK, OtState
 from tracekit.sdk import ALWAYS_OFF, RuleSampler, TraceIdRatioBased
 
 RANDOM = st.integers(0, RANDOM_MASK)

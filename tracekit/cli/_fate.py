@@ -38,7 +38,10 @@ class Fate:
     ``spooled`` are this process's spans that went to the disk, wherever they are now. What this
     process did with what it found there, its own or others' spans, is ``recovered`` and
     ``lost_from_spool``. Summed up over all processes, what started is what was exported,
-    recovered, or lost, or is open, queued, sampled out, or still in the spool.
+    recovered, or lost, or is open, held, queued, sampled out, or still in the spool.
+
+    ``sampled_out`` has those of the sampler and of the tail sampler; ``tail_sampled_out`` are the
+    latter by reason, and ``tail_kept`` counts traces.
     """
 
     started: int = 0
@@ -46,6 +49,9 @@ class Fate:
     inherited: int = 0
     live: int = 0
     waiting: int = 0
+    held: int = 0
+    tail_kept: Counter[str] = field(default_factory=Counter)
+    tail_sampled_out: Counter[str] = field(default_factory=Counter)
     exported: dict[str, int] = field(default_factory=dict)
     spooled: int = 0
     recovered: int = 0
@@ -64,6 +70,7 @@ def fate_of(ledger: Mapping[str, Any]) -> Fate:
         live=_number(stats, "live"),
     )
     for processor in stats.get("processors", ()):
+        _add_tail(fate, _part(processor, "tail"))
         fate.waiting += _number(processor, "queued")
         fate.lost.update(_counts(processor, "dropped"))
         for lane in processor.get("exporters", ()):
@@ -75,6 +82,14 @@ def fate_of(ledger: Mapping[str, Any]) -> Fate:
             fate.lost.update(_counts(lane, "dropped"))
             _add_delivery(fate, _part(lane, "delivery"))
     return fate
+
+
+def _add_tail(fate: Fate, told: Mapping[str, Any]) -> None:
+    """Add what a tail sampler holds, and what it did not keep."""
+    fate.held += _number(told, "held")
+    fate.tail_sampled_out.update(_counts(told, "sampled_out"))
+    fate.sampled_out += sum(_counts(told, "sampled_out").values())
+    fate.tail_kept.update(_counts(_part(told, "traces"), "kept"))
 
 
 def _add_delivery(fate: Fate, told: Mapping[str, Any]) -> None:
@@ -116,15 +131,24 @@ def explain(fate: Fate, running: bool) -> list[str]:
         lines.append(f"{count} lost from there: {_because(reason)}")
     if not fate.exported and fate.started:
         lines.append("no exporter was set: its spans went nowhere")
-    unsaid = fate.live + fate.waiting
+    if fate.tail_kept or fate.tail_sampled_out:
+        lines.append(_told_tail(fate))
+    unsaid = fate.live + fate.held + fate.waiting
     if unsaid and not running:
         lines.append(
-            f"{unsaid} open or queued when it was last seen: it was killed (SIGKILL, out of "
+            f"{unsaid} open, held or queued when it was last seen: it was killed (SIGKILL, out of "
             "memory, os._exit), or its spans were never ended"
         )
     if fate.inherited:
         lines.append(f"{fate.inherited} ended here that belong to the process it was forked from")
     return lines
+
+
+def _told_tail(fate: Fate) -> str:
+    """Say why traces were kept that were over, and why the others were not."""
+    kept = ", ".join(f"{count} {label}" for label, count in _sorted(fate.tail_kept))
+    out = ", ".join(f"{count} {label}" for label, count in _sorted(fate.tail_sampled_out))
+    return f"tail sampler kept of traces: {kept or 'none'}; sampled out of spans: {out or 'none'}"
 
 
 def _because(reason: str) -> str:

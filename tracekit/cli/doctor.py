@@ -145,6 +145,7 @@ def _counted(fate: Any) -> str:
     parts += [
         f"{count} {what}"
         for count, what in (
+            (fate.held, "held"),
             (fate.waiting, "queued"),
             (fate.live, "open"),
             (fate.sampled_out, "sampled out"),

@@ -13,6 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState
 from opentelemetry.trace import Span as ApiSpan
 
+from tracekit._local_trace import LocalTrace
 from tracekit.core.clock import SYSTEM_CLOCK, Clock
 from tracekit.core.limits import SpanLimits
 from tracekit.interfaces import IdGenerator, ReadableSpan, Sampler
@@ -42,9 +43,10 @@ RANDOM_MASK = (1 << 56) - 1
 """The bits of a trace id that level 2 of W3C Trace Context asks to be random."""
 
 
-Anchor = tuple[int, "TraceState | None", int]
+Anchor = tuple[int, "TraceState | None", int, "LocalTrace | None"]
 """What a local root hands down beside its trace id: trace flags, trace state (None when it is
-empty), and wall-clock minus monotonic time in nanoseconds."""
+empty), wall-clock minus monotonic time in nanoseconds, and where a tail sampler holds what is
+below that root (None where there is no tail sampler)."""
 
 ANCHOR_NS = 1_000_000
 """How long roots share an anchor. A millisecond apart, they read the wall clock anew; within one,
@@ -83,6 +85,7 @@ class Listeners(Protocol):
     on_ending: Callable[[ApiSpan], None] | None
     on_end: Callable[[ReadableSpan], None]
     on_end_sampled: Callable[[ReadableSpan], None]
+    new_local_trace: Callable[[], LocalTrace] | None
 
 
 class Sampled(NamedTuple):
@@ -126,6 +129,7 @@ class Binding:
         "max_attributes",
         "max_start_attributes",
         "monotonic_ns",
+        "new_local_trace",
         "new_scope",
         "on_end",
         "on_end_unsampled",
@@ -141,6 +145,8 @@ class Binding:
         "scope",
         "tracer",
         "wall_ns",
+        "wall_offset",
+        "wall_read_until",
     )
 
     new_scope: NewScope
@@ -168,8 +174,10 @@ class Binding:
         self.random_bits = _random_bits(parts.id_generator)
         self.wall_ns, self.monotonic_ns = parts.clock
         self.anchor_ns = ANCHOR_NS if parts.clock is SYSTEM_CLOCK else 0
-        self.renew_anchor(self.monotonic_ns())
-        self.dropped_anchor: Anchor = (self.random_flag, None, 0)
+        self.new_local_trace = told.new_local_trace
+        self.anchored_until = self.wall_read_until = self.wall_offset = 0
+        self.anchor: Anchor = self.renew_anchor(self.monotonic_ns())
+        self.dropped_anchor: Anchor = (self.random_flag, None, 0, None)
         self.on_start = told.on_start
         # Most spans are sampled; what ends one that is not is in unsampled().
         self.on_end = _in_steps(told.on_ending, told.on_end_sampled)
@@ -190,10 +198,25 @@ class Binding:
         """Return the binding that the same tracer has now."""
         return self.tracer.binding
 
-    def renew_anchor(self, now: int) -> None:
-        """Read the wall clock, for the root that starts ``now`` and those that soon follow."""
-        self.anchor: Anchor = (self.root_flags, self.root_trace_state, self.wall_ns() - now)
-        self.anchored_until = now + self.anchor_ns
+    def renew_anchor(self, now: int) -> Anchor:
+        """Return the anchor of the root that starts ``now``, and of those that soon follow.
+
+        Where a tail sampler tells local roots apart, no two share one.
+        """
+        if self.new_local_trace is None:
+            self.anchor = (self.root_flags, self.root_trace_state, self.wall_ns() - now, None)
+            self.anchored_until = now + self.anchor_ns
+            return self.anchor
+        if now >= self.wall_read_until:
+            # In this order: another thread may take the offset as soon as it seems to be new.
+            self.wall_offset = self.wall_ns() - now
+            self.wall_read_until = now + self.anchor_ns
+        return (
+            self.root_flags,
+            self.root_trace_state,
+            self.wall_offset,
+            self.new_local_trace(),
+        )
 
     def unsampled(self) -> Binding:
         """Return this binding as it is for a span that is recorded but not sampled."""
@@ -207,16 +230,18 @@ class Binding:
         parent_context = _valid_context(parent)
         trace_id = parent_context.trace_id if parent_context else self.random_bits(128)
         flags = self._random(parent_context)
-        offset = self._offset(parent, parent_context)
+        offset, local_trace = self._handed_down(parent, parent_context)
         sampler = self.root_sampler if parent_context is None else self.sampler
         result = _should_sample(sampler, span, context, trace_id)
-        dropped = Sampled(False, trace_id, (flags, None, offset), parent_context, {})
+        dropped = Sampled(False, trace_id, (flags, None, offset, None), parent_context, {})
         if result is None:
             return dropped
         try:
             if result.decision.is_sampled():
                 flags |= _SAMPLED
-            anchor = (flags, result.trace_state or None, offset)
+                if local_trace is None and self.new_local_trace is not None:
+                    local_trace = self.new_local_trace()
+            anchor = (flags, result.trace_state or None, offset, local_trace)
             attributes = dict(result.attributes or {})
             recorded = result.decision.is_recording()
             return Sampled(recorded, trace_id, anchor, parent_context, attributes)
@@ -224,13 +249,15 @@ class Binding:
             _warn_once("the sampler's answer cannot be read; its spans are dropped", sampler)
             return dropped
 
-    def _offset(self, parent: Any, parent_context: SpanContext | None) -> int:
-        """Return the anchor: a local parent's, so that the child nests in it, or a new one."""
+    def _handed_down(
+        self, parent: Any, parent_context: SpanContext | None
+    ) -> tuple[int, LocalTrace | None]:
+        """Return a local parent's offset and local trace, so that the child nests in it."""
         if parent_context is not None and not parent_context.is_remote:
-            anchor = getattr(parent, "_anchor", None)
+            anchor: Anchor | None = getattr(parent, "_anchor", None)
             if anchor is not None and anchor[2]:
-                return int(anchor[2])
-        return self.wall_ns() - self.monotonic_ns()
+                return anchor[2], anchor[3]
+        return self.wall_ns() - self.monotonic_ns(), None
 
     def _random(self, parent_context: SpanContext | None) -> int:
         # The level-2 flag says something about the trace id, so it goes with the trace id.

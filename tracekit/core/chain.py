@@ -12,6 +12,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span
 
 from tracekit._listening import listens
+from tracekit._local_trace import LocalTrace
 from tracekit.core.counts import Counts
 from tracekit.interfaces import ReadableSpan
 
@@ -62,6 +63,8 @@ class Chain:
             self.on_start = self._on_start
         if self._endings:
             self.on_ending = self._on_ending
+        found = (getattr(part, "new_local_trace", None) for part in self.processors)
+        self.new_local_trace: Callable[[], LocalTrace] | None = next(filter(None, found), None)
         self.on_end: Callable[[ReadableSpan], None] = self._on_end
         # For spans known to be sampled: a processor of ours need not look again.
         self.on_end_sampled: Callable[[ReadableSpan], None] = self.on_end

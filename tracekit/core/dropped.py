@@ -56,7 +56,7 @@ class DroppedSpan(trace_api.NonRecordingSpan):
         span_id = vars(self).get("_span_id") or vars(self).setdefault(
             "_span_id", self._binding.random_bits(64) or 1
         )
-        flags, state, _ = self._anchor
+        flags, state, _, _ = self._anchor
         return span_context(self._trace_id, span_id, False, flags, state)
 
     @property
@@ -65,6 +65,14 @@ class DroppedSpan(trace_api.NonRecordingSpan):
 
     def get_span_context(self) -> SpanContext:
         return self._context
+
+    def keep(self, reason: str = "asked") -> None:
+        """Do nothing: the trace is dropped."""
+
+    @property
+    def kept(self) -> bool | None:
+        """None where there is no tail sampler, which does not change what the sampler decided."""
+        return None if self._binding.new_local_trace is None else False
 
     def to_json(self, indent: int | None = 4) -> str:
         return span_to_json(self, indent)

@@ -27,6 +27,7 @@ __all__ = [
     "extract",
     "get_tracer",
     "inject",
+    "keep",
     "new_scope",
     "scope_maker",
     "span",
@@ -110,6 +111,17 @@ def attributes(**values: Any) -> AttributesScope:
 def current_span() -> trace_api.Span:
     """Return the current span; an invalid, non-recording one when there is none."""
     return trace_api.get_current_span()
+
+
+def keep(reason: str = "asked") -> None:
+    """Ask the tail sampler to keep the trace under way; without one, nothing happens.
+
+    Args:
+        reason: Under which the kept trace is counted; a word, low in variety.
+    """
+    ask = getattr(trace_api.get_current_span(), "keep", None)
+    if callable(ask):
+        ask(reason)
 
 
 def get_tracer(name: str = SCOPE_NAME, version: str | None = None) -> trace_api.Tracer:

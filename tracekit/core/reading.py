@@ -6,8 +6,17 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, format_span_id
+from opentelemetry.trace import (
+    Link,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceState,
+    format_span_id,
+)
 
+from tracekit._local_trace import LocalTrace
 from tracekit._otel_context import span_context
 from tracekit.core.attributes import EMPTY, all_plain, clean, text
 from tracekit.core.binding import DEFAULT_OPTIONS, Anchor, Binding, SpanOptions
@@ -70,6 +79,7 @@ class Reading:
     _links: list[Link] | None = None
     _status: tuple[StatusCode, str | None] = (UNSET, None)
     _ending: int = 0
+    _is_below_local_root: bool = False
     _dropped_attributes: int = 0
     _dropped_events: int = 0
     _dropped_links: int = 0
@@ -79,7 +89,7 @@ class Reading:
     def get_span_context(self) -> SpanContext:
         context = self._context
         if context is None:
-            flags, state, _ = self._anchor
+            flags, state, _, _ = self._anchor
             context = span_context(self._trace_id, self._span_id, False, flags, state)
             self._context = context  # type: ignore[misc]
         return context
@@ -101,7 +111,7 @@ class Reading:
     def parent(self) -> SpanContext | None:
         parent = self._parent
         if isinstance(parent, int):
-            flags, state, _ = self._anchor
+            flags, state, _, _ = self._anchor
             return span_context(self._trace_id, parent, False, flags, state)
         return parent
 
@@ -203,7 +213,7 @@ class Reading:
             checked: False for a reader that finds out by itself whether an ended span's
                 attributes can be exported as they were written, and reads again if not.
         """
-        flags, state, offset = self._anchor
+        flags, state, offset, _ = self._anchor
         binding, end, parent = self._binding, self._end, self._parent
         code, description = self._status
         is_remote = False
@@ -274,6 +284,35 @@ class Reading:
         if self._events:
             size += sum([500 + _bytes_of(event.attributes) for event in tuple(self._events)])
         return size
+
+    # What a tail sampler reads.
+
+    @property
+    def local_trace(self) -> LocalTrace | None:
+        """Where a tail sampler holds the spans of this one's local root, if there is one."""
+        anchor: Anchor | None = getattr(self, "_anchor", None)  # not before it was begun
+        return None if anchor is None else anchor[3]
+
+    @property
+    def is_local_root(self) -> bool:
+        """Whether nothing above it was started by this provider."""
+        return type(self._parent) is not int and not self._is_below_local_root
+
+    @property
+    def age_ns(self) -> int:
+        """How long ago it started."""
+        return self._binding.monotonic_ns() - self._start
+
+    @property
+    def taken_ns(self) -> int:
+        """How long it took, or has been open by now."""
+        end = self._end
+        return self.age_ns if end is None else end - self._start
+
+    @property
+    def trace_state(self) -> TraceState | None:
+        """The trace state without a SpanContext made for it; None when it is empty."""
+        return self._anchor[1]
 
     @property
     def trace_flags(self) -> int:

@@ -64,9 +64,9 @@ class ScopedSpan(Span):
         else:
             self._trace_id = binding.random_bits(128) or binding.random_bits(128)
             self._start = start = binding.monotonic_ns()
-            if start >= binding.anchored_until:
-                binding.renew_anchor(start)
-            self._anchor = binding.anchor
+            self._anchor = (
+                binding.renew_anchor(start) if start >= binding.anchored_until else binding.anchor
+            )
             self._parent = None
         self._span_id = binding.random_bits(64) or binding.random_bits(64)
         attributes = self._attributes

@@ -32,7 +32,7 @@ from typing import Any
 
 from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceState
 
 from tracekit._otel_context import SPAN_KEY, OnlySpan
 from tracekit.core.ambient import inherited_attributes
@@ -47,6 +47,7 @@ __all__ = ["RECORDING", "Span"]
 
 SAMPLED = 1
 OK, ERROR = StatusCode.OK, StatusCode.ERROR
+_NONE: tuple[None, ...] = (None, None, None, None)
 
 RECORDING: set[type] = set()
 """The classes of our recording spans: a parent of one of them is local and passes things on."""
@@ -110,9 +111,9 @@ class Span(Reading, trace_api.Span):
                 trace_id = binding.random_bits(128) or binding.random_bits(128)
             self._trace_id = trace_id
             self._start = start = binding.monotonic_ns()
-            if start >= binding.anchored_until:
-                binding.renew_anchor(start)
-            self._anchor = binding.anchor
+            self._anchor = (
+                binding.renew_anchor(start) if start >= binding.anchored_until else binding.anchor
+            )
             self._parent = None
         else:
             dropped = self._begin_sampled(context, parent)
@@ -146,6 +147,9 @@ class Span(Reading, trace_api.Span):
             outcome.anchor,
             outcome.parent,
         )
+        local_trace = outcome.anchor[3]
+        if local_trace is not None and local_trace is getattr(parent, "_anchor", _NONE)[3]:
+            self._is_below_local_root = True
         self._start = binding.monotonic_ns()
         if not outcome.anchor[0] & SAMPLED:
             self._binding = binding.unsampled()
@@ -288,6 +292,14 @@ class Span(Reading, trace_api.Span):
             return
         if (code is OK or code is ERROR) and self._status[0] is not OK:
             self._status = (code, description if code is ERROR else None)
+            if code is ERROR:
+                self._tell_failure()
+
+    def _tell_failure(self) -> None:
+        """Let a tail sampler look for errors in this trace, so that it need not in the others."""
+        local_trace = self.local_trace
+        if local_trace is not None:
+            local_trace.may_have_failed = True
 
     def record_exception(
         self,
@@ -302,6 +314,31 @@ class Span(Reading, trace_api.Span):
         if attributes:
             recorded.update(snapshots(attributes) or EMPTY)
         self.add_event("exception", recorded, timestamp)
+
+    def keep(self, reason: str = "asked") -> None:
+        """Ask the tail sampler to keep the local trace of this span, whatever else it finds.
+
+        Without a tail sampler, or after it has decided, nothing happens.
+
+        Args:
+            reason: Under which the kept trace is counted; a word, low in variety.
+        """
+        local_trace = self.local_trace
+        if local_trace is not None:
+            local_trace.keep(reason)
+
+    @property
+    def kept(self) -> bool | None:
+        """Whether it is settled by now that the tail sampler keeps this local trace.
+
+        None where there is no tail sampler. True once there is a reason in the spans that have
+        ended, in the status of this one, or in a call of ``keep()``. A trace that is kept by
+        chance is no reason: whoever has the trace id knows that as well.
+
+        Cost: 0.2 µs; where rules are set, about 1 µs for each span that has ended.
+        """
+        local_trace = self.local_trace
+        return None if local_trace is None else local_trace.is_kept(self)
 
     def rewrite(
         self,
@@ -341,6 +378,12 @@ class Span(Reading, trace_api.Span):
             self._links = [
                 Link(link.context, _rewritten(link.attributes, attributes)) for link in self._links
             ]
+
+    def restate(self, trace_state: TraceState | None) -> None:
+        """Replace the trace state of an ended span, which says how many traces it stands for."""
+        flags, _, offset, local_trace = self._anchor
+        self._anchor = (flags, trace_state, offset, local_trace)
+        self._context = None
 
     def _refuses(self) -> bool:
         """Count a write after the end; it is refused unless it comes out of on_ending()."""
@@ -400,6 +443,9 @@ class Span(Reading, trace_api.Span):
                 self.set_status(ERROR, describe(exception))
         except Exception:  # no stack is left where a recursion failed; the span must still end
             self._status = (ERROR, None)
+            local_trace = self._anchor[3]
+            if local_trace is not None:
+                local_trace.may_have_failed = True
 
 
 def _rewritten(

@@ -29,7 +29,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat, starmap
 from typing import Any
 
@@ -113,6 +113,7 @@ class BatchSpanProcessor(SpanProcessor):
         self._lanes = [Lane(part, limit, timeout_s, self._progress) for part in exporters]
         self._is_closing = self._is_shut_down = False
         self.after_hand_out: Callable[[], None] | None = None
+        self._employers: list[Callable[[], float | None]] = []
         self._begin()
         _fork.on_fork_in_child(self)
 
@@ -200,6 +201,22 @@ class BatchSpanProcessor(SpanProcessor):
             self._attention_at = self._batch_size
             return True
 
+    def employ(self, work: Callable[[], float | None]) -> Callable[[], None]:
+        """Let the worker do a stage's work each time before it hands out.
+
+        Args:
+            work: Returns in how many seconds it wants to be called again at the latest.
+
+        Returns:
+            What wakes the worker for it.
+        """
+        self._employers.append(work)
+        return self._call_worker
+
+    def _call_worker(self) -> None:
+        if self._worker is not None or (not self._is_shut_down and self._start_worker()):
+            self._wake.set()
+
     # The worker's side ------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -207,12 +224,25 @@ class BatchSpanProcessor(SpanProcessor):
         # Before the first batch: while the interpreter exits, no thread may start (Python 3.12).
         for lane in self._lanes:
             lane.start()
+        wait_s = self._delay_s
         while intake is self._intake and not self._is_shut_down:
-            wake.wait(self._delay_s)
+            wake.wait(wait_s)
             wake.clear()
+            wait_s = min([self._delay_s, *self._work_for_others()])
             self._hand_out()
             if self.after_hand_out is not None:
                 self.after_hand_out()
+
+    def _work_for_others(self) -> Iterator[float]:
+        """Do the work of stages that have no thread; yield how soon more of it is due."""
+        for work in self._employers:
+            try:
+                due_s = work()
+            except Exception:
+                _logger.warning("%r raised", work, exc_info=True)
+            else:
+                if due_s is not None:
+                    yield due_s
 
     def _hand_out(self) -> None:
         """Move everything from the intake into the lanes."""

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, TraceState
 
+from tracekit._ot_state import OtState, threshold_of, with_threshold
 from tracekit.model import Attributes, Decision, SamplingResult
-from tracekit.samplers._ot_state import OtState, threshold_of, with_threshold
 from tracekit.samplers._parent import followed_trace_state, parent_span_context
 
 __all__ = [

@@ -32,8 +32,8 @@ from collections.abc import Callable, Hashable
 from opentelemetry.trace import TraceState
 
 from tracekit import _fork
+from tracekit._ot_state import threshold_of, with_threshold
 from tracekit.errors import InvalidValueError
-from tracekit.samplers._ot_state import threshold_of, with_threshold
 
 __all__ = ["Operation", "OperationShares"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext, TraceState, get_current_span
 
-from tracekit.samplers._ot_state import OtState, with_threshold
+from tracekit._ot_state import OtState, with_threshold
 
 __all__ = ["followed_trace_state", "parent_span_context", "parent_trace_state"]
 

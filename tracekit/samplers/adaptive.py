@@ -11,12 +11,12 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
 from tracekit import semconv
+from tracekit._ot_state import RANDOM_MASK, OtState, with_threshold
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
 from tracekit.samplers._composable import SamplingIntent, Start
 from tracekit.samplers._operations import OperationShares
-from tracekit.samplers._ot_state import RANDOM_MASK, OtState, with_threshold
 from tracekit.samplers._parent import parent_trace_state
 
 __all__ = ["AdaptiveSampler"]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
+from tracekit._ot_state import instead_of_parents
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
-from tracekit.samplers._ot_state import instead_of_parents
 from tracekit.samplers._parent import parent_trace_state
 
 __all__ = ["AlwaysOnSampler"]

@@ -9,11 +9,11 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
+from tracekit._ot_state import with_threshold
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
 from tracekit.samplers._bucket import TokenBucket
-from tracekit.samplers._ot_state import with_threshold
 from tracekit.samplers._parent import parent_trace_state
 
 __all__ = ["RateLimitingSampler"]

@@ -8,16 +8,16 @@ from typing import Any
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, TraceState
 
-from tracekit.errors import InvalidValueError
-from tracekit.interfaces import Sampler
-from tracekit.model import Attributes, Decision, SamplingResult
-from tracekit.samplers._ot_state import (
+from tracekit._ot_state import (
     MAX_THRESHOLD,
     OtState,
     instead_of_parents,
     threshold_of,
     with_threshold,
 )
+from tracekit.errors import InvalidValueError
+from tracekit.interfaces import Sampler
+from tracekit.model import Attributes, Decision, SamplingResult
 from tracekit.samplers._parent import parent_trace_state
 
 __all__ = ["TraceIdRatioBased"]

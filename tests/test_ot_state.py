@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.trace import TraceState
 
-from tracekit.samplers._ot_state import (
+from tracekit._ot_state import (
     MAX_THRESHOLD,
     RANDOM_MASK,
     OtState,
