@@ -47,6 +47,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "disabled_instrumentations": ("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",),
     "schedule_delay_millis": ("OTEL_BSP_SCHEDULE_DELAY",),
     "redact": ("TRACEKIT_REDACT",),
+    "drop": ("TRACEKIT_DROP",),
     "log_level": ("OTEL_LOG_LEVEL",),
 }
 """Environment variables of each setting, the first one that is set wins."""

@@ -55,6 +55,7 @@ PART_OF = {
     "_door": "testing",
     "_listening": "interfaces",
     "_sql_summary": "_sql",
+    "_stages": "configure",
     "_rule_text": "_rules",
     "captured": "testing",
     "pytest_plugin": "testing",
