@@ -21,7 +21,6 @@ from tracekit.libraries import _instrumentors
 from tracekit.sdk import (
     ALWAYS_OFF,
     AlwaysOnSampler,
-    BatchSpanProcessor,
     ConsoleSpanExporter,
     InMemorySpanExporter,
     SimpleSpanProcessor,
@@ -34,8 +33,8 @@ configure = tracekit.configure
 
 
 def exporters_in_force(provider):
-    batches = [part for part in provider.span_processors if isinstance(part, BatchSpanProcessor)]
-    return [type(exporter).__name__ for batch in batches for exporter in batch.exporters]
+    lists = [getattr(part, "exporters", ()) for part in provider.span_processors]
+    return [type(exporter).__name__ for exporters in lists for exporter in exporters]
 
 
 def described(provider):

@@ -11,7 +11,7 @@ import itertools
 import threading
 from collections.abc import Callable
 
-__all__ = ["Counter", "export_watchers", "tell_exported"]
+__all__ = ["Counter", "Tally", "export_watchers", "tell_exported"]
 
 export_watchers: list[Callable[[object, float, str], None]] = []
 """Told of each export when it is over: the exporter, how long it took in seconds, and why it
@@ -52,3 +52,30 @@ class Counter:
         """
         self._lock = threading.Lock()
         self._taken = self.add() + 1
+
+
+class Tally:
+    """Counters by name, such as that of a rule; a name that nothing was counted for is absent.
+
+    Concurrency: ``add`` may be called from any thread.
+    """
+
+    __slots__ = ("_counters",)
+
+    def __init__(self) -> None:
+        self._counters: dict[str, Counter] = {}
+
+    def add(self, name: str) -> None:
+        try:
+            self._counters[name].add()
+        except KeyError:
+            # One call, so that of two threads which count the first time neither is lost.
+            self._counters.setdefault(name, Counter()).add()
+
+    def read(self) -> dict[str, int]:
+        found = {name: counter.read() for name, counter in tuple(self._counters.items())}
+        return {name: count for name, count in found.items() if count}
+
+    def after_fork_in_child(self) -> None:
+        for counter in self._counters.values():
+            counter.after_fork_in_child()

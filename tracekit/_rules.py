@@ -22,6 +22,8 @@ _ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 }
 """The short names of fields; every other one is the key of an attribute."""
 
+_PATTERN = re.compile(r"[*?\[]|^/.+/$")
+
 Match = Callable[[str], Any]
 Conditions = tuple[tuple[str, Match], ...]
 
@@ -32,7 +34,18 @@ def conditions_of(written: RuleText) -> Conditions:
     Raises:
         ConfigurationError: Which pattern cannot work, where, and what to write instead.
     """
+    _refuse_contradiction(written)
     return tuple((field, _match(written, field, text)) for field, text in written.conditions)
+
+
+def _refuse_contradiction(written: RuleText) -> None:
+    exact: dict[str, str] = {}
+    for field, text in written.conditions:
+        if _PATTERN.search(text):
+            continue
+        if exact.setdefault(field, text) != text:
+            what = f"{field} cannot be both {exact[field]!r} and {text!r}"
+            raise invalid_rule(written.place, what, "one of them, or a pattern for both: /a|b/")
 
 
 def matches(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.propagators.textmap import TextMapPropagator
 
 from tracekit import discovery, settings
+from tracekit._stages import checked, drop_rules, stages, tail_stage
 from tracekit._version import __version__
 from tracekit.core import exit_hooks, face
 from tracekit.core import provider as core_provider
@@ -20,7 +20,7 @@ from tracekit.core.limits import SpanLimits
 from tracekit.core.resource import UNKNOWN_SERVICE, Resource
 from tracekit.core.tracer import Tracer
 from tracekit.errors import ConfigurationError, UnknownNameError
-from tracekit.interfaces import IdGenerator, Sampler, SpanExporter
+from tracekit.interfaces import IdGenerator, Sampler
 from tracekit.libraries import carry_context, instrument, instrumentations, uninstrument
 from tracekit.model import Resource as PlainResource
 from tracekit.samplers.always_on import AlwaysOnSampler
@@ -46,9 +46,6 @@ __all__ = [
 _logger = logging.getLogger("tracekit")
 
 _Made = TypeVar("_Made")
-
-LOCAL_DELAY_MILLIS = 1_000
-"""A trace on the developer's own screen should not wait for the specification's 5 s."""
 
 
 class _State:
@@ -122,6 +119,7 @@ def configure(
     processors: Sequence[Any] = (),
     redact: Any = None,
     tail: Any = None,
+    drop: Any = None,
     resource: PlainResource | Mapping[str, Any] | None = None,
     propagators: Any = None,
     span_limits: SpanLimits | None = None,
@@ -146,6 +144,8 @@ def configure(
             RedactionProcessor that says which.
         tail: True to decide when a trace is over whether it is kept: what failed, was slow, or
             matters otherwise, and a share of the rest; or that share, or a table that says more.
+        drop: Which spans are noise, in text or as a list: ``"pings; drop name=poll"``. Health
+            checks of servers are dropped by default; False drops nothing.
         resource: Attributes to add, or a whole Resource.
         propagators: Names or TextMapPropagator objects.
         schedule_delay_millis: How long a span waits for others before it is exported.
@@ -168,13 +168,14 @@ def configure(
             "propagators": propagators,
             "redact": redact,
             "tail": tail,
+            "drop": drop,
             "schedule_delay_millis": schedule_delay_millis,
         }
     )
     # Everything that can be wrong is made before anything is changed; exporters, which may hold
     # something open, come last.
     for processor in processors:
-        _checked("processors", processor, "on_end")
+        checked("processors", processor, "on_end")
     propagator = _propagator(found)
     parts = {
         "sampler": _with_rules(_sampler(found), found),
@@ -183,8 +184,7 @@ def configure(
         "id_generator": id_generator or _id_generator(found) or RandomIdGenerator(),
     }
     with settings.refusing():
-        # Redaction stands behind other people's stages: it sees what they write at the end.
-        chain = [*processors, *_redaction(found), *_batch(found)]
+        chain = [*processors, *stages(found)]
     provider = _install(parts, chain)
     _tell_of_itself(provider, meter_provider)
     _state.settings = found
@@ -251,20 +251,11 @@ def _global_provider() -> TracerProvider | None:
     return provider if isinstance(provider, TracerProvider) else None
 
 
-def _checked(setting: str, part: Any, method: str) -> Any:
-    """Return a part that was passed as an object, if it is one that can work."""
-    if isinstance(part, type) or not callable(getattr(part, method, None)):
-        raise ConfigurationError(
-            f"{setting}: {part!r} is neither a name nor an object with a method {method}()"
-        )
-    return part
-
-
 def _resource(found: Settings, given: PlainResource | Mapping[str, Any] | None) -> PlainResource:
     if given is not None and not isinstance(given, Mapping):
         # A resource: ours, or opentelemetry-sdk's, which has the same names.
         given = PlainResource(
-            dict(_checked("resource", given, "merge").attributes), given.schema_url or ""
+            dict(checked("resource", given, "merge").attributes), given.schema_url or ""
         )
     attributes = dict(given) if isinstance(given, Mapping) else {}
     service = found.get("service_name", Setting("", ""))
@@ -310,9 +301,10 @@ def check(found: Settings) -> None:
         ConfigurationError: What ``configure()`` would raise.
     """
     _with_rules(_sampler(found), found)
+    drop_rules(found)
     _id_generator(found)
     _propagator(found)
-    _tail(found)
+    tail_stage(found)
 
 
 def _sampler(found: Settings) -> Sampler:
@@ -320,7 +312,7 @@ def _sampler(found: Settings) -> Sampler:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return ParentBased(TraceIdRatioBased(float(value)))
     if not isinstance(value, str):
-        sampler: Sampler = _checked("sampler", value, "should_sample")
+        sampler: Sampler = checked("sampler", value, "should_sample")
         return sampler
     name = value.strip().lower()
     root = name.removeprefix("parentbased_")
@@ -375,7 +367,7 @@ def _propagator(found: Settings) -> TextMapPropagator:
     parts = [
         _made(discovery.find("propagator", part, source))
         if isinstance(part, str)
-        else _checked("propagators", part, "extract")
+        else checked("propagators", part, "extract")
         for part in names_in(value)
     ]
     from tracekit.propagators._composite import CompositePropagator
@@ -386,60 +378,6 @@ def _propagator(found: Settings) -> TextMapPropagator:
 def _made(part: Any) -> Any:
     # OpenTelemetry's entry points for propagators name instances as well as classes.
     return part() if isinstance(part, type) else part
-
-
-def _redaction(found: Settings) -> list[Any]:
-    setting = found.get("redact")
-    if setting is None:
-        return []
-    from tracekit.processors.redact import RedactionProcessor
-
-    made = RedactionProcessor.from_setting(*setting)
-    return [] if made is None else [made]
-
-
-def _batch(found: Settings) -> list[Any]:
-    """Return the batch processor over the exporters that were asked for, or nothing."""
-    setting = found.get("exporters") or Setting(_default_exporter(), "default")
-    tail = _tail(found)
-    made = [_exporter(part, setting.source) for part in names_in(setting.value)]
-    if not made:
-        return []
-    from tracekit.processors.batch import BatchSpanProcessor
-
-    delay = found.get("schedule_delay_millis", Setting(LOCAL_DELAY_MILLIS, "default"))
-    # Of the environment the processor takes what can be used, and ignores what cannot.
-    millis = None if delay.source.startswith("OTEL_") else delay.value
-    batch = BatchSpanProcessor(made, schedule_delay_millis=millis)
-    return [batch if tail is None else tail(batch)]
-
-
-def _tail(found: Settings) -> Callable[[Any], Any] | None:
-    """Return what puts a tail sampler in front of a processor, if one was asked for."""
-    setting = found.get("tail")
-    if setting is None:
-        return None
-    from tracekit._finding_reasons import finder
-    from tracekit.processors.tail import TailSampler, TailSettings
-
-    try:
-        settings = TailSettings.from_setting(*setting, finder)
-    except UnknownNameError:
-        raise
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{setting.source}: {error}") from None
-    return None if settings is None else lambda following: TailSampler(following, settings)
-
-
-def _default_exporter() -> str:
-    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-    return "otlp" if any(os.environ.get(name, "").strip() for name in endpoints) else "store"
-
-
-def _exporter(part: Any, source: str) -> SpanExporter:
-    made = discovery.find("exporter", part, source)() if isinstance(part, str) else part
-    exporter: SpanExporter = _checked("exporters", made, "export")
-    return exporter
 
 
 # While it runs -----------------------------------------------------------------------------

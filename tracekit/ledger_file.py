@@ -73,11 +73,15 @@ class LedgerFile:
         """Write the file if there is anything new to say."""
         try:
             stats = self._provider.stats()
-            if (stats["started"] or stats["sampled_out"]) and stats != self._saved:
+            if self._says_anything(stats) and stats != self._saved:
                 self._write(stats)
                 self._saved = stats
         except Exception:
             _logger.debug("the ledger could not be written", exc_info=True)
+
+    @staticmethod
+    def _says_anything(stats: Mapping[str, Any]) -> bool:
+        return bool(stats["started"] or stats["sampled_out"] or stats.get("filtered"))
 
     def _write(self, stats: dict[str, Any]) -> None:
         path = self.path

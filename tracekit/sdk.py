@@ -24,6 +24,7 @@ from tracekit.interfaces import (
 )
 from tracekit.model import Decision, Event, InstrumentationScope, SamplingResult
 from tracekit.processors.batch import BatchSpanProcessor
+from tracekit.processors.drop import DropProcessor
 from tracekit.processors.redact import RedactionProcessor
 from tracekit.processors.simple import SimpleSpanProcessor
 from tracekit.processors.tail import TailSampler, TailSettings
@@ -64,6 +65,7 @@ __all__ = [
     "CompositeSampler",
     "ConsoleSpanExporter",
     "Decision",
+    "DropProcessor",
     "Event",
     "IdGenerator",
     "InMemorySpanExporter",

@@ -134,7 +134,7 @@ def _started(providers: Sequence[Watched]) -> Iterator[Measured]:
     for provider in providers:
         # Whoever starts meanwhile is counted as recorded before as recorded only, or not yet.
         ledger = provider.stats()
-        total["DROP"] += ledger["sampled_out"]
+        total["DROP"] += ledger["sampled_out"] + sum(ledger["filtered"].values())
         total["RECORD_ONLY"] += ledger["recorded_only"]
         total["RECORD_AND_SAMPLE"] += max(0, ledger["started"] - ledger["recorded_only"])
     for result, count in total.items():

@@ -48,6 +48,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "schedule_delay_millis": ("OTEL_BSP_SCHEDULE_DELAY",),
     "redact": ("TRACEKIT_REDACT",),
     "tail": ("TRACEKIT_TAIL",),
+    "drop": ("TRACEKIT_DROP",),
     "log_level": ("OTEL_LOG_LEVEL",),
 }
 """Environment variables of each setting, the first one that is set wins."""

@@ -58,6 +58,7 @@ PART_OF = {
     "_finding_reasons": "configure",
     "_listening": "interfaces",
     "_sql_summary": "_sql",
+    "_stages": "configure",
     "_rule_text": "_rules",
     "captured": "testing",
     "pytest_plugin": "testing",

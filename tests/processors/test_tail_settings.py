@@ -17,7 +17,8 @@ from tracekit.sdk import BatchSpanProcessor, RedactionProcessor
 def configured(tail=None, **options):
     """Return the settings in force, or None where there is no tail sampler."""
     *_, last = tracekit.configure("shop", exporters="memory", tail=tail, **options).span_processors
-    return last.settings if isinstance(last, TailSampler) else None
+    stage = last.next  # behind the drop rules
+    return stage.settings if isinstance(stage, TailSampler) else None
 
 
 @pytest.mark.parametrize("tail", [None, False, "false", "0", 0])
@@ -53,9 +54,9 @@ def test_a_project_says_it_in_a_table(monkeypatch, tmp_path):
 
 def test_it_stands_behind_redaction_and_in_front_of_the_exporters():
     provider = tracekit.configure("shop", exporters="memory", tail=True, redact=True)
-    redact, tail = provider.span_processors
+    redact, drop = provider.span_processors
     assert isinstance(redact, RedactionProcessor)
-    assert isinstance(tail.next, BatchSpanProcessor)
+    assert isinstance(drop.next.next, BatchSpanProcessor)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_it_stands_behind_redaction_and_in_front_of_the_exporters():
         "perhaps",
         "{half",
         3,
-        object(),
+        pytest.param(object(), id="an object"),
         1.5,
         "120%",
         {"share": -0.1},
@@ -85,7 +86,7 @@ def test_it_stands_behind_redaction_and_in_front_of_the_exporters():
         {"rules": "5/s name=a"},
         {"rules": "keep name=a; keep name=a"},
         {"rules": "200% name=a"},
-        TailSampler(BatchSpanProcessor(InMemorySpanExporter())),
+        pytest.param(TailSampler(BatchSpanProcessor(InMemorySpanExporter())), id="a processor"),
     ],
     ids=str,
 )

@@ -38,7 +38,8 @@ class Fate:
     ``spooled`` are this process's spans that went to the disk, wherever they are now. What this
     process did with what it found there, its own or others' spans, is ``recovered`` and
     ``lost_from_spool``. Summed up over all processes, what started is what was exported,
-    recovered, or lost, or is open, held, queued, sampled out, or still in the spool.
+    recovered, or lost, or is open, held, queued, sampled out, filtered (by rule), or still in the
+    spool.
 
     ``sampled_out`` has those of the sampler and of the tail sampler; ``tail_sampled_out`` are the
     latter by reason, and ``tail_kept`` counts traces.
@@ -46,6 +47,7 @@ class Fate:
 
     started: int = 0
     sampled_out: int = 0
+    filtered: Counter[str] = field(default_factory=Counter)
     inherited: int = 0
     live: int = 0
     waiting: int = 0
@@ -69,8 +71,10 @@ def fate_of(ledger: Mapping[str, Any]) -> Fate:
         inherited=_number(stats, "inherited_by_fork"),
         live=_number(stats, "live"),
     )
+    fate.filtered.update(_counts(stats, "filtered"))
     for processor in stats.get("processors", ()):
         _add_tail(fate, _part(processor, "tail"))
+        fate.filtered.update(_counts(processor, "filtered"))
         fate.waiting += _number(processor, "queued")
         fate.lost.update(_counts(processor, "dropped"))
         for lane in processor.get("exporters", ()):
@@ -123,6 +127,7 @@ def explain(fate: Fate, running: bool) -> list[str]:
         *(f"{count} lost: {_because(reason)}" for reason, count in _sorted(fate.lost)),
         *(f'{count} of them: "{said}"' for said, count in _sorted(fate.rejected_for)),
     ]
+    lines += [f"{count} filtered: {_rule(name)}" for name, count in _sorted(fate.filtered)]
     if fate.spooled:
         lines.append(f"{fate.spooled} kept on the disk until their destination was back")
     if fate.recovered:
@@ -149,6 +154,12 @@ def _told_tail(fate: Fate) -> str:
     kept = ", ".join(f"{count} {label}" for label, count in _sorted(fate.tail_kept))
     out = ", ".join(f"{count} {label}" for label, count in _sorted(fate.tail_sampled_out))
     return f"tail sampler kept of traces: {kept or 'none'}; sampled out of spans: {out or 'none'}"
+
+
+def _rule(name: str) -> str:
+    if name == "health":
+        return "health checks, which are dropped by default (TRACEKIT_DROP=none keeps them)"
+    return f"the rule {name!r} of TRACEKIT_DROP"
 
 
 def _because(reason: str) -> str:

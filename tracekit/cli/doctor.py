@@ -149,6 +149,7 @@ def _counted(fate: Any) -> str:
             (fate.waiting, "queued"),
             (fate.live, "open"),
             (fate.sampled_out, "sampled out"),
+            (sum(fate.filtered.values()), "filtered"),
             (fate.spooled, "spooled"),
             (fate.recovered, "recovered"),
             (sum(fate.lost.values()) + sum(fate.lost_from_spool.values()), "lost"),

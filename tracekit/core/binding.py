@@ -29,15 +29,18 @@ __all__ = [
     "RANDOM_MASK",
     "Anchor",
     "Binding",
+    "DropsAtStart",
     "Listeners",
     "NewScope",
     "Parts",
     "Sampled",
     "SpanOptions",
+    "valid_context",
 ]
 
 _logger = logging.getLogger("tracekit")
 _SAMPLED, _RANDOM = 1, 2
+_NO_KIND = object()
 
 RANDOM_MASK = (1 << 56) - 1
 """The bits of a trace id that level 2 of W3C Trace Context asks to be random."""
@@ -78,8 +81,30 @@ class Parts(NamedTuple):
     clock: Clock
 
 
+class DropsAtStart(Protocol):
+    """What decides at the start of a span that it is not recorded, whatever the sampler thinks.
+
+    Attributes:
+        only_incoming: Nothing else need be asked about than SERVER spans without a local parent.
+    """
+
+    @property
+    def only_incoming(self) -> bool: ...
+
+    def at_start(
+        self, name: str, kind: SpanKind, attributes: Attributes, has_local_parent: bool
+    ) -> str | None:
+        """Return the name of the rule that drops the span, if one does."""
+        ...
+
+
 class Listeners(Protocol):
     """Who is told of a span; None where nobody listens."""
+
+    @property
+    def drops(self) -> DropsAtStart | None: ...
+    @property
+    def marks_parents(self) -> bool: ...
 
     on_start: Callable[[ApiSpan, Context | None], None] | None
     on_ending: Callable[[ApiSpan], None] | None
@@ -113,6 +138,9 @@ class Binding:
         "anchor",
         "anchor_ns",
         "anchored_until",
+        "asked_kind",
+        "asks_all",
+        "count_filtered",
         "count_foreign_exit",
         "count_late_write",
         "count_recorded_only",
@@ -120,12 +148,14 @@ class Binding:
         "count_started",
         "decides_early",
         "dropped_anchor",
+        "drops",
         "drops_roots",
         "follows_local_parent",
         "is_plain",
         "keeps_roots",
         "limits",
         "limits_length",
+        "marks_parents",
         "max_attributes",
         "max_start_attributes",
         "monotonic_ns",
@@ -182,14 +212,20 @@ class Binding:
         # Most spans are sampled; what ends one that is not is in unsampled().
         self.on_end = _in_steps(told.on_ending, told.on_end_sampled)
         self.on_end_unsampled = _in_steps(told.on_ending, told.on_end)
+        self.drops, self.marks_parents = told.drops, told.marks_parents
+        only_incoming = self.drops is not None and self.drops.only_incoming
+        self.asks_all = self.marks_parents or (self.drops is not None and not only_incoming)
+        # A kind to compare with, of which no span is where nothing is asked.
+        self.asked_kind: Any = SpanKind.SERVER if only_incoming else _NO_KIND
         # Under a local parent nothing else decides, and nobody watches the span start.
-        self.is_plain = self.follows_local_parent and self.on_start is None
+        self.is_plain = self.follows_local_parent and self.on_start is None and not self.asks_all
         self.keeps_roots = self.is_plain and self.root_threshold == 0
         self.drops_roots = (self.root_threshold or 0) > RANDOM_MASK
         # The trace id alone decides about a root, and some are dropped: those need not be made.
         self.decides_early = self.drops_roots or (self.is_plain and bool(self.root_threshold))
         self.count_started = counts.started.add
         self.count_sampled_out = counts.sampled_out.add
+        self.count_filtered = counts.filtered.add
         self.count_recorded_only = counts.recorded_only.add
         self.count_late_write = counts.late_writes.add
         self.count_foreign_exit = counts.foreign_scope_exits.add
@@ -227,7 +263,7 @@ class Binding:
 
     def sample(self, span: Span, context: Context, parent: Any) -> Sampled:
         """Ask the sampler about a span that starts under ``parent`` (a span, or nothing)."""
-        parent_context = _valid_context(parent)
+        parent_context = valid_context(parent)
         trace_id = parent_context.trace_id if parent_context else self.random_bits(128)
         flags = self._random(parent_context)
         offset, local_trace = self._handed_down(parent, parent_context)
@@ -307,7 +343,7 @@ def _warn_once(message: str, part: object) -> None:
         _logger.warning("%s: %r", message, part, exc_info=True)
 
 
-def _valid_context(parent: Any) -> SpanContext | None:
+def valid_context(parent: Any) -> SpanContext | None:
     if not isinstance(parent, ApiSpan):
         return None
     context = parent.get_span_context()

@@ -72,6 +72,25 @@ class Chain:
             self.on_end = self._ends[0]
             self.on_end_sampled = getattr(self._teller, "on_end_sampled", self.on_end)
 
+    @property
+    def drops(self) -> Any:
+        """What decides at the start of a span that it is not recorded; None where nothing does."""
+        return next((found for found in self._said("drops") if found is not None), None)
+
+    @property
+    def marks_parents(self) -> bool:
+        """Whether somebody asks at the end of a span whether it had children."""
+        return any(self._said("marks_parents"))
+
+    def call_when_changed(self, follow: Callable[[], None]) -> None:
+        """Have the processors say when they answer otherwise than they did."""
+        for part in self.processors:
+            if _is_ours(part) and hasattr(part, "when_changed"):
+                part.when_changed = follow
+
+    def _said(self, name: str) -> list[Any]:
+        return [getattr(part, name, None) for part in self.processors if _is_ours(part)]
+
     def _on_start(self, span: Span, parent_context: Context | None = None) -> None:
         self._tell(self._starts, span, parent_context=parent_context)
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tracekit import _fork as fork
-from tracekit._ledger import Counter
+from tracekit._ledger import Counter, Tally
 
 __all__ = ["Counts"]
 
 
 class Counts:
-    """How many spans were started, sampled out, and treated strangely, in this process."""
+    """How many spans were started, sampled out, and treated strangely, in this process.
+
+    ``filtered`` is by rule.
+    """
 
     def __init__(self) -> None:
         self.started = Counter()
         self.sampled_out = Counter()
+        self.filtered = Tally()
         self.recorded_only = Counter()
         self.late_writes = Counter()
         self.foreign_scope_exits = Counter()
@@ -26,5 +32,5 @@ class Counts:
         for counter in vars(self).values():
             counter.after_fork_in_child()
 
-    def read(self) -> dict[str, int]:
+    def read(self) -> dict[str, Any]:
         return {name: counter.read() for name, counter in vars(self).items()}

@@ -12,10 +12,13 @@ from tracekit.core.attributes import EMPTY
 from tracekit.core.binding import Anchor, Binding
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
 
-__all__ = ["DROPPED", "DroppedSpan"]
+__all__ = ["DROPPED", "RECORDING", "DroppedSpan"]
 
 DROPPED: set[type] = set()
 """The classes that stand for dropped spans: what starts below one of them is dropped as well."""
+
+RECORDING: set[type] = set()
+"""The classes of our recording spans: a parent of one of them is local and passes things on."""
 
 
 class DroppedSpan(trace_api.NonRecordingSpan):

@@ -156,9 +156,16 @@ class TracerProvider(trace_api.TracerProvider):
         with self._lock:
             self._chain = Chain(processors, self._counts, self._chain)
             self._rebind()
+            self._chain.call_when_changed(self._follow_processors)
             if processors and self._shutdown_on_exit and not self._exit_registered:
                 self._exit_registered = True
                 exit_hooks.add(self.shutdown)
+
+    def _follow_processors(self) -> None:
+        """Ask the processors anew what they want to be told of: one has other rules now."""
+        with self._lock:
+            self._chain = Chain(self._chain.processors, self._counts, self._chain)
+            self._rebind()
 
     def _rebind(self) -> None:
         parts = self._parts_in_force()
@@ -226,7 +233,7 @@ class TracerProvider(trace_api.TracerProvider):
     def live(self) -> int:
         """Return how many spans are open, or were lost by the program without being ended."""
         ended = self._chain.ended()
-        return max(0, self._counts.read()["started"] - ended)
+        return max(0, self._counts.started.read() - ended)
 
     def clear(self) -> None:
         """Shut down, forget the processors and count from zero again; for tests."""

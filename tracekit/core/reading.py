@@ -80,6 +80,7 @@ class Reading:
     _status: tuple[StatusCode, str | None] = (UNSET, None)
     _ending: int = 0
     _is_below_local_root: bool = False
+    _is_parent: bool = False
     _dropped_attributes: int = 0
     _dropped_events: int = 0
     _dropped_links: int = 0
@@ -274,6 +275,14 @@ class Reading:
     def parent_is_remote(self) -> bool:
         parent = self._parent
         return isinstance(parent, SpanContext) and parent.is_remote
+
+    @property
+    def is_referred_to(self) -> bool:
+        """Whether a child, another process or a log record may name this span's id.
+
+        Children are known where a processor says ``marks_parents``.
+        """
+        return self._is_parent or self._context is not None
 
     @property
     def size_hint(self) -> int:

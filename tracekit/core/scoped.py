@@ -59,7 +59,7 @@ class ScopedSpan(Span):
             self._anchor = parent._anchor
             self._parent = parent._span_id
             self._start = binding.monotonic_ns()
-        elif context or not binding.keeps_roots:
+        elif context or not binding.keeps_roots or self._kind is binding.asked_kind:
             return self._enter(context)
         else:
             self._trace_id = binding.random_bits(128) or binding.random_bits(128)

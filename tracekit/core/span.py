@@ -38,8 +38,9 @@ from tracekit._otel_context import SPAN_KEY, OnlySpan
 from tracekit.core.ambient import inherited_attributes
 from tracekit.core.attributes import EMPTY, MUTABLE, nanoseconds, plain, snapshots, text
 from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Anchor, SpanOptions
-from tracekit.core.dropped import DROPPED, DroppedSpan
+from tracekit.core.dropped import DROPPED, RECORDING, DroppedSpan
 from tracekit.core.exception_event import describe, exception_attributes
+from tracekit.core.filtered import FilteredSpan, look_first
 from tracekit.core.lookalike import looks_like
 from tracekit.core.reading import RawEvent, Reading
 
@@ -48,9 +49,6 @@ __all__ = ["RECORDING", "Span"]
 SAMPLED = 1
 OK, ERROR = StatusCode.OK, StatusCode.ERROR
 _NONE: tuple[None, ...] = (None, None, None, None)
-
-RECORDING: set[type] = set()
-"""The classes of our recording spans: a parent of one of them is local and passes things on."""
 
 
 class Span(Reading, trace_api.Span):
@@ -92,6 +90,10 @@ class Span(Reading, trace_api.Span):
         # A context of a span only has nothing to inherit, and is not to be asked for its length.
         is_only = type(context) is OnlySpan
         parent: Any = context.span if is_only else context.get(SPAN_KEY)  # type: ignore[attr-defined]
+        if self._kind is binding.asked_kind or binding.asks_all:
+            stand_in = look_first(binding, self, parent)
+            if stand_in is not None:
+                return stand_in
         if (
             type(parent) in RECORDING
             and parent._anchor[0] & SAMPLED
@@ -137,6 +139,8 @@ class Span(Reading, trace_api.Span):
     def _begin_sampled(self, context: Context, parent: Any) -> DroppedSpan | None:
         """Ask the sampler; fill in trace and parent, or return what stands for the span."""
         binding = self._binding
+        if type(parent) is FilteredSpan:
+            return parent.below(binding, self._name)
         if type(parent) in DROPPED and binding.follows_local_parent:
             return self._dropped(parent._trace_id, parent._anchor)
         outcome = binding.sample(self, context, parent)

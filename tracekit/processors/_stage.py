@@ -20,6 +20,10 @@ def is_sampled(span: Any) -> bool:
         return False
 
 
+def _nobody_follows() -> None:
+    """Stand for a provider, where a stage has none."""
+
+
 class Stage(SpanProcessor):
     """Stand in front of another processor and say all that is asked of that one.
 
@@ -42,12 +46,38 @@ class Stage(SpanProcessor):
             expected = "a processor of tracekit, such as BatchSpanProcessor(exporter)"
             raise InvalidValueError("following", following, expected)
         self.next = following
+        # Makes what the spans of a local trace share, where a stage wants them to share something.
+        self.new_local_trace: Any = getattr(following, "new_local_trace", None)
+        self._when_changed: Callable[[], None] = _nobody_follows
         self.pass_on: Callable[[ReadableSpan], None]
         self.pass_on = getattr(following, "on_end_sampled", following.on_end)
         for name in ("on_start", "on_ending"):
             # On the object, so that it counts as listening only where the next one listens.
             if not listens(self, name) and listens(following, name):
                 setattr(self, name, getattr(following, name))
+
+    # What is asked before spans start -----------------------------------------------------
+
+    @property
+    def drops(self) -> Any:
+        """What decides at the start of a span that it is not recorded; None for nothing."""
+        return getattr(self.next, "drops", None)
+
+    @property
+    def marks_parents(self) -> bool:
+        """Whether a span must know at its end if it had children."""
+        return bool(getattr(self.next, "marks_parents", False))
+
+    @property
+    def when_changed(self) -> Callable[[], None]:
+        """To be called by a stage whose answers, or whose way of a span, are others now."""
+        return self._when_changed
+
+    @when_changed.setter
+    def when_changed(self, follow: Callable[[], None]) -> None:
+        self._when_changed = follow
+        if hasattr(self.next, "when_changed"):
+            self.next.when_changed = follow
 
     # The way of a span ------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ class TailSettings:
         max_bytes: Most bytes that are held, by estimate.
 
     Raises:
-        ConfigurationError: A value or a rule cannot be used; the message says what to write instead.
+        ConfigurationError: A value or a rule cannot be used; the message says what to write.
     """
 
     share: float = 0.1

@@ -85,7 +85,7 @@ class TailSampler(Stage):
     def _begin(self) -> None:
         """Start with nothing held."""
         # Each stage, and each process, has a class of its own: a local trace says whose it is.
-        self.new_local_trace: type[HeldTrace] = type("HeldTrace", (HeldTrace,), {"keeper": self})
+        self.new_local_trace = type("HeldTrace", (HeldTrace,), {"keeper": self})
         self._intake: deque[HeldTrace] = deque()
         self._wake_at = 1
         # Reentrant: a signal handler that ends spans may interrupt the work of the same thread.

@@ -1,0 +1,120 @@
+"""The stages that ended spans pass through, made of settings: part of ``configure``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tracekit import discovery
+from tracekit.errors import ConfigurationError, UnknownNameError
+from tracekit.interfaces import SpanExporter
+from tracekit.settings import Setting, Settings, names_in
+
+if TYPE_CHECKING:
+    from tracekit.processors._drop_rules import DropRules
+
+__all__ = ["checked", "drop_rules", "stages", "tail_stage"]
+
+LOCAL_DELAY_MILLIS = 1_000
+"""A trace on the developer's own screen should not wait for the specification's 5 s."""
+
+
+def checked(setting: str, part: Any, method: str) -> Any:
+    """Return a part that was passed as an object, if it is one that can work."""
+    if isinstance(part, type) or not callable(getattr(part, method, None)):
+        raise ConfigurationError(
+            f"{setting}: {part!r} is neither a name nor an object with a method {method}()"
+        )
+    return part
+
+
+def stages(found: Settings) -> list[Any]:
+    """Return what stands behind other people's processors, from the rules to the exporters.
+
+    Redaction comes behind theirs: it sees what they write at the end.
+
+    Raises:
+        ConfigurationError: A name is unknown, or a value cannot be used.
+    """
+    # Exporters, which may hold something open, come last.
+    rules, redaction = drop_rules(found), _redaction(found)
+    return [*redaction, *_dropping(rules, found, _batch(found))]
+
+
+def _redaction(found: Settings) -> list[Any]:
+    setting = found.get("redact")
+    if setting is None:
+        return []
+    from tracekit.processors.redact import RedactionProcessor
+
+    made = RedactionProcessor.from_setting(*setting)
+    return [] if made is None else [made]
+
+
+def drop_rules(found: Settings) -> DropRules:
+    """Return what ``drop`` says."""
+    from tracekit.processors._drop_rules import DropRules
+
+    return DropRules.from_setting(*_drop(found))
+
+
+def _drop(found: Settings) -> Setting:
+    return found.get("drop", Setting(True, "default"))
+
+
+def _dropping(rules: DropRules, found: Settings, following: list[Any]) -> list[Any]:
+    """Put the drop stage in front of what exports; first of all, it spares the rest the work.
+
+    It is there without rules too, which costs nothing, and can be given some while it runs.
+    """
+    from tracekit.processors.drop import DropProcessor, DropsAtStart
+
+    if following:
+        return [DropProcessor(following[0], rules)]
+    # Nothing is exported from here: what was not asked for is left to those who look on.
+    return [] if _drop(found).source == "default" else [DropsAtStart(rules)]
+
+
+def _batch(found: Settings) -> list[Any]:
+    """Return the batch processor over the exporters that were asked for, or nothing."""
+    setting = found.get("exporters") or Setting(_default_exporter(), "default")
+    tail = tail_stage(found)
+    made = [_exporter(part, setting.source) for part in names_in(setting.value)]
+    if not made:
+        return []
+    from tracekit.processors.batch import BatchSpanProcessor
+
+    delay = found.get("schedule_delay_millis", Setting(LOCAL_DELAY_MILLIS, "default"))
+    # Of the environment the processor takes what can be used, and ignores what cannot.
+    millis = None if delay.source.startswith("OTEL_") else delay.value
+    batch = BatchSpanProcessor(made, schedule_delay_millis=millis)
+    return [batch if tail is None else tail(batch)]
+
+
+def tail_stage(found: Settings) -> Callable[[Any], Any] | None:
+    """Return what puts a tail sampler in front of a processor, if one was asked for."""
+    setting = found.get("tail")
+    if setting is None:
+        return None
+    from tracekit._finding_reasons import finder
+    from tracekit.processors.tail import TailSampler, TailSettings
+
+    try:
+        settings = TailSettings.from_setting(*setting, finder)
+    except UnknownNameError:
+        raise
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting.source}: {error}") from None
+    return None if settings is None else lambda following: TailSampler(following, settings)
+
+
+def _default_exporter() -> str:
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    return "otlp" if any(os.environ.get(name, "").strip() for name in endpoints) else "store"
+
+
+def _exporter(part: Any, source: str) -> SpanExporter:
+    made = discovery.find("exporter", part, source)() if isinstance(part, str) else part
+    exporter: SpanExporter = checked("exporters", made, "export")
+    return exporter
