@@ -132,7 +132,7 @@ def test_a_step_is_slow_against_its_own_history() -> None:
         return traces_of(scene.records())
 
     history = history_of(trace for ms in range(20, 45) for trace in visit(ms))
-    assert history["shop", "SELECT users"] == Usual(25, 32 * MS, 43 * MS)
+    assert history["shop", "SELECT users", CLIENT.value] == Usual(25, 32 * MS, 43 * MS)
     (slow,), (usual,) = visit(200), visit(40)
     (found,) = find_all(slow, history)
     assert (found.kind, found.operation) == ("slow_step", "SELECT users")

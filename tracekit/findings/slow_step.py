@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind
 from tracekit.findings._calls import called_service, is_timeout
 from tracekit.findings._critical_path import critical_path
 from tracekit.findings._found import Finder, by_cost, finding, percent
-from tracekit.findings._history import History, Usual
+from tracekit.findings._history import History, Usual, usual_for
 from tracekit.model import Finding
 from tracekit.trace import Node, Trace, format_duration
 
@@ -38,7 +38,7 @@ def slow_step(trace: Trace, history: History) -> Iterator[Finding]:
     for node, taken in sorted(times.items(), key=lambda item: -item[1]):
         if taken < MIN_SHARE * trace.latency_ns:
             return
-        usual = history.get((node.service, node.name))
+        usual = usual_for(history, node)
         if node.span is not None and _is_slow(trace, node, taken, usual):
             yield _told(trace, node, taken, usual)
             return
