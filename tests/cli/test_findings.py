@@ -219,7 +219,7 @@ def test_diff_of_a_file_needs_no_store(tracekit, file) -> None:
     words = ("diff", "--slower-than", "500ms", "--file", str(file))
     told = json.loads(tracekit(*words, "--json").stdout)
     assert told["traces"] == [3, 6]
-    assert told["steps"][0]["name"] == "POST"
+    assert told["steps"][0]["name"] == "POST /v1"
     ids = json.loads(tracekit("top", "--file", str(file), "--json").stdout)[0]["worst"][:2]
     assert "mean duration" in tracekit("diff", *ids, "--file", str(file), color=False).stdout
 
@@ -290,4 +290,4 @@ def test_a_method_alone_has_no_history(tracekit, tmp_path) -> None:
     fast = [visit(number, 2, "cache.example") for number in range(30)]
     store = written(tmp_path / "t.db", *fast, moved(visit(99, 200, "bank.example"), 60))
     found = json.loads(tracekit("findings", "--json", "--store", str(store)).stdout)
-    assert "GET" not in {item["operation"] for item in found}
+    assert "GET /v1" not in {item["operation"] for item in found}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -55,8 +56,8 @@ def command(
     """Say what is wrong with TRACE (by default the latest), most important first.
 
     With --since, --service or --endpoint: with all traces that match, by the time that is wasted
-    altogether. With --file: with what OpenTelemetry, Jaeger or Zipkin wrote as JSON. With --from:
-    with what a server has, which is only read; of the last day unless --since says more.
+    altogether. With --file: with what OpenTelemetry, Jaeger, Zipkin or Datadog wrote as JSON. With
+    --from: with what a server has, which is only read; of the last day unless --since says more.
     """
     unwanted = _kinds(fail_on)
     wanted = Wanted(since, service, endpoint)
@@ -143,7 +144,12 @@ def _finding(number: int, item: Finding, style: Any, terminal: Terminal) -> Iter
     more = f" and {len(item.spans) - MAX_IDS} more" if len(item.spans) > MAX_IDS else ""
     yield style.paint("dim", f"   spans {' '.join(ids)}{more}")
     if item.location:
-        yield style.paint("dim", f"   code {shown(item.location, terminal)}")
+        yield style.paint("dim", f"   code {shown(_from_here(item.location), terminal)}")
+
+
+def _from_here(location: str) -> str:
+    """Return a place in the code as seen from the working folder, if it lies below that."""
+    return location.removeprefix(f"{os.getcwd()}{os.sep}")
 
 
 # Many traces ---------------------------------------------------------------------------------

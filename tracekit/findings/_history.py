@@ -7,13 +7,13 @@ from typing import NamedTuple, Protocol
 
 from opentelemetry.trace import SpanKind
 
+from tracekit.findings._calls import is_named_by_method
 from tracekit.trace import Node, Trace
 
 __all__ = ["NO_HISTORY", "History", "Usual", "history_from", "history_of", "usual_for"]
 
 ENOUGH = 20
 """Spans of an operation from which its percentiles say something."""
-METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "HTTP"}
 
 
 class Usual(NamedTuple):
@@ -74,9 +74,8 @@ def usual_for(history: History, node: Node) -> Usual | None:
     """Return what is usual for a span like this one.
 
     A client's span that is named by its method alone is like no other: it may have called anyone.
-    Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/#name
     """
-    if node.kind is SpanKind.CLIENT and node.name.upper() in METHODS:
+    if node.kind is SpanKind.CLIENT and is_named_by_method(node):
         return None
     return history.get(_operation(node))
 
