@@ -70,6 +70,11 @@ class Trace:
         """How long whoever asked had to wait: the longest root, at least a nanosecond."""
         return max(1, *(root.duration_ns for root in self.roots))
 
+    @property
+    def asked(self) -> Node:
+        """The span that says what was asked: the first root that is there."""
+        return next((root for root in self.roots if root.span is not None), self.nodes[0])
+
 
 def traces_of(spans: Iterable[SpanRecord]) -> list[Trace]:
     """Join records to traces, in the order of their first spans, with clocks brought together.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from opentelemetry.trace import SpanKind
 
-from findings.made import FAULTS, NOISES, faulty, healthy
+from findings.made import EPOCH, FAULTS, NOISES, Scene, faulty, healthy
 from tracekit.exporters._otlp_json import encode
 from tracekit.store.writer import StoreWriter
+from tracekit.testing import build_span
 
 
 def written(path: Path, *traces) -> Path:
@@ -117,7 +121,7 @@ def test_a_file_of_something_else_is_refused(tracekit, tmp_path, content: str) -
     path.write_text(content)
     done = tracekit("findings", "--file", str(path))
     assert done.exit_code == 1
-    assert "no such trace" in done.stderr
+    assert f"there is no trace in {path}" in done.stderr
 
 
 def test_a_store_that_is_not_there_is_said(tracekit, tmp_path) -> None:
@@ -189,3 +193,101 @@ def test_every_fault_is_told_without_trouble(tracekit, tmp_path, name: str) -> N
     done = tracekit("findings", "--store", str(store), color=False)
     assert done.exit_code == 0
     assert "1. " in done.stdout
+
+
+# Places --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file of OTLP JSON, a trace a line: six healthy ones and then three that are slow."""
+    path = tmp_path / "traces.jsonl"
+    slow = [faulty("slow_outside", 1, NOISES["none"], seed) for seed in range(100, 103)]
+    made = [*(healthy(seed) for seed in range(6)), *slow]
+    path.write_text("".join(f"{json.dumps(encode(spans))}\n" for spans in made))
+    return path
+
+
+def test_top_of_a_file_needs_no_store(tracekit, file) -> None:
+    (row,) = json.loads(tracekit("top", "--file", str(file), "--json").stdout)
+    assert (row["service"], row["traces"], row["per_minute"]) == ("orders", 9, 9.0)
+    assert row["findings"] == {"slow_step": 3}
+    assert len(row["worst"]) == 3
+
+
+def test_diff_of_a_file_needs_no_store(tracekit, file) -> None:
+    words = ("diff", "--slower-than", "500ms", "--file", str(file))
+    told = json.loads(tracekit(*words, "--json").stdout)
+    assert told["traces"] == [3, 6]
+    assert told["steps"][0]["name"] == "POST /v1"
+    ids = json.loads(tracekit("top", "--file", str(file), "--json").stdout)[0]["worst"][:2]
+    assert "mean duration" in tracekit("diff", *ids, "--file", str(file), color=False).stdout
+
+
+def test_show_of_a_file_needs_no_store(tracekit, file) -> None:
+    row = json.loads(tracekit("top", "--file", str(file), "--json").stdout)[0]
+    told = tracekit("show", row["worst"][0], "--file", str(file), color=False).stdout
+    assert told.startswith(f"trace {row['worst'][0]}")
+    assert "⚑1 slow_step" in told
+    assert tracekit("show", "--file", str(file)).exit_code == 0
+
+
+def test_more_digits_are_asked_for_where_two_traces_begin_alike(tracekit, tmp_path) -> None:
+    path = tmp_path / "traces.jsonl"
+    made = (build_span("x", trace_id=0xABC << 116 | number) for number in (1, 2))
+    path.write_text("".join(f"{json.dumps(encode([span]))}\n" for span in made))
+    done = tracekit("show", "abc", "--file", str(path))
+    assert done.exit_code == 1
+    assert f"2 traces in {path} begin with abc: give more digits" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["findings", "top", "diff", "show"])
+def test_one_place_is_asked_at_a_time(tracekit, shop, command: str) -> None:
+    words = ("--store", str(shop), "--from", "jaeger:http://localhost:1")
+    done = tracekit(command, *(["--failed"] if command == "diff" else []), *words)
+    assert done.exit_code == 2
+    assert "give one of --from, --file and --store" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["findings", "top", "diff", "show"])
+def test_a_server_that_is_down_is_one_message(tracekit, command: str) -> None:
+    words = [command, "--from", "jaeger:http://127.0.0.1:1"]
+    done = tracekit(*words, *(["--failed"] if command == "diff" else []))
+    assert done.exit_code == 1
+    assert done.stderr == "Error: http://127.0.0.1:1 cannot be asked: Connection refused\n"
+
+
+def test_diff_parts_traces_at_a_deploy(tracekit, tmp_path) -> None:
+    store = written(
+        tmp_path / "t.db",
+        *(moved(healthy(seed), -3600) for seed in range(4)),
+        *(moved(faulty("slow_query", 1, NOISES["none"], seed), 60) for seed in range(10, 13)),
+    )
+    moment = datetime.fromtimestamp(EPOCH / 1e9, timezone.utc).isoformat()
+    words = ("diff", "--deploy", moment, "--store", str(store), "--json")
+    told = json.loads(tracekit(*words).stdout)
+    assert told["traces"] == [3, 4]
+    assert told["steps"][0]["name"] == "SELECT reports"
+
+
+def moved(spans, by_s: int):
+    shift = by_s * 1_000_000_000
+    return [
+        replace(span, start_time=span.start_time + shift, end_time=span.end_time + shift)
+        for span in spans
+    ]
+
+
+def test_a_method_alone_has_no_history(tracekit, tmp_path) -> None:
+    """Calls to somebody fast say nothing about a call of the same name to somebody slow."""
+
+    def visit(number: int, ms: int, host: str):
+        scene = Scene(number)
+        with scene.span("shop", "GET /", SpanKind.SERVER):
+            scene.outside("shop", host, ms, "GET")
+        return scene.records()
+
+    fast = [visit(number, 2, "cache.example") for number in range(30)]
+    store = written(tmp_path / "t.db", *fast, moved(visit(99, 200, "bank.example"), 60))
+    found = json.loads(tracekit("findings", "--json", "--store", str(store)).stdout)
+    assert "GET /v1" not in {item["operation"] for item in found}

@@ -30,7 +30,7 @@ def test_it_names_the_line_the_function_and_the_time() -> None:
 def test_it_names_who_had_to_wait_and_not_who_is_above() -> None:
     found, names = told(faulty("blocks_while_others_wait", 1, NOISES["interleaved"], 1))
     assert [names[span_id] for span_id in found.spans] == ["resize", "GET", "GET"]
-    assert found.message.endswith("while GET had to wait")
+    assert found.message.endswith("while GET / had to wait")
 
 
 def test_blocks_of_a_service_whose_clock_is_wrong_are_found_too() -> None:

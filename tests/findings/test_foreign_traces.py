@@ -22,7 +22,8 @@ from tracekit.formats._reading import TraceFile
 from tracekit.model import Finding
 from tracekit.trace import traces_of
 
-SAMPLES = Path(__file__).parents[1] / "formats" / "samples"
+FORMATS = Path(__file__).parents[1] / "formats"
+SAMPLES, RECORDED = FORMATS / "samples", FORMATS / "recording"
 
 
 def found_in(content: bytes) -> dict[str, Finding]:
@@ -30,13 +31,33 @@ def found_in(content: bytes) -> dict[str, Finding]:
     return {item.kind: item for item in find_all(trace)}
 
 
-@pytest.mark.parametrize("server", ["jaeger", "zipkin"])
+@pytest.mark.parametrize("server", ["datadog", "jaeger", "zipkin"])
 def test_a_download_from_a_server_tells_the_story_of_the_checkout(server: str) -> None:
     found = found_in((SAMPLES / f"{server}_json.json").read_bytes())
     first = next(iter(found.values()))
     assert (first.kind, first.service) == ("slow_step", "payment")
     assert "until it timed out" in first.message
     assert first.cost_ns == pytest.approx(2_850_000_000, rel=0.01)
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
+def test_what_another_tracer_recorded_tells_the_story_of_the_shop(path: Path) -> None:
+    """``record.py`` beside the recordings made them: the same shop, under each tracer."""
+    found = found_in(path.read_bytes())
+    assert next(iter(found)) == "slow_step"
+    assert {"slow_step", "redundant_calls", "first_failure"} <= {*found}
+    slow, again = found["slow_step"], found["redundant_calls"]
+    assert slow.message.startswith("front waited for back in GET /score until it timed out (")
+    assert slow.share == pytest.approx(0.75, abs=0.05)
+    assert "GET /users/7 was asked 3 times by front" in again.message
+    assert len(again.spans) == 3
+    if path.stem != "opentelemetry_js":  # a server on Node.js ends when its caller hangs up
+        assert "front gave up on back after" in found["timeouts"].message
+    assert "the request went on as if it had not" in found["first_failure"].message
+
+
+def test_the_recordings_are_of_several_tracers() -> None:
+    assert len([*RECORDED.glob("*.json")]) >= 4
 
 
 @pytest.fixture

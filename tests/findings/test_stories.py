@@ -30,7 +30,7 @@ def test_a_step_that_waits_until_it_times_out_is_told_first() -> None:
     first = found_in(scene)[0]
     assert first.kind == "slow_step"
     assert first.message.startswith(
-        "payment waited for fraud.example:443 in POST until it timed out (httpx.ReadTimeout)"
+        "payment waited for fraud.example:443 in POST /v1 until it timed out (httpx.ReadTimeout)"
     )
     assert (first.service, first.severity) == ("payment", Severity.HIGH)
     assert first.share == pytest.approx(0.98, abs=0.02)
@@ -132,7 +132,7 @@ def test_a_step_is_slow_against_its_own_history() -> None:
         return traces_of(scene.records())
 
     history = history_of(trace for ms in range(20, 45) for trace in visit(ms))
-    assert history["shop", "SELECT users"] == Usual(25, 32 * MS, 43 * MS)
+    assert history["shop", "SELECT users", CLIENT.value] == Usual(25, 32 * MS, 43 * MS)
     (slow,), (usual,) = visit(200), visit(40)
     (found,) = find_all(slow, history)
     assert (found.kind, found.operation) == ("slow_step", "SELECT users")
@@ -234,4 +234,4 @@ def test_a_client_that_failed_by_itself_is_its_own_cause() -> None:
     ]
     (trace,) = traces_of(spans)
     found = next(item for item in find_all(trace) if item.kind == "first_failure")
-    assert "because a ▸ GET failed first: ReadTimeout" in found.message
+    assert "because a gave up on b in GET: ReadTimeout" in found.message

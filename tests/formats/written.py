@@ -19,7 +19,8 @@ def written(name: str) -> Any:
     """Return the document of a format: the sample of its name, kept beside this file.
 
     ``jaeger_json`` is what Jaeger 1.76 answered at ``/api/traces/ID``, ``zipkin_json`` what
-    Zipkin 3.5 answered at ``/api/v2/trace/ID``, each after it got the checkout from our exporter.
+    Zipkin 3.5 answered at ``/api/v2/trace/ID``, and ``datadog_json`` what Datadog's test agent
+    answered at ``/test/traces``, each after it got the checkout from our exporter.
     """
     if name == "otlp_json":
         return encode(checkout())
@@ -38,7 +39,7 @@ def read(content: bytes, format_name: str | None = None) -> tuple[TraceFile, lis
 def spans_in(document: Any) -> list[dict[str, Any]]:
     """Return the spans of a document as they are written in it, to be changed by tests."""
     if isinstance(document, list):
-        return document
+        return document[0] if isinstance(document[0], list) else document
     if "data" in document:
         return document["data"][0]["spans"]
     groups = [group for item in document["resourceSpans"] for group in item["scopeSpans"]]

@@ -81,7 +81,7 @@ def test_it_says_where_the_time_went(demo: Demo) -> None:
 def test_it_says_what_is_wrong(demo: Demo) -> None:
     told = " ".join(demo.output.partition("what is wrong")[2].split())
     assert re.search(
-        r"⚑1 slow_step payment waited for fraud-check in POST until it timed out "
+        r"⚑1 slow_step payment waited for fraud-check in POST /score until it timed out "
         r"\(httpx\.ReadTimeout\): 2\.[89]\d s \([89]\d %\) of the trace ⚑2 timeouts",
         told,
     )

@@ -56,8 +56,8 @@ def test_the_same_row_read_by_three_services_is_told_first(tmp_path: Path) -> No
 def test_retries_are_told_before_the_timeouts_that_they_cause(tmp_path: Path) -> None:
     told, spans = run("cascading_timeouts", tmp_path)
     assert re.search(
-        r"1\. retries back sent GET to \S+ 3 times, and every attempt failed \(503\): 6\.\d+ s "
-        r"\(100 %\) do Break the circuit",
+        r"1\. retries back sent GET /rates to \S+ 3 times, and every attempt failed \(503\): "
+        r"6\.\d+ s \(\d\.\d times the request\) do Break the circuit",
         told,
     ), told
     assert re.search(

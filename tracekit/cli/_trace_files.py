@@ -28,7 +28,7 @@ format_option = click.option(
     "format_name",
     metavar="NAME",
     callback=_checked_format,
-    help="jaeger_json, otlp_json or zipkin_json; else told by the content.",
+    help="datadog_json, jaeger_json, otlp_json or zipkin_json; else told by the content.",
 )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from tracekit.cli._options import Duration, Moment, store_option, terminal_of_stdout
+from tracekit.cli._options import Duration, Moment, terminal_of_stdout
+from tracekit.cli._place import Place, opened, place_options
+from tracekit.cli._traces import Asked, Traces, Wanted
 
 if TYPE_CHECKING:
     from tracekit.exporters._terminal import Terminal
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-MAX_TRACES = 500
+MAX_TRACES = 250
+"""Traces of each of the two sets."""
 MAX_LINES = 10
 SHOWN_NS = 1000.0
+
+Sets = tuple[list["Trace"], list["Trace"]]
 
 
 @click.command(short_help="Say what differs between two traces, or two sets of them.")
@@ -30,58 +35,73 @@ SHOWN_NS = 1000.0
 @click.option(
     "--deploy", type=Moment(), help="Traces since then (10m, 14:30) against those before."
 )
+@click.option("--since", type=Moment(), help="Only traces since: 10m, 2h, 3d ago, 14:30, a date.")
+@click.option("--service", help="Only traces with a span of this service.")
 @click.option("--endpoint", help="Only traces with a span of this name.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@store_option
+@place_options
 def command(
     one: str,
     other: str,
     slower_than: int | None,
     failed: bool,
     deploy: int | None,
+    since: int | None,
+    service: str | None,
     endpoint: str | None,
     as_json: bool,
-    store: str | None,
+    place: Place,
 ) -> None:
     """Say what differs between the traces ONE and OTHER: steps that grew, or came, or went.
 
-    Or between two sets: --slower-than, --failed or --deploy says how to part them.
+    Or between two sets: --slower-than, --failed or --deploy says how to part them. Of each, the
+    newest 250 traces are compared.
     """
-    from tracekit.cli._traces import opened, read_trace, read_traces
-
-    if bool(one) != bool(other):
-        raise click.UsageError("give two traces, or none and one of the options")
     ways = [slower_than is not None, failed, deploy is not None, bool(one)]
-    if sum(ways) != 1:
+    if bool(one) != bool(other) or sum(ways) != 1:
         raise click.UsageError("give two traces, or one of --slower-than, --failed, --deploy")
-    with opened(store) as reader:
+    wanted = Wanted(since, service, endpoint)
+    if one and wanted.is_any:
+        raise click.UsageError("give two traces, or --since, --service and --endpoint; not both")
+    with opened(place) as traces:
         if one:
-            sets = [read_trace(reader, one)], [read_trace(reader, other)]
+            sets = [traces.one(one)], [traces.one(other)]
+        elif deploy is not None:
+            sets = _around(traces, wanted, deploy)
         else:
-            traces = list(read_traces(reader, MAX_TRACES, name=endpoint))
-            sets = _parted(traces, slower_than, failed, deploy)
+            sets = _parted(traces, wanted, _is_slow(slower_than) if slower_than else _has_failed)
     if not (sets[0] and sets[1]):
         empty = "first" if not sets[0] else "second"
         raise click.ClickException(f"the {empty} of the two sets holds no trace")
     _tell(sets, as_json)
 
 
-def _parted(
-    traces: Sequence[Trace], slower_than: int | None, failed: bool, deploy: int | None
-) -> tuple[list[Trace], list[Trace]]:
-    def is_in_first(trace: Trace) -> bool:
-        if slower_than is not None:
-            return trace.latency_ns >= slower_than
-        if failed:
-            return any(root.is_error for root in trace.roots)
-        return trace.start >= (deploy or 0)
-
-    first = [trace for trace in traces if is_in_first(trace)]
-    chosen = {id(trace) for trace in first}
-    return first, [trace for trace in traces if id(trace) not in chosen]
+def _around(traces: Traces, wanted: Wanted, moment_ns: int) -> Sets:
+    """Return traces since a moment, and before it."""
+    since = max(moment_ns, wanted.since_ns or 0)
+    after = traces.many(wanted._replace(since_ns=since), MAX_TRACES)
+    return after, traces.many(wanted._replace(until_ns=moment_ns), MAX_TRACES)
 
 
-def _tell(sets: tuple[list[Trace], list[Trace]], as_json: bool) -> None:
+def _parted(traces: Traces, wanted: Wanted, is_in_first: Callable[[Asked], bool]) -> Sets:
+    chosen: tuple[list[Asked], list[Asked]] = ([], [])
+    for asked in traces.asked(wanted):
+        chosen[0 if is_in_first(asked) else 1].append(asked)
+    first, second = (
+        [traces.one(f"{asked.trace_id:032x}") for asked in part[:MAX_TRACES]] for part in chosen
+    )
+    return first, second
+
+
+def _is_slow(than_ns: int) -> Callable[[Asked], bool]:
+    return lambda asked: asked.duration_ns >= than_ns
+
+
+def _has_failed(asked: Asked) -> bool:
+    return asked.failed
+
+
+def _tell(sets: Sets, as_json: bool) -> None:
     from tracekit.findings._differences import grown_steps, overrepresented
 
     steps = [step for step in grown_steps(*sets) if abs(step.by_ns) >= SHOWN_NS]
@@ -99,7 +119,7 @@ def _tell(sets: tuple[list[Trace], list[Trace]], as_json: bool) -> None:
 
 
 def _page(
-    sets: tuple[list[Trace], list[Trace]],
+    sets: Sets,
     steps: Sequence[Grown],
     values: Sequence[Overrepresented],
     terminal: Terminal,

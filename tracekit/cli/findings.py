@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracekit.cli._options import Moment, store_option, terminal_of_stdout
-from tracekit.cli._trace_files import format_option
-from tracekit.cli._traces import Wanted, of_files, of_source, of_store
+from tracekit.cli._options import Moment, terminal_of_stdout
+from tracekit.cli._place import Place, opened, place_options
+from tracekit.cli._traces import Wanted
 from tracekit.cli._wrapped import shown, wrapped
 
 if TYPE_CHECKING:
-    from tracekit.cli._traces import Traces
     from tracekit.exporters._terminal import Terminal
+    from tracekit.findings._history import History
     from tracekit.findings._many import Pattern
     from tracekit.model import Finding
     from tracekit.trace import Trace
@@ -39,56 +40,37 @@ MAX_IDS = 5
     show_default=True,
     help="So many traces at most.",
 )
-@click.option(
-    "--file",
-    "paths",
-    multiple=True,
-    type=click.Path(),
-    help="Traces of a file instead of the store's; - is standard input. May be said again.",
-)
-@format_option
-@click.option(
-    "--from",
-    "server",
-    metavar="NAME:URL",
-    help="Traces of a server: jaeger:http://localhost:16686, zipkin:…, tempo:… or clickhouse:…",
-)
+@place_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--fail-on", help="Exit with 1 if one of these kinds is found; with commas, or any.")
-@store_option
 def command(
     trace: str,
     since: int | None,
     service: str | None,
     endpoint: str | None,
     limit: int,
-    paths: tuple[str, ...],
-    format_name: str | None,
-    server: str | None,
     as_json: bool,
     fail_on: str | None,
-    store: str | None,
+    place: Place,
 ) -> None:
     """Say what is wrong with TRACE (by default the latest), most important first.
 
     With --since, --service or --endpoint: with all traces that match, by the time that is wasted
-    altogether. With --file: with what OpenTelemetry, Jaeger or Zipkin wrote as JSON. With --from:
-    with what a server has, which is only read; of the last day unless --since says more.
+    altogether. With --file: with what OpenTelemetry, Jaeger, Zipkin or Datadog wrote as JSON. With
+    --from: with what a server has, which is only read; of the last day unless --since says more.
     """
     unwanted = _kinds(fail_on)
     wanted = Wanted(since, service, endpoint)
     if wanted.is_any and trace:
         raise click.UsageError("give a TRACE, or --since, --service and --endpoint; not both")
-    if server and paths:
-        raise click.UsageError("give --file or --from; not both")
-    if server:
-        source = of_source(server, trace, wanted, limit)
-    elif paths:
-        source = of_files(paths, format_name, trace, wanted, limit)
-    else:
-        source = of_store(store, trace, wanted, limit)
-    tell = _tell_one if len(source.traces) == 1 and not wanted.is_any else _tell_many
-    if any(kind in unwanted for kind in tell(source, as_json)):
+    with opened(place) as traces:
+        if wanted.is_any:
+            found = traces.many(wanted, limit)
+        else:
+            found = [traces.one(trace)] if trace else traces.unnamed(limit)
+        tell = _tell_one if len(found) == 1 and not wanted.is_any else _tell_many
+        usual = traces.usual(found[0] if tell is _tell_one else None)
+    if any(kind in unwanted for kind in tell(found, usual, as_json)):
         raise SystemExit(1)
 
 
@@ -108,11 +90,11 @@ def _kinds(fail_on: str | None) -> set[str]:
 # One trace -----------------------------------------------------------------------------------
 
 
-def _tell_one(source: Traces, as_json: bool) -> list[str]:
+def _tell_one(traces: Sequence[Trace], usual: History, as_json: bool) -> list[str]:
     from tracekit.findings._ranking import find_all
 
-    (trace,) = source.traces
-    found = find_all(trace, source.history)
+    (trace,) = traces
+    found = find_all(trace, usual)
     if as_json:
         click.echo(json.dumps([plain(item) for item in found], indent=2, ensure_ascii=False))
     else:
@@ -162,18 +144,22 @@ def _finding(number: int, item: Finding, style: Any, terminal: Terminal) -> Iter
     more = f" and {len(item.spans) - MAX_IDS} more" if len(item.spans) > MAX_IDS else ""
     yield style.paint("dim", f"   spans {' '.join(ids)}{more}")
     if item.location:
-        yield style.paint("dim", f"   code {shown(item.location, terminal)}")
+        yield style.paint("dim", f"   code {shown(_from_here(item.location), terminal)}")
+
+
+def _from_here(location: str) -> str:
+    """Return a place in the code as seen from the working folder, if it lies below that."""
+    return location.removeprefix(f"{os.getcwd()}{os.sep}")
 
 
 # Many traces ---------------------------------------------------------------------------------
 
 
-def _tell_many(source: Traces, as_json: bool) -> list[str]:
+def _tell_many(traces: Sequence[Trace], usual: History, as_json: bool) -> list[str]:
     from tracekit.findings._many import patterns
     from tracekit.findings._ranking import find_all
 
-    traces = source.traces
-    found = patterns((trace, find_all(trace, source.history)) for trace in traces)
+    found = patterns((trace, find_all(trace, usual)) for trace in traces)
     if as_json:
         click.echo(json.dumps([_plain_pattern(item) for item in found], indent=2))
     else:

@@ -25,7 +25,7 @@ __all__ = ["command"]
 def command(
     files: Sequence[str], format_name: str | None, as_json: bool, store: str | None
 ) -> None:
-    """Read FILES into the store: OTLP JSON, Jaeger's JSON and Zipkin's V2 JSON.
+    """Read FILES into the store: OTLP JSON, Jaeger's, Zipkin's V2 and Datadog's JSON.
 
     A file may be compressed by gzip; `-` is standard input. What can be read of a half-broken
     file is imported; what cannot is said, with its line and column, and the exit code is 1.

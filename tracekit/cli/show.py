@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from tracekit.cli._options import store_option, terminal_of_stdout
+from tracekit.cli._options import terminal_of_stdout
+from tracekit.cli._place import Place, opened, place_options
 
 if TYPE_CHECKING:
     from tracekit.exporters._terminal import Terminal
     from tracekit.findings._critical_path import Spent
-    from tracekit.findings._history import History
     from tracekit.model import Finding
     from tracekit.trace import Trace
 
@@ -26,7 +26,6 @@ _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
 @click.command(short_help="Show one trace as a tree, and where its time went.")
 @click.argument("trace", default="last")
-@store_option
 @click.option("--json", "as_json", is_flag=True, help="Print the spans as OTLP JSON.")
 @click.option("--color/--no-color", default=None, help="Colours; by default on a terminal only.")
 @click.option("--width", type=click.IntRange(min=40), help="Columns; by default the terminal's.")
@@ -34,9 +33,10 @@ _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 @click.option(
     "--findings/--no-findings", "marked", default=True, help="Flag the spans that prove a finding."
 )
+@place_options
 def command(
     trace: str,
-    store: str | None,
+    place: Place,
     as_json: bool,
     color: bool | None,
     width: int | None,
@@ -48,7 +48,10 @@ def command(
     TRACE is a trace id, of which the first few digits are enough, or `last` (the default).
     Behind each span are its duration and its self time: what no child of it accounts for.
     """
-    spans, history = _spans(trace, store, with_history=marked and not as_json)
+    with opened(place) as traces:
+        shown = traces.one(trace)
+        usual = traces.usual(shown) if marked and not as_json else {}
+    spans = [node.span for node in shown.nodes if node.span is not None]
     if as_json:
         from tracekit.exporters._otlp_json import encode
 
@@ -56,31 +59,15 @@ def command(
         return
     from tracekit.exporters._forest import build_forests
     from tracekit.exporters._tree import render_tree
+    from tracekit.findings._ranking import find_all
 
     terminal = terminal_of_stdout(color, width)
-    found = _found(spans, history) if marked else []
+    found = find_all(shown, usual) if marked else []
     tree = render_tree(spans, terminal=terminal, collapse=not everything, marks=_marks(found))
     lines = [line for forest in build_forests(spans) for line in _where(forest, terminal)]
     lines += _wrong(found, terminal)
     # Colours were decided above; click would take them out of a pipe again.
     click.echo(tree + "\n".join(lines), color=terminal.color)
-
-
-def _spans(trace: str, store: str | None, with_history: bool) -> tuple[Sequence[Any], History]:
-    from tracekit.cli._traces import opened, usual
-
-    with opened(store) as reader:
-        spans = reader.trace(trace)
-        end = max(span.end_time or span.start_time for span in spans)
-        return spans, usual(reader, end) if with_history else {}
-
-
-def _found(spans: Sequence[Any], history: History) -> Sequence[Finding]:
-    from tracekit.findings._ranking import find_all
-    from tracekit.trace import traces_of
-
-    (trace,) = traces_of(spans)
-    return find_all(trace, history)
 
 
 def _marks(found: Sequence[Finding]) -> dict[int, str]:

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tracekit.cli._options import Moment, store_option, terminal_of_stdout
+from tracekit.cli._options import Moment, terminal_of_stdout
+from tracekit.cli._place import Place, opened, place_options
+from tracekit.cli._traces import Asked, Traces, Wanted
 
 if TYPE_CHECKING:
     from tracekit.exporters._terminal import Terminal
-    from tracekit.store.answers import TraceSummary
-    from tracekit.store.reader import StoreReader
 
 __all__ = ["command"]
 
-MAX_TRACES = 10_000
 WORST = 3
+MIN_WINDOW_S = 60.0
+"""Within less than a minute, a rate per minute would be a guess."""
 
 
 @dataclass
@@ -28,20 +29,20 @@ class Endpoint:
 
     service: str
     name: str
-    traces: list[TraceSummary] = field(default_factory=list)
+    traces: list[Asked] = field(default_factory=list)
     findings: dict[str, int] = field(default_factory=dict)
 
     @property
     def durations(self) -> list[int]:
-        return sorted(trace.duration_ns or 0 for trace in self.traces)
+        return sorted(trace.duration_ns for trace in self.traces)
 
     @property
     def errors(self) -> int:
         return sum(trace.failed for trace in self.traces)
 
     @property
-    def worst(self) -> list[TraceSummary]:
-        return sorted(self.traces, key=lambda trace: -(trace.duration_ns or 0))[:WORST]
+    def worst(self) -> list[Asked]:
+        return sorted(self.traces, key=lambda trace: -trace.duration_ns)[:WORST]
 
     def percentile(self, share: float) -> int:
         found = self.durations
@@ -51,6 +52,7 @@ class Endpoint:
 @click.command(short_help="List endpoints: rate, errors, percentiles, worst traces, findings.")
 @click.option("--since", type=Moment(), help="Only traces since: 10m, 2h, 3d ago, 14:30, a date.")
 @click.option("--service", help="Only traces with a span of this service.")
+@click.option("--endpoint", help="Only traces with a span of this name, such as 'GET /users'.")
 @click.option(
     "--limit",
     "-n",
@@ -60,24 +62,25 @@ class Endpoint:
     help="So many at most.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@store_option
+@place_options
 def command(
-    since: int | None, service: str | None, limit: int, as_json: bool, store: str | None
+    since: int | None,
+    service: str | None,
+    endpoint: str | None,
+    limit: int,
+    as_json: bool,
+    place: Place,
 ) -> None:
     """List what is asked of the services: most time spent first.
 
-    The findings are those of the three slowest traces of each.
+    The findings are those of the three slowest traces of each. Of a store the newest 10,000
+    traces count, of a server 1,000.
     """
-    from tracekit.cli._traces import opened
-    from tracekit.store.query import SpanFilter, TraceFilter
-
-    with opened(store) as reader:
-        traces = reader.traces(
-            MAX_TRACES, where=TraceFilter(since_ns=since), spans=SpanFilter(service=service)
-        )
-        found = _endpoints(traces)[:limit]
-        _add_findings(reader, found)
-    window_s = _window_s(traces)
+    with opened(place) as traces:
+        asked = traces.asked(Wanted(since, service, endpoint))
+        found = _endpoints(asked)[:limit]
+        _add_findings(traces, found)
+    window_s = _window_s(asked)
     if as_json:
         rows = [_plain(endpoint, window_s) for endpoint in found]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -85,34 +88,31 @@ def command(
         terminal = terminal_of_stdout()
         click.echo("\n".join(_table(found, window_s, terminal)), color=terminal.color)
     else:
-        click.echo("No trace is like that; `tracekit ls` lists all.", err=True)
+        click.echo("No trace is like that; without options all are listed.", err=True)
 
 
-def _endpoints(traces: Sequence[TraceSummary]) -> list[Endpoint]:
+def _endpoints(traces: Sequence[Asked]) -> list[Endpoint]:
     known: dict[tuple[str, str], Endpoint] = {}
     for trace in traces:
-        if trace.duration_ns is not None:
-            key = (trace.service, trace.name)
-            known.setdefault(key, Endpoint(*key)).traces.append(trace)
+        key = (trace.service, trace.name)
+        known.setdefault(key, Endpoint(*key)).traces.append(trace)
     return sorted(known.values(), key=lambda endpoint: -sum(endpoint.durations))
 
 
-def _window_s(traces: Sequence[TraceSummary]) -> float:
-    """Return from when until when traces began, at least a second."""
+def _window_s(traces: Sequence[Asked]) -> float:
+    """Return from when until when traces began, at least a minute."""
     starts = [trace.start_ns for trace in traces]
-    return max(1.0, (max(starts) - min(starts)) / 1e9) if starts else 1.0
+    return max(MIN_WINDOW_S, (max(starts) - min(starts)) / 1e9) if starts else MIN_WINDOW_S
 
 
-def _add_findings(reader: StoreReader, endpoints: Sequence[Endpoint]) -> None:
-    from tracekit.cli._traces import read_trace, usual
+def _add_findings(traces: Traces, endpoints: Sequence[Endpoint]) -> None:
     from tracekit.findings._ranking import find_all
 
-    history = usual(reader)
+    usual = traces.usual()
     for endpoint in endpoints:
-        for trace in endpoint.worst:
-            for kind in {
-                item.kind for item in find_all(read_trace(reader, trace.trace_id), history)
-            }:
+        for asked in endpoint.worst:
+            trace = traces.one(f"{asked.trace_id:032x}")
+            for kind in {item.kind for item in find_all(trace, usual)}:
                 endpoint.findings[kind] = endpoint.findings.get(kind, 0) + 1
 
 

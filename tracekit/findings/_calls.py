@@ -18,12 +18,15 @@ __all__ = [
     "calls_of",
     "called_service",
     "entries",
+    "is_named_by_method",
     "is_timeout",
+    "label",
     "location_in",
     "status_of",
 ]
 
 _READS = ("GET", "HEAD", "OPTIONS")
+_METHODS = {*_READS, "POST", "PUT", "PATCH", "DELETE", "QUERY", "HTTP"}
 # First words of statements and commands that change nothing.
 _READING = re.compile(
     r"\s*(?:/\*.*?\*/\s*)*(?:SELECT|SHOW|EXPLAIN|VALUES|TABLE|GET|MGET|GETRANGE|STRLEN|EXISTS|TTL|TYPE"
@@ -36,7 +39,14 @@ _CHANGING = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE|FOR\s+UPDATE|INTO)\b", 
 # A segment of a path that names one of many: a number, a UUID, a long hexadecimal id.
 _ONE_OF_MANY = re.compile(r"(?<=/)(?:\d+|[0-9a-fA-F]{8,}|[0-9a-fA-F-]{32,36})(?=/|$)")
 _TIMEOUT = re.compile(r"time(?:d\s*)?-?\s?out|deadline.?exceeded", re.IGNORECASE)
+# What tracers wrote before OpenTelemetry, or write to Zipkin.
+# https://github.com/opentracing/specification/blob/master/semantic_conventions.md and
+# https://github.com/openzipkin/brave/blob/master/instrumentation/mysql8/README.md
+_OLDER_DB_SYSTEM = ("db.type",)
+_OLDER_QUERY = ("sql.query",)
+_OLDER_PEER = ("peer.hostname", "peer.address", "peer.service", semconv.NETWORK_PEER_ADDRESS)
 MAX_TEXT = 10_000
+MAX_PATH = 60
 
 
 class Call(NamedTuple):
@@ -73,7 +83,8 @@ def _call(node: Node) -> Iterator[Call]:
     if node.span is None:
         return
     attributes = node.attributes
-    system = _first(attributes, semconv.DB_SYSTEM_NAME, semconv.OLD_DB_SYSTEM)
+    system = _first(attributes, semconv.DB_SYSTEM_NAME, semconv.OLD_DB_SYSTEM, *_OLDER_DB_SYSTEM)
+    system = system or ("sql" if _OLDER_QUERY[0] in attributes else "")
     if system:
         yield _database_call(node, attributes, system)
     elif node.kind is SpanKind.CLIENT:
@@ -89,20 +100,51 @@ def _call(node: Node) -> Iterator[Call]:
 def _http_call(node: Node, attributes: Mapping[str, Any]) -> Call:
     method = _first(attributes, semconv.HTTP_REQUEST_METHOD, semconv.OLD_HTTP_METHOD)
     url = _first(attributes, semconv.URL_FULL, semconv.OLD_HTTP_URL)
-    path, host = _split(url)
-    template = _first(attributes, semconv.URL_TEMPLATE) or _ONE_OF_MANY.sub("{}", path)
+    path = _path(attributes)
     targets = (path, path.rpartition("/")[0])
-    peer = _peer(attributes) or host
+    peer = _peer(attributes) or _split(url)[1]
     return Call(
         node,
         "http",
         peer,
-        f"{method} {template}",
+        f"{method} {_template(attributes)}",
         f"{method} {url}" if url else None,
         targets,
         method in _READS,
         *_outcome(node),
     )
+
+
+def _path(attributes: Mapping[str, Any]) -> str:
+    if url := _first(attributes, semconv.URL_FULL, semconv.OLD_HTTP_URL):
+        return _split(url)[0]
+    return _first(attributes, semconv.URL_PATH, "http.path", "http.target").partition("?")[0]
+
+
+def _template(attributes: Mapping[str, Any]) -> str:
+    given = _first(attributes, semconv.URL_TEMPLATE, semconv.HTTP_ROUTE)
+    return given or _ONE_OF_MANY.sub("{}", _path(attributes))
+
+
+def is_named_by_method(node: Node) -> bool:
+    """Whether a span is called GET or POST and nothing else, as those of clients are.
+
+    Source: https://opentelemetry.io/docs/specs/semconv/http/http-spans/#name
+    """
+    return node.name.upper() in _METHODS
+
+
+def label(node: Node, *, exact: bool = False) -> str:
+    """Return what a span is called in a sentence: its name, with the path where that is a method.
+
+    Args:
+        exact: With the ids in the path rather than its shape.
+    """
+    if not is_named_by_method(node):
+        return node.name
+    path = _path(node.attributes) if exact else _template(node.attributes)
+    shown = path if len(path) <= MAX_PATH else f"{path[: MAX_PATH - 1]}…"
+    return f"{node.name} {shown}" if shown else node.name
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -114,7 +156,8 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _database_call(node: Node, attributes: Mapping[str, Any], system: str) -> Call:
-    text = _first(attributes, semconv.DB_QUERY_TEXT, semconv.OLD_DB_STATEMENT)[:MAX_TEXT]
+    names = (semconv.DB_QUERY_TEXT, semconv.OLD_DB_STATEMENT, *_OLDER_QUERY)
+    text = _first(attributes, *names)[:MAX_TEXT]
     command = _first(attributes, "db.operation.name", "db.operation")
     summary = _first(attributes, semconv.DB_QUERY_SUMMARY) or node.name
     shape = _first(attributes, semconv.QUERY_HASH) or text or summary
@@ -171,8 +214,8 @@ def status_of(node: Node) -> str:
 
 
 def _peer(attributes: Mapping[str, Any]) -> str:
-    address = _first(attributes, semconv.SERVER_ADDRESS, semconv.OLD_NET_PEER_NAME)
-    port = _first(attributes, semconv.SERVER_PORT, semconv.OLD_NET_PEER_PORT)
+    address = _first(attributes, semconv.SERVER_ADDRESS, semconv.OLD_NET_PEER_NAME, *_OLDER_PEER)
+    port = _first(attributes, semconv.SERVER_PORT, semconv.OLD_NET_PEER_PORT, "peer.port")
     return f"{address}:{port}" if address and port else address
 
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from opentelemetry.trace import SpanKind
 
+from tracekit.findings._calls import label
 from tracekit.findings._once import once
 from tracekit.trace import Node, Trace
 
@@ -69,7 +70,7 @@ def by_service(trace: Trace) -> list[Spent]:
 
 def by_step(trace: Trace) -> list[Spent]:
     """Return the time of each service and span name, longest first."""
-    return _summed((node.service, node.name, taken) for node, taken in own_times(trace).items())
+    return _summed((node.service, label(node), taken) for node, taken in own_times(trace).items())
 
 
 def _summed(times: Iterable[tuple[str, str, int]]) -> list[Spent]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tracekit.findings._calls import label
 from tracekit.findings._critical_path import own_times
 from tracekit.trace import Trace
 
@@ -112,7 +113,7 @@ def _steps(traces: Sequence[Trace]) -> dict[tuple[str, str], tuple[float, float]
     spans: Counter[tuple[str, str]] = Counter()
     for trace in traces:
         for node, taken in own_times(trace).items():
-            times[node.service, node.name] += taken
-        spans.update((node.service, node.name) for node in trace.nodes if node.span is not None)
+            times[node.service, label(node)] += taken
+        spans.update((node.service, label(node)) for node in trace.nodes if node.span is not None)
     count = max(1, len(traces))
     return {key: (times[key] / count, spans[key] / count) for key in spans}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tracekit.findings._calls import location_in
+from tracekit.findings._calls import label, location_in
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
 from tracekit.trace import Node, Trace, format_duration
@@ -47,14 +47,16 @@ def finding(
         share=min(1.0, cost_ns / trace.latency_ns),
         advice=advice,
         service=nodes[0].service,
-        operation=operation or nodes[0].name,
-        location=place or _location(nodes[:MAX_SPANS]),
+        operation=operation or label(nodes[0]),
+        location=place or _location(nodes[0].service, nodes[:MAX_SPANS]),
         trace_id=trace.trace_id,
     )
 
 
-def _location(nodes: Sequence[Node]) -> str:
-    return next((place for node in nodes if (place := location_in(node.attributes))), "")
+def _location(service: str, nodes: Sequence[Node]) -> str:
+    """Return the first line that is told, of the service that the finding is about."""
+    places = (location_in(node.attributes) for node in nodes if node.service == service)
+    return next(filter(None, places), "")
 
 
 def by_cost(share: float) -> Severity:
@@ -69,9 +71,14 @@ def counted(number: int, noun: str) -> str:
 
 
 def percent(part_ns: int, trace: Trace) -> str:
-    """Return a time with its share of the trace: ``2.87 s (93 %)``, in one line."""
-    share = min(1.0, part_ns / trace.latency_ns)
-    return f"{format_duration(part_ns)} ({share:.0%})".replace("%", "\N{NO-BREAK SPACE}%")
+    """Return a time with its share of the trace: ``2.87 s (93 %)``, in one line.
+
+    What goes on after the answer may take longer than that: ``6.01 s (5.9 times the request)``.
+    """
+    share, spent = part_ns / trace.latency_ns, format_duration(part_ns)
+    if share >= 1.05:
+        return f"{spent} ({share:.1f} times the request)"
+    return f"{spent} ({min(1.0, share):.0%})".replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def listed(words: Iterable[str], most: int = 4) -> str:
@@ -83,4 +90,4 @@ def listed(words: Iterable[str], most: int = 4) -> str:
 
 
 def span_name(node: Node) -> str:
-    return f"{node.service} ▸ {node.name}" if node.service else node.name
+    return f"{node.service} ▸ {label(node)}" if node.service else label(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tracekit.findings._found import span_name
 from tracekit.model import Finding, Severity
 from tracekit.trace import Trace
 
@@ -55,5 +56,4 @@ def patterns(found: Iterable[tuple[Trace, Iterable[Finding]]]) -> list[Pattern]:
 
 def endpoint(trace: Trace) -> str:
     """Return the service and name of what was asked."""
-    root = next((root for root in trace.roots if root.span is not None), trace.nodes[0])
-    return f"{root.service} ▸ {root.name}" if root.service else root.name
+    return span_name(trace.asked)

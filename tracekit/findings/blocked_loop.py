@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tracekit import semconv
-from tracekit.findings._calls import location_in
+from tracekit.findings._calls import label, location_in
 from tracekit.findings._found import Finder, by_cost, counted, finding, listed, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding
@@ -68,9 +68,9 @@ def _told(trace: Trace, found: Sequence[Blocking]) -> Finding:
     cost = sum(blocking.blocked_ns for blocking in found)
     waiting = _kept_waiting(trace, found)
     place = location_in(worst.code)
-    function = str(worst.code.get(semconv.CODE_FUNCTION_NAME, "")) or worst.node.name
+    function = str(worst.code.get(semconv.CODE_FUNCTION_NAME, "")) or label(worst.node)
     spans = f", {counted(len(found), 'time')}" if len(found) > 1 else ""
-    others = f" while {listed(node.name for node in waiting)} had to wait" if waiting else ""
+    others = f" while {listed(map(label, waiting))} had to wait" if waiting else ""
     return finding(
         trace,
         KIND,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tracekit.findings._calls import Call, calls_of
+from tracekit.findings._calls import Call, calls_of, label
 from tracekit.findings._found import Finder, finding, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
@@ -54,8 +54,8 @@ def _told(trace: Trace, calls: Sequence[Call], at_once: int) -> Finding:
         trace,
         KIND,
         Severity.LOW if at_once < 5 * MIN_AT_ONCE else Severity.MEDIUM,
-        f"{nodes[0].service} made {len(nodes)} calls such as {nodes[0].name}, {at_once} of them at "
-        f"the same time: the slowest half took {percent(tail, trace)} longer than the rest",
+        f"{nodes[0].service} made {len(nodes)} calls such as {label(nodes[0])}, {at_once} of "
+        f"them at the same time: the slowest half took {percent(tail, trace)} longer than the rest",
         nodes,
         cost_ns=tail,
         advice="Ask for many in one request, or limit how many run at once.",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from opentelemetry.trace import SpanKind
+
 from tracekit import semconv
-from tracekit.findings._calls import is_timeout, status_of
+from tracekit.findings._calls import called_service, is_timeout, label, status_of
 from tracekit.findings._found import Finder, counted, finding, listed, span_name
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
@@ -55,7 +57,7 @@ def _chain(node: Node) -> list[Node]:
     timed out failed by itself: what its callee met later is no cause of it.
     """
     chain = [node]
-    while not is_timeout(node) or node.kind.name != "CLIENT":
+    while not _has_given_up(node):
         failed = [child for child in node.children if child.is_error and child.end <= node.end]
         if not failed:
             break
@@ -73,10 +75,26 @@ def _told(trace: Trace, chain: Sequence[Node]) -> Finding:
         trace,
         KIND,
         Severity.HIGH,
-        f"the request failed because {span_name(origin)} failed first: {_why(origin)}{through}",
+        f"the request failed because {_what(origin)}: {_why(origin)}{through}",
         list(reversed(chain)),
-        advice="Mend it where it began; what is above only repeats it.",
+        advice=_advice(origin),
     )
+
+
+def _what(origin: Node) -> str:
+    if _has_given_up(origin):
+        return f"{origin.service} gave up on {called_service(origin)} in {label(origin)}"
+    return f"{span_name(origin)} failed first"
+
+
+def _has_given_up(node: Node) -> bool:
+    return node.kind is SpanKind.CLIENT and is_timeout(node)
+
+
+def _advice(origin: Node) -> str:
+    if _has_given_up(origin):
+        return "Find out what it waited for; the limit only says when the waiting ended."
+    return "Mend it where it began; what is above only repeats it."
 
 
 def _told_swallowed(trace: Trace, swallowed: Sequence[Node]) -> Finding:

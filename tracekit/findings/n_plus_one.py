@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from tracekit.findings._calls import Call, calls_of, entries, location_in
+from tracekit.findings._calls import Call, calls_of, entries, label, location_in
 from tracekit.findings._found import Finder, by_cost, finding, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding
@@ -74,8 +74,8 @@ def _told(trace: Trace, calls: Sequence[Call]) -> Iterator[Finding]:
         trace,
         KIND,
         by_cost(share),
-        f"{nodes[0].service} made the call {nodes[0].name} {len(nodes)} times, one after another: "
-        f"a single one for all would save up to {percent(cost, trace)}",
+        f"{nodes[0].service} made the call {label(nodes[0])} {len(nodes)} times, one after "
+        f"another: a single one for all would save up to {percent(cost, trace)}",
         nodes,
         cost_ns=cost,
         advice="Ask for all of them at once: a join, an IN list, a batch or bulk request.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tracekit.findings._calls import Call, calls_of
+from tracekit.findings._calls import Call, calls_of, label
 from tracekit.findings._found import Finder, by_cost, counted, finding, listed, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding
@@ -60,7 +60,7 @@ def _told(trace: Trace, groups: Sequence[Sequence[Call]], what: str) -> Iterator
         KIND,
         by_cost(cost / trace.latency_ns),
         f"{percent(cost, trace)} of the trace is redundant {what} work: "
-        f"{worst[0].node.name} was asked {len(worst)} times{by}, "
+        f"{label(worst[0].node, exact=True)} was asked {len(worst)} times{by}, "
         f"{format_duration(_cost(worst, trace))} of it again for the same answer{others}",
         [call.node for group in groups for call in group],
         cost_ns=cost,
@@ -69,7 +69,7 @@ def _told(trace: Trace, groups: Sequence[Sequence[Call]], what: str) -> Iterator
             if len(services) > 1
             else "Ask once and keep the answer for the rest of the request."
         ),
-        operation=worst[0].node.name,
+        operation=label(worst[0].node),
     )
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from tracekit import semconv
-from tracekit.findings._calls import Call, called_service, calls_of
+from tracekit.findings._calls import Call, called_service, calls_of, label
 from tracekit.findings._found import Finder, finding, listed, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
@@ -58,7 +58,7 @@ def retries(trace: Trace, history: History) -> Iterator[Finding]:
 def _runs(trace: Trace) -> Iterator[Run]:
     siblings: dict[tuple[object, ...], list[Call]] = {}
     for call in calls_of(trace):
-        asked = call.identity if call.system == "http" else call.shape
+        asked = (call.system == "http" and call.identity) or call.shape
         siblings.setdefault((call.node.parent, call.node.service, call.peer, asked), []).append(
             call
         )
@@ -117,7 +117,7 @@ def _told(trace: Trace, runs: Sequence[Run], layers: Layers) -> Finding:
     gave_up = all(run.gave_up for run in runs)
     statuses = [call.status or call.node.description or "an error" for call in failed]
     words = [
-        f"{first.service} sent {first.name} to {called_service(first)} {total} times",
+        f"{first.service} sent {label(first)} to {called_service(first)} {total} times",
         f" in {len(runs)} rounds" if len(runs) > 1 else "",
         ", and every attempt failed" if gave_up else f", {len(failed)} of which failed",
         f" ({listed(statuses, 3)}): {percent(cost, trace)}",

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from opentelemetry.trace import SpanKind
 
-from tracekit.findings._calls import called_service, is_timeout
+from tracekit.findings._calls import called_service, is_timeout, label
 from tracekit.findings._critical_path import critical_path
 from tracekit.findings._found import Finder, by_cost, finding, percent
-from tracekit.findings._history import History, Usual
+from tracekit.findings._history import History, Usual, usual_for
 from tracekit.model import Finding
 from tracekit.trace import Node, Trace, format_duration
 
@@ -38,7 +38,7 @@ def slow_step(trace: Trace, history: History) -> Iterator[Finding]:
     for node, taken in sorted(times.items(), key=lambda item: -item[1]):
         if taken < MIN_SHARE * trace.latency_ns:
             return
-        usual = history.get((node.service, node.name))
+        usual = usual_for(history, node)
         if node.span is not None and _is_slow(trace, node, taken, usual):
             yield _told(trace, node, taken, usual)
             return
@@ -83,12 +83,17 @@ def _told(trace: Trace, node: Node, taken: int, usual: Usual | None) -> Finding:
 def _what(node: Node) -> str:
     if node.kind is not SpanKind.CLIENT:
         inside = " itself, with no span to say where" if node.children else ""
-        return f"{node.service} worked in {node.name}{inside}"
-    waited = f"{node.service} waited for {called_service(node)} in {node.name}"
+        return f"{node.service} worked in {label(node)}{inside}"
+    waited = f"{node.service} waited for {called_service(node)} in {label(node)}"
     if is_timeout(node):
-        why = node.attributes.get("error.type") or node.description or "timeout"
+        why = node.attributes.get("error.type") or _beginning(node.description) or "timeout"
         return f"{waited} until it timed out ({why})"
     return waited
+
+
+def _beginning(description: str | None) -> str:
+    """Return the kind of an error whose description is ``ReadTimeout: HTTPConnectionPool(…``."""
+    return (description or "").partition(":")[0].strip()
 
 
 def _advice(node: Node) -> str:

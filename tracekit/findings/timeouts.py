@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tracekit import semconv
-from tracekit.findings._calls import called_service, is_timeout
+from tracekit.findings._calls import called_service, is_timeout, label
 from tracekit.findings._found import Finder, by_cost, finding, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
@@ -82,7 +82,7 @@ def _told(trace: Trace, found: Sequence[Abandoned]) -> Finding:
             "Give each callee less time than its caller has left: pass a deadline on, and stop "
             "when the caller has gone."
         ),
-        operation=worst.call.name,
+        operation=label(worst.call),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tracekit import semconv
-from tracekit.findings._calls import Call, calls_of
+from tracekit.findings._calls import Call, calls_of, label
 from tracekit.findings._found import Finder, by_cost, counted, finding, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
@@ -54,7 +54,7 @@ def _told_pool(trace: Trace, waits: list[tuple[int, Node]]) -> Iterator[Finding]
         KIND,
         by_cost(share),
         f"{first.service} waited for a free connection {counted(len(waits), 'time')} "
-        f"before {first.name}: {percent(cost, trace)}",
+        f"before {label(first)}: {percent(cost, trace)}",
         [node for _, node in waits],
         cost_ns=cost,
         advice="Enlarge the pool, hold connections for less time, or admit fewer requests at once.",
@@ -67,7 +67,7 @@ def _told_lock(trace: Trace, locked: list[Call]) -> Finding:
         trace,
         KIND,
         Severity.HIGH,
-        f"{nodes[0].service} could not get a lock in {nodes[0].name} ({locked[0].status}), "
+        f"{nodes[0].service} could not get a lock in {label(nodes[0])} ({locked[0].status}), "
         f"{counted(len(nodes), 'time')}",
         nodes,
         cost_ns=max(node.duration_ns for node in nodes),

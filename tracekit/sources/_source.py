@@ -21,7 +21,7 @@ _TRACE_ID = re.compile(r"[0-9a-fA-F]{1,32}").fullmatch
 
 
 class Recent(NamedTuple):
-    """Which recent traces: with a span of a service and of a name, begun since then.
+    """Which recent traces: with a span of a service and of a name, begun within these times.
 
     Without ``since_ns`` the last day is asked for: no server likes to search all it has.
     """
@@ -30,10 +30,11 @@ class Recent(NamedTuple):
     service: str | None = None
     name: str | None = None
     since_ns: int | None = None
+    until_ns: int | None = None
 
     def window_ns(self) -> tuple[int, int]:
-        now = time.time_ns()
-        return (now - DAY_NS if self.since_ns is None else self.since_ns), now
+        until = time.time_ns() if self.until_ns is None else self.until_ns
+        return (until - DAY_NS if self.since_ns is None else self.since_ns), until
 
 
 class TraceSource:

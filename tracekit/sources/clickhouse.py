@@ -45,6 +45,7 @@ ONE = f"SELECT {COLUMNS} FROM {TABLE} WHERE TraceId = {{trace:String}} FORMAT JS
 RECENT = f"""SELECT {COLUMNS} FROM {TABLE} WHERE TraceId IN (
   SELECT TraceId FROM {TABLE}
   WHERE Timestamp >= fromUnixTimestamp64Nano({{since:Int64}})
+    AND Timestamp < fromUnixTimestamp64Nano({{until:Int64}})
     AND ({{service:String}} = '' OR ServiceName = {{service:String}})
     AND ({{name:String}} = '' OR SpanName = {{name:String}})
   GROUP BY TraceId ORDER BY max(Timestamp) DESC LIMIT {{most:UInt32}}
@@ -69,10 +70,11 @@ class ClickhouseSource(TraceSource):
         yield from self._rows(ONE, trace=checked_trace_id(trace_id).zfill(32))
 
     def recent(self, wanted: Recent) -> Iterator[SpanRecord]:
-        since, _ = wanted.window_ns()
+        since, until = wanted.window_ns()
         yield from self._rows(
             RECENT,
             since=since,
+            until=until,
             service=wanted.service or "",
             name=wanted.name or "",
             most=wanted.limit,

@@ -16,17 +16,22 @@ Key = tuple[str, str, int]
 
 
 def collect_operations(
-    db: sqlite3.Connection, clause: Clause, name: str | None
+    db: sqlite3.Connection, clause: Clause, name: str | None, most_spans: int | None = None
 ) -> list[OperationStats]:
-    """Gather durations of ended spans by service, name and kind."""
+    """Gather durations of ended spans, the newest so many, by service, name and kind."""
     durations: dict[Key, list[int]] = defaultdict(list)
     errors: dict[Key, int] = defaultdict(int)
     rows = db.execute(
         "SELECT service, names, operations, durations FROM segments JOIN payloads USING (id) "
-        f"LEFT JOIN resources ON resources.id = resource WHERE {clause.sql}",
+        f"LEFT JOIN resources ON resources.id = resource WHERE {clause.sql} "
+        "ORDER BY segments.id DESC",
         clause.parameters,
     )
+    taken = 0
     for service, names, operations, packed in rows:
+        if most_spans is not None and taken >= most_spans:
+            break
+        taken += len(operations) // 2
         keys = [(service or "", operation, kind) for operation, kind in json.loads(names)]
         numbers = struct.unpack(f"<{len(operations) // 2}H", operations)
         for number, duration in zip(
