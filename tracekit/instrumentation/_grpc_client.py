@@ -26,6 +26,7 @@ from tracekit.instrumentation._grpc import (
     CANCELLED,
     OK,
     GrpcSettings,
+    Method,
     end_with,
     method_of,
     name_of_code,
@@ -35,12 +36,16 @@ from tracekit.instrumentation._messages import headers_for
 from tracekit.instrumentation._operation import Operation, begin
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
+from tracekit.instrumentation._said import Said
 
 __all__ = ["client_patches"]
 
 _SYNC = "grpc._channel"
 _AIO = "grpc.aio._call"
 _SUCCESS = {semconv.RPC_STATUS_CODE: OK}
+# Frames that are certainly ours where a call begins: that, who asks for it, and what stands in the
+# place of the library's function.
+_INSIDE = 4
 _HERE = "localhost"  # where a socket in the file system leads
 
 
@@ -70,7 +75,10 @@ def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
 
 class _Calls:
     def __init__(self, settings: GrpcSettings) -> None:
-        self._settings = settings
+        self._start_span = settings.tracer.start_span
+        self._excluded = settings.excluded
+        self._caller = settings.caller
+        self._hosts = settings.hosts
 
     def answered(
         self, original: Callable[..., Any], owners: Sequence[object]
@@ -159,12 +167,10 @@ class _Calls:
             if target is None:
                 target = callable_._channel.target()
             told = _told(callable_._method, target, timeout)
-            if told.service in self._settings.excluded:
-                return None
+            return None if told.service in self._excluded else self._begun(told)
         except Exception:
             report("what is known of a call")
             return None
-        return self._begun(told)
 
     def _begin_aio(self, deadline: Any, args: Sequence[Any]) -> _Begun | None:
         try:
@@ -173,34 +179,35 @@ class _Calls:
             target = getattr(channel, "target", "")  # older ones keep it to themselves
             timeout = None if deadline is None else max(0.0, round(deadline - time.time(), 2))
             told = _told(path, target, timeout)
-            if told.service in self._settings.excluded:
-                return None
+            return None if told.service in self._excluded else self._begun(told)
         except Exception:
             report("what is known of a call")
             return None
-        return self._begun(told)
 
     def _begun(self, told: _Told) -> _Begun | None:
-        operation = begin(self._settings.tracer.start_span, "", told.name, told.attributes)
+        attributes = told.attributes
+        if self._caller is not None:
+            place, last = self._caller.attributes(_INSIDE), told.last
+            attributes = last[1] if last[0] is place else told.asked_from(place)
+        operation = begin(self._start_span, "", told.name, attributes)
         if operation is None:
             return None
-        return _Begun(operation, self._settings.hosts.context_for(told.host, operation.context))
+        return operation, self._hosts.context_for(told.host, operation.context)
 
 
-class _Begun(NamedTuple):
-    """A call that is under way, and what of its context may be sent along; None for nothing."""
-
-    operation: Operation
-    sent: Context | None
+_Begun = tuple[Operation, "Context | None"]
+"""A call that is under way, and what of its context may be sent along; None for nothing."""
 
 
-class _Told(NamedTuple):
+class _Told(Said):
     """What the span of a call starts with; the same object for all that are alike."""
 
-    name: str
-    service: str
-    host: str
-    attributes: Mapping[str, Any]
+    __slots__ = ("host", "service")
+
+    def __init__(self, method: Method, attributes: Mapping[str, Any], host: str) -> None:
+        super().__init__(method.name, attributes)
+        self.service = method.service
+        self.host = host
 
 
 @functools.lru_cache(maxsize=1024)
@@ -219,7 +226,7 @@ def _told(path: str | bytes, target: str | bytes, timeout: float | None) -> _Tol
     if timeout is not None:
         attributes[semconv.TIMEOUT_TOTAL] = timeout
     host = _HERE if text.startswith("unix") else place.address
-    return _Told(method.name, method.service, host, attributes)
+    return _Told(method, attributes, host)
 
 
 class _Place(NamedTuple):

@@ -18,7 +18,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from tracekit import semconv
-from tracekit._otel_context import SPAN_KEY, attach, current_context, detach
+from tracekit._otel_context import SPAN_KEY, OnlySpan, attach, current_context, detach
 from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._http import is_cancellation, record_failure
 from tracekit.instrumentation._patch import report
@@ -41,15 +41,30 @@ class Operation:
 
     __slots__ = ("_ended", "_token", "context", "span", "system")
 
-    def __init__(self, span: Span, system: str, parent: Context, current: bool = True) -> None:
+    def __init__(
+        self,
+        span: Span,
+        system: str,
+        parent: Context,
+        current: bool = True,
+        speaks_for_others: bool = False,
+    ) -> None:
         """Stand for a call whose span has started; not `current` where nothing would know."""
         self.span = span
         self.system = system
         self._ended = False
-        self.context = parent
-        self._token: Any = None
-        if current:  # as `enter` does, without its frame: this is on the path of every call
-            self.context = context = Context({**parent, SPAN_KEY: span, _KEY: self})
+        if not current:
+            self.context = parent
+            self._token: Any = None
+        else:  # as `enter` does, without its frame: this is on the path of every call
+            # To unpack a context of a span only fills it, which takes a microsecond.
+            if type(parent) is OnlySpan or not parent:
+                values = {SPAN_KEY: span, _KEY: self}
+            else:
+                values = {**parent, SPAN_KEY: span, _KEY: self}
+            if speaks_for_others:
+                values[_SUPPRESS] = True
+            self.context = context = Context(values)
             self._token = attach(context)
 
     def leave(self) -> None:
@@ -70,8 +85,13 @@ class Operation:
 
     def succeed(self, attributes: Mapping[str, Any] | None = None) -> None:
         """End the span, which adds `attributes`; safe to call twice."""
-        if self._token is not None:
-            self.leave()
+        token = self._token
+        if token is not None:  # as `leave` does, without its frame
+            self._token = None
+            try:
+                detach(token)
+            except (ValueError, RuntimeError):
+                pass
         if self._ended:
             return
         self._ended = True
@@ -128,16 +148,11 @@ def begin(
     """
     try:
         parent = current_context()
-        if parent:
-            if is_suppressed(parent):
-                return None
-            outer = parent.get(_KEY)
-            if outer is not None and _is_inside(outer, system):
-                return None
+        # A context of a span only says nothing else, and would be filled by looking into it.
+        if type(parent) is not OnlySpan and parent and _is_spoken_for(parent, system):
+            return None
         span = start_span(name, parent, kind, attributes)
-        if speaks_for_others:
-            parent = Context({**parent, _SUPPRESS: True})
-        return Operation(span, system, parent)
+        return Operation(span, system, parent, True, speaks_for_others)
     except Exception:
         report("the beginning of a span")
         return None
@@ -164,9 +179,17 @@ def begin_work(
         return None
 
 
+def _is_spoken_for(parent: Context, system: str) -> bool:
+    if is_suppressed(parent):
+        return True
+    outer = parent.get(_KEY)
+    return outer is not None and _is_inside(outer, system)
+
+
 def under_way(system: str) -> Operation | None:
     """Return the operation of `system` that this code runs inside of."""
-    outer = current_context().get(_KEY)
+    context = current_context()
+    outer = None if type(context) is OnlySpan else context.get(_KEY)
     return outer if isinstance(outer, Operation) and _is_inside(outer, system) else None
 
 
