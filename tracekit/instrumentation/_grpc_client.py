@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from opentelemetry.context import Context
 
 from tracekit import semconv
-from tracekit._otel_context import attach, detach
+from tracekit._otel_context import OnlySpan, attach, detach
 from tracekit.instrumentation._grpc import (
     CANCELLED,
     OK,
@@ -192,7 +192,10 @@ class _Calls:
         operation = begin(self._start_span, "", told.name, attributes)
         if operation is None:
             return None
-        return operation, self._hosts.context_for(told.host, operation.context)
+        context = operation.context
+        if type(context) is OnlySpan and not self._hosts.lists_hosts:
+            return operation, context
+        return operation, self._hosts.context_for(told.host, context)
 
 
 _Begun = tuple[Operation, "Context | None"]

@@ -28,6 +28,7 @@ __all__ = ["Operation", "begin", "begin_work", "is_within", "under_way"]
 StartSpan = Callable[..., Span]
 
 _KEY = "tracekit-operation"
+_NOTHING = Context()
 _SUPPRESS = "suppress_instrumentation"  # what opentelemetry.instrumentation.utils sets
 # Waits below are the cost of asking, not of waiting.
 _NOTABLE_WAIT_NS = 1_000_000
@@ -56,16 +57,24 @@ class Operation:
         if not current:
             self.context = parent
             self._token: Any = None
-        else:  # as `enter` does, without its frame: this is on the path of every call
-            # To unpack a context of a span only fills it, which takes a microsecond.
-            if type(parent) is OnlySpan or not parent:
+            return
+        # As `enter` does, without its frame: this is on the path of every call.
+        if type(parent) is OnlySpan or not parent:  # unpacking that fills it: a microsecond
+            if system:
                 values = {SPAN_KEY: span, _KEY: self}
-            else:
-                values = {**parent, SPAN_KEY: span, _KEY: self}
+                if speaks_for_others:
+                    values[_SUPPRESS] = True
+                context = Context(values)
+            else:  # nothing asks what it is part of
+                context = OnlySpan()
+                context.span = span
+        else:
+            values = {**parent, SPAN_KEY: span, _KEY: self}
             if speaks_for_others:
                 values[_SUPPRESS] = True
-            self.context = context = Context(values)
-            self._token = attach(context)
+            context = Context(values)
+        self.context = context
+        self._token = attach(context)
 
     def leave(self) -> None:
         """Make current what was before; safe to call twice."""
@@ -95,6 +104,8 @@ class Operation:
         if self._ended:
             return
         self._ended = True
+        # It holds this operation in turn: neither is to wait for the garbage collector.
+        self.context = _NOTHING
         try:
             if attributes:
                 self.span.set_attributes(attributes)
@@ -189,8 +200,9 @@ def _is_spoken_for(parent: Context, system: str) -> bool:
 def under_way(system: str) -> Operation | None:
     """Return the operation of `system` that this code runs inside of."""
     context = current_context()
-    outer = None if type(context) is OnlySpan else context.get(_KEY)
-    return outer if isinstance(outer, Operation) and _is_inside(outer, system) else None
+    outer: Any = None if type(context) is OnlySpan else context.get(_KEY)
+    # As `_is_inside` does, without its frame.
+    return outer if outer is not None and outer.system == system and not outer._ended else None
 
 
 def is_within(context: Context, system: str) -> bool:

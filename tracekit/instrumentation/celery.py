@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
@@ -24,6 +24,7 @@ from opentelemetry.trace import SpanKind, TracerProvider
 
 from tracekit import semconv
 from tracekit._otel_context import current_context
+from tracekit.instrumentation._caller import caller_from
 from tracekit.instrumentation._http import error_type, message_of, truncated
 from tracekit.instrumentation._messages import (
     Origin,
@@ -34,6 +35,7 @@ from tracekit.instrumentation._messages import (
 from tracekit.instrumentation._operation import Operation, begin, begin_work, under_way
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
+from tracekit.instrumentation._said import Said
 
 __all__ = ["CeleryInstrumentor"]
 
@@ -42,13 +44,18 @@ _SENDING = "celery"
 _OPERATION = "_tracekit_operation"
 _LONGEST_NAME = 256
 _MOST_KEPT = 512
+# Frames that are certainly ours where a task is sent: that, and what stands in the place of
+# `send_task`.
+_INSIDE = 3
 _FLUSH_TIMEOUT_MS = 5000
 
 
 class CeleryInstrumentor(ReplacingInstrumentor):
     """Watch celery.
 
-    Option ``correlation``: ``parent`` or ``link``, in place of ``TRACEKIT_CELERY_CORRELATION``.
+    Options are ``correlation``, ``parent`` or ``link``, in place of
+    ``TRACEKIT_CELERY_CORRELATION``, and ``code_location``, whether the line of the program that
+    sends a task is recorded.
     """
 
     name = "celery"
@@ -59,8 +66,9 @@ class CeleryInstrumentor(ReplacingInstrumentor):
     def configure(self, options: Mapping[str, Any]) -> None:
         self._read(**options)
 
-    def _read(self, *, correlation: str | None = None) -> None:
-        self._sendings: dict[tuple[int, str], _Sending] = {}
+    def _read(self, *, correlation: str | None = None, code_location: bool | None = None) -> None:
+        self._sendings: dict[tuple[int, Any], _Sending] = {}
+        self._caller = caller_from(os.environ, code_location)
         self._correlation = correlation_of("TRACEKIT_CELERY_CORRELATION", os.environ, correlation)
 
     def patches(self) -> Sequence[Replacing]:
@@ -117,9 +125,11 @@ class CeleryInstrumentor(ReplacingInstrumentor):
 
     def _begin_sending(self, app: Any, name: Any, kwargs: Mapping[str, Any]) -> Operation | None:
         try:
-            task = name if isinstance(name, str) and len(name) < _LONGEST_NAME else str(name)
-            sending = self._sendings.get((id(app), task)) or self._new_sending(app, task)
+            sending = self._sendings.get((id(app), name)) or self._new_sending(app, name)
             attributes = sending.attributes
+            if self._caller is not None:
+                place, last = self._caller.attributes(_INSIDE), sending.last
+                attributes = last[1] if last[0] is place else sending.asked_from(place)
             if kwargs.get("retries"):
                 attributes = {**attributes, semconv.CELERY_RETRIES: kwargs["retries"]}
         except Exception:
@@ -127,7 +137,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             return None
         # This span speaks for the commands that the broker's client sends.
         return begin(
-            self.tracer.start_span,
+            self._tracer.start_span,
             _SENDING,
             sending.name,
             attributes,
@@ -135,8 +145,8 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             speaks_for_others=True,
         )
 
-    def _new_sending(self, app: Any, task: str) -> _Sending:
-        task = truncated(task, _LONGEST_NAME)
+    def _new_sending(self, app: Any, name: Any) -> _Sending:
+        task = truncated(str(name), _LONGEST_NAME)
         attributes = {
             semconv.MESSAGING_SYSTEM: "celery",
             semconv.MESSAGING_OPERATION_NAME: "apply_async",
@@ -145,10 +155,11 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             # An application looks through all of its settings for each.
             **_place_of(app.conf.broker_write_url or app.conf.broker_url or ""),
         }
-        if len(self._sendings) >= _MOST_KEPT:
-            self._sendings.clear()
         made = _Sending(f"apply_async {task}", attributes, app)
-        self._sendings[id(app), task] = made
+        if isinstance(name, str) and len(name) <= _LONGEST_NAME:
+            if len(self._sendings) >= _MOST_KEPT:
+                self._sendings.clear()
+            self._sendings[id(app), name] = made
         return made
 
     def _publish(
@@ -162,7 +173,10 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         def publish(producer: Any, *args: Any, **kwargs: Any) -> Any:
             operation = under_way(_SENDING) if owners else None
             if operation is not None:
-                _complete(operation, kwargs)
+                try:
+                    _complete(operation, kwargs)
+                except Exception:
+                    report("the completion of a message")
             return original(producer, *args, **kwargs)
 
         return publish
@@ -264,29 +278,38 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             provider.force_flush(_FLUSH_TIMEOUT_MS)
 
 
-class _Sending(NamedTuple):
-    """What the span of every message to one task starts with."""
+class _Sending(Said):
+    """What the span of every message to one task starts with.
 
-    name: str
-    attributes: Mapping[str, Any]
-    app: Any
-    """Held, so that nothing else gets its id."""
+    Attributes:
+        app: Held, so that nothing else gets its id.
+    """
+
+    __slots__ = ("app",)
+
+    def __init__(self, name: str, attributes: Mapping[str, Any], app: Any) -> None:
+        super().__init__(name, attributes)
+        self.app = app
 
 
-@quiet
 def _complete(operation: Operation, message: Mapping[str, Any]) -> None:
+    """Put the trace headers into a message, and what it says of itself into the span."""
     headers = message.get("headers")
     if not isinstance(headers, dict):
         return
     headers.update(headers_for(operation.context))
-    exchange = message.get("exchange")
-    known = {
-        semconv.MESSAGING_DESTINATION_NAME: message.get("routing_key")
-        or getattr(exchange, "name", exchange),
-        semconv.MESSAGING_MESSAGE_ID: headers.get("id"),
-        semconv.MESSAGING_MESSAGE_CONVERSATION_ID: headers.get("root_id"),
-    }
-    operation.span.set_attributes({name: value for name, value in known.items() if value})
+    told = {}
+    destination = message.get("routing_key")
+    if not destination:
+        exchange = message.get("exchange")
+        destination = getattr(exchange, "name", exchange)
+    if destination:
+        told[semconv.MESSAGING_DESTINATION_NAME] = destination
+    if task_id := headers.get("id"):
+        told[semconv.MESSAGING_MESSAGE_ID] = task_id
+    if root_id := headers.get("root_id"):
+        told[semconv.MESSAGING_MESSAGE_CONVERSATION_ID] = root_id
+    operation.span.set_attributes(told)
 
 
 def _uid(receiver: Callable[..., Any]) -> str:
