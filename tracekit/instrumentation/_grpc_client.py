@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind
 
 from tracekit import semconv
-from tracekit._otel_context import OnlySpan, attach, detach
+from tracekit._otel_context import OnlySpan, attach, current_context, detach
+from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._grpc import (
     CANCELLED,
     OK,
@@ -33,7 +35,7 @@ from tracekit.instrumentation._grpc import (
 )
 from tracekit.instrumentation._http import is_cancellation
 from tracekit.instrumentation._messages import headers_for
-from tracekit.instrumentation._operation import Operation, begin
+from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
 from tracekit.instrumentation._said import Said
@@ -84,6 +86,7 @@ class _Calls:
         self, original: Callable[..., Any], owners: Sequence[object]
     ) -> Callable[..., Any]:
         """Watch a call that returns when the answer is there."""
+        begin_call = self._begin_sync
 
         def call(
             callable_: Any,
@@ -93,13 +96,12 @@ class _Calls:
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            begun = self._begin_sync(callable_, timeout) if owners else None
+            begun = begin_call(callable_, timeout, metadata) if owners else None
             if begun is None:
                 return original(callable_, request, timeout, metadata, *args, **kwargs)
-            operation, sent = begun
+            operation, metadata = begun
             if type(request) is not bytes and hasattr(request, "__next__"):
                 request = _Requests(request, operation.context)
-            metadata = _injected(sent, metadata)
             try:
                 answer = original(callable_, request, timeout, metadata, *args, **kwargs)
             except BaseException as error:
@@ -112,6 +114,7 @@ class _Calls:
 
     def started(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch a call that returns as soon as it is on its way."""
+        begin_call = self._begin_sync
 
         def call(
             callable_: Any,
@@ -121,13 +124,12 @@ class _Calls:
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            begun = self._begin_sync(callable_, timeout) if owners else None
+            begun = begin_call(callable_, timeout, metadata) if owners else None
             if begun is None:
                 return original(callable_, request, timeout, metadata, *args, **kwargs)
-            operation, sent = begun
+            operation, metadata = begun
             if type(request) is not bytes and hasattr(request, "__next__"):
                 request = _Requests(request, operation.context)
-            metadata = _injected(sent, metadata)
             try:
                 rendezvous = original(callable_, request, timeout, metadata, *args, **kwargs)
             except BaseException as error:
@@ -145,12 +147,11 @@ class _Calls:
         def initialize(
             call: Any, request: Any, deadline: Any, metadata: Any, *args: Any, **kwargs: Any
         ) -> None:
-            begun = self._begin_aio(deadline, args) if owners else None
+            begun = self._begin_aio(deadline, metadata, args) if owners else None
             if begun is None:
                 original(call, request, deadline, metadata, *args, **kwargs)
                 return
-            operation, sent = begun
-            metadata = _injected(sent, metadata)
+            operation, metadata = begun
             try:
                 original(call, request, deadline, metadata, *args, **kwargs)
             except BaseException as error:
@@ -161,45 +162,49 @@ class _Calls:
 
         return initialize
 
-    def _begin_sync(self, callable_: Any, timeout: float | None) -> _Begun | None:
+    def _begin_sync(
+        self, callable_: Any, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, Any] | None:
         try:
             target = getattr(callable_, "_target", None)
             if target is None:
                 target = callable_._channel.target()
-            told = _told(callable_._method, target, timeout)
-            return None if told.service in self._excluded else self._begun(told)
+            return self._begin(_told(callable_._method, target, timeout), metadata)
         except Exception:
-            report("what is known of a call")
+            report("the beginning of a call")
             return None
 
-    def _begin_aio(self, deadline: Any, args: Sequence[Any]) -> _Begun | None:
+    def _begin_aio(
+        self, deadline: Any, metadata: Any, args: Sequence[Any]
+    ) -> tuple[Operation, Any] | None:
         try:
             # After request, deadline and metadata: credentials, wait_for_ready, channel, method.
             channel, path = args[2], args[3]
             target = getattr(channel, "target", "")  # older ones keep it to themselves
             timeout = None if deadline is None else max(0.0, round(deadline - time.time(), 2))
-            told = _told(path, target, timeout)
-            return None if told.service in self._excluded else self._begun(told)
+            return self._begin(_told(path, target, timeout), metadata)
         except Exception:
-            report("what is known of a call")
+            report("the beginning of a call")
             return None
 
-    def _begun(self, told: _Told) -> _Begun | None:
+    def _begin(self, told: _Told, metadata: Any) -> tuple[Operation, Any] | None:
+        """Start a call; return it with the metadata to send, None when it is not to be watched."""
+        parent = current_context()
+        # A context of a span only says nothing else, and would be filled by looking into it.
+        if type(parent) is not OnlySpan and parent and is_suppressed(parent):
+            return None
+        if told.service in self._excluded:
+            return None
         attributes = told.attributes
         if self._caller is not None:
             place, last = self._caller.attributes(_INSIDE), told.last
             attributes = last[1] if last[0] is place else told.asked_from(place)
-        operation = begin(self._start_span, "", told.name, attributes)
-        if operation is None:
-            return None
-        context = operation.context
-        if type(context) is OnlySpan and not self._hosts.lists_hosts:
-            return operation, context
-        return operation, self._hosts.context_for(told.host, context)
-
-
-_Begun = tuple[Operation, "Context | None"]
-"""A call that is under way, and what of its context may be sent along; None for nothing."""
+        span = self._start_span(told.name, parent, SpanKind.CLIENT, attributes)
+        operation = Operation(span, "", parent)
+        context: Context | None = operation.context
+        if self._hosts.lists_hosts or type(context) is not OnlySpan:
+            context = self._hosts.context_for(told.host, operation.context)
+        return operation, metadata if context is None else _injected(context, metadata)
 
 
 class _Told(Said):
@@ -278,10 +283,8 @@ class _Requests:
             detach(token)
 
 
-def _injected(sent: Context | None, metadata: Iterable[Any] | None) -> Any:
+def _injected(sent: Context, metadata: Iterable[Any] | None) -> Any:
     """Return metadata with the trace headers, in the place of any that it had."""
-    if sent is None:
-        return metadata
     headers = headers_for(sent)
     ours = tuple([(name.lower(), value) for name, value in headers.items()])
     if metadata is None:

@@ -23,7 +23,7 @@ from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._http import is_cancellation, record_failure
 from tracekit.instrumentation._patch import report
 
-__all__ = ["Operation", "begin", "begin_work", "is_within", "under_way"]
+__all__ = ["Operation", "begin", "begin_work", "is_spoken_for", "is_within", "under_way"]
 
 StartSpan = Callable[..., Span]
 
@@ -50,7 +50,12 @@ class Operation:
         current: bool = True,
         speaks_for_others: bool = False,
     ) -> None:
-        """Stand for a call whose span has started; not `current` where nothing would know."""
+        """Stand for a call whose span has started.
+
+        Args:
+            current: False where nothing would know that it is.
+            speaks_for_others: Whatever other libraries do for it makes no spans.
+        """
         self.span = span
         self.system = system
         self._ended = False
@@ -147,23 +152,20 @@ def begin(
     name: str,
     attributes: Mapping[str, Any],
     kind: SpanKind = SpanKind.CLIENT,
-    *,
-    speaks_for_others: bool = False,
 ) -> Operation | None:
     """Start the span of an operation and make it current; None when it is not to be watched.
 
     Args:
         system: Whose operation it is; one inside another of the same system has no span. Empty
             where every operation has one.
-        speaks_for_others: Whatever other libraries do for it makes no spans.
     """
     try:
         parent = current_context()
         # A context of a span only says nothing else, and would be filled by looking into it.
-        if type(parent) is not OnlySpan and parent and _is_spoken_for(parent, system):
+        if type(parent) is not OnlySpan and parent and is_spoken_for(parent, system):
             return None
         span = start_span(name, parent, kind, attributes)
-        return Operation(span, system, parent, True, speaks_for_others)
+        return Operation(span, system, parent)
     except Exception:
         report("the beginning of a span")
         return None
@@ -190,7 +192,8 @@ def begin_work(
         return None
 
 
-def _is_spoken_for(parent: Context, system: str) -> bool:
+def is_spoken_for(parent: Context, system: str) -> bool:
+    """Tell whether an operation of `system` is part of another, or is not to be watched."""
     if is_suppressed(parent):
         return True
     outer = parent.get(_KEY)

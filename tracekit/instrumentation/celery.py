@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
@@ -23,8 +23,7 @@ from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import SpanKind, TracerProvider
 
 from tracekit import semconv
-from tracekit._otel_context import current_context
-from tracekit.instrumentation._caller import caller_from
+from tracekit._otel_context import OnlySpan, current_context
 from tracekit.instrumentation._http import error_type, message_of, truncated
 from tracekit.instrumentation._messages import (
     Origin,
@@ -32,10 +31,9 @@ from tracekit.instrumentation._messages import (
     headers_for,
     origin_of,
 )
-from tracekit.instrumentation._operation import Operation, begin, begin_work, under_way
+from tracekit.instrumentation._operation import Operation, begin_work, is_spoken_for, under_way
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
-from tracekit.instrumentation._said import Said
 
 __all__ = ["CeleryInstrumentor"]
 
@@ -44,18 +42,13 @@ _SENDING = "celery"
 _OPERATION = "_tracekit_operation"
 _LONGEST_NAME = 256
 _MOST_KEPT = 512
-# Frames that are certainly ours where a task is sent: that, and what stands in the place of
-# `send_task`.
-_INSIDE = 3
 _FLUSH_TIMEOUT_MS = 5000
 
 
 class CeleryInstrumentor(ReplacingInstrumentor):
     """Watch celery.
 
-    Options are ``correlation``, ``parent`` or ``link``, in place of
-    ``TRACEKIT_CELERY_CORRELATION``, and ``code_location``, whether the line of the program that
-    sends a task is recorded.
+    Option ``correlation``: ``parent`` or ``link``, in place of ``TRACEKIT_CELERY_CORRELATION``.
     """
 
     name = "celery"
@@ -66,9 +59,8 @@ class CeleryInstrumentor(ReplacingInstrumentor):
     def configure(self, options: Mapping[str, Any]) -> None:
         self._read(**options)
 
-    def _read(self, *, correlation: str | None = None, code_location: bool | None = None) -> None:
+    def _read(self, *, correlation: str | None = None) -> None:
         self._sendings: dict[tuple[int, Any], _Sending] = {}
-        self._caller = caller_from(os.environ, code_location)
         self._correlation = correlation_of("TRACEKIT_CELERY_CORRELATION", os.environ, correlation)
 
     def patches(self) -> Sequence[Replacing]:
@@ -124,26 +116,22 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         return send_task
 
     def _begin_sending(self, app: Any, name: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+        # In one function: with cold caches each further call costs a microsecond.
         try:
+            parent = current_context()
+            # A context of a span only says nothing else, and would be filled by looking into it.
+            if type(parent) is not OnlySpan and parent and is_spoken_for(parent, _SENDING):
+                return None
             sending = self._sendings.get((id(app), name)) or self._new_sending(app, name)
             attributes = sending.attributes
-            if self._caller is not None:
-                place, last = self._caller.attributes(_INSIDE), sending.last
-                attributes = last[1] if last[0] is place else sending.asked_from(place)
             if kwargs.get("retries"):
                 attributes = {**attributes, semconv.CELERY_RETRIES: kwargs["retries"]}
+            span = self._tracer.start_span(sending.name, parent, SpanKind.PRODUCER, attributes)
+            # It speaks for the commands that the broker's client sends.
+            return Operation(span, _SENDING, parent, True, True)
         except Exception:
-            report("what is known of a task")
+            report("the beginning of a sending")
             return None
-        # This span speaks for the commands that the broker's client sends.
-        return begin(
-            self._tracer.start_span,
-            _SENDING,
-            sending.name,
-            attributes,
-            SpanKind.PRODUCER,
-            speaks_for_others=True,
-        )
 
     def _new_sending(self, app: Any, name: Any) -> _Sending:
         task = truncated(str(name), _LONGEST_NAME)
@@ -278,18 +266,13 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             provider.force_flush(_FLUSH_TIMEOUT_MS)
 
 
-class _Sending(Said):
-    """What the span of every message to one task starts with.
+class _Sending(NamedTuple):
+    """What the span of every message to one task starts with."""
 
-    Attributes:
-        app: Held, so that nothing else gets its id.
-    """
-
-    __slots__ = ("app",)
-
-    def __init__(self, name: str, attributes: Mapping[str, Any], app: Any) -> None:
-        super().__init__(name, attributes)
-        self.app = app
+    name: str
+    attributes: Mapping[str, Any]
+    app: Any
+    """Held, so that nothing else gets its id."""
 
 
 def _complete(operation: Operation, message: Mapping[str, Any]) -> None:
