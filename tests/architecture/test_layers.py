@@ -44,6 +44,7 @@ ROWS: dict[str, int] = {
     "errors": 0,
     "semconv": 0,
     "_fork": 0,
+    "_otel_baggage": 0,
     "_otel_context": 0,
     "_ledger": 0,
     "_own_work": 0,

@@ -246,6 +246,7 @@ class DatabaseContract:
         attributes = spans.one().attributes or {}
         path = Path(str(attributes["code.file.path"]))
         assert path.parent == Path(__file__).parent  # not the library's, and not tracekit's
+        assert path != Path(__file__)  # the nearest: of the session, and not who asked that
         assert isinstance(attributes["code.line.number"], int)
 
     def test_both_names_are_written_while_dashboards_migrate(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -87,6 +88,10 @@ class RpcContract:
         client, server = two(spans)
         told = dict(client.attributes or {})
         assert told.pop("tracekit.timeout.total_s") == pytest.approx(5, abs=0.1)
+        # The nearest line of the program: of whoever calls the library, not who called that.
+        assert Path(str(told.pop("code.file.path"))).name == "test_grpc.py"
+        assert str(told.pop("code.function.name")).rpartition(".")[2] in ("call_on", "_call")
+        assert isinstance(told.pop("code.line.number"), int)
         assert told == {
             "rpc.system.name": "grpc",
             "rpc.method": "shop.Orders/Get",
@@ -102,6 +107,14 @@ class RpcContract:
             "rpc.status_code": "OK",
             "network.peer.address": "127.0.0.1",
         }
+
+    def test_the_line_that_calls_is_not_recorded_where_it_is_not_wanted(
+        self, instrument: Instrument, spans: Spans, answers: Answers
+    ) -> None:
+        instrument(self.plugin, code_location=False)
+        with self.server(answers) as port:
+            self.call(port, "Get")
+        assert "code.line.number" not in (two(spans)[0].attributes or {})
 
     def test_context_travels_beside_the_programs_metadata(
         self, spans: Spans, answers: Answers, port: int

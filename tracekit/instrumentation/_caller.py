@@ -5,9 +5,10 @@ from one, look alike. So the stack is walked outwards past the library, the stan
 ourselves, up to the first line that is the program's own.
 
 Cost: some 0.1 µs a frame, since CPython makes a frame object for each that is looked at; a
-database driver is two to four deep. What a file is, and what a line is called, is found out
-once. Whether a file is the program's is kept by the file's name, whose hash text keeps; a code
-object's would be computed from all of its bytes each time.
+database driver is two to four deep, and our own frames are stepped over, who calls knows how
+many. What a file is, and what a line is called, is found out once. Whether a file is the program's
+is kept by the file's name, whose hash text keeps; a code object's would be computed from all of
+its bytes each time.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _NOWHERE: Mapping[str, Any] = {}
 
 # An ORM that loads lazily inside of a template is some sixty deep.
 _DEEPEST = 120
+_STEPS = range(_DEEPEST)
 _MOST_KEPT = 2048
 
 _LIBRARY, _PROGRAM, _EVENT_LOOP = range(3)
@@ -78,20 +80,21 @@ class Caller:
     Concurrency: from any thread; dictionaries are read and written by single operations.
     """
 
-    __slots__ = ("_packages", "_places", "_verdicts")
+    __slots__ = ("_places", "_verdicts")
 
     def __init__(self, packages: Iterable[str] = ()) -> None:
         """Count `packages`, by their import names, as the program's own wherever they are."""
-        self._packages = frozenset(packages)
-        self._verdicts: dict[str, int] = {}
+        self._verdicts = _Verdicts(frozenset(packages))
         # The code is kept beside its id: as long as it is here, nothing else gets that id.
         self._places: dict[tuple[int, int], tuple[CodeType, Mapping[str, Any]]] = {}
 
-    def attributes(self, frame: FrameType | None = None) -> Mapping[str, Any]:
+    def attributes(self, inside: int = 1, frame: FrameType | None = None) -> Mapping[str, Any]:
         """Return ``code.function.name``, ``code.file.path`` and ``code.line.number``.
 
         Args:
-            frame: Where to begin, instead of at the caller of this: of another thread.
+            inside: How many frames from here on are the instrumentation's and need no look: 1 to
+                begin with who calls this, 2 with its caller.
+            frame: Where to begin instead: of another thread.
 
         Returns:
             The attributes of the nearest line that is the program's; the same object each time,
@@ -109,17 +112,18 @@ class Caller:
         in_greenlet = True
         try:
             if frame is None:
-                frame = sys._getframe(1)
-            for _ in range(_DEEPEST):
+                try:
+                    frame = _frame_at(inside)
+                except ValueError:  # the stack begins with the instrumentation
+                    pass
+            for _ in _STEPS:
                 if frame is None:
                     frame = _outside_of_greenlet() if in_greenlet else None
                     if frame is None:
                         break
                     in_greenlet = False
                 code = frame.f_code
-                verdict = verdicts.get(code.co_filename)
-                if verdict is None:
-                    verdict = self._judge(code.co_filename)
+                verdict = verdicts[code.co_filename]
                 if verdict:
                     if verdict == _EVENT_LOOP:
                         break
@@ -130,18 +134,31 @@ class Caller:
             report("the search for a caller")
         return _NOWHERE
 
-    def _judge(self, file_name: str) -> int:
-        if len(self._verdicts) >= _MOST_KEPT:
-            self._verdicts.clear()
-        verdict = self._verdicts[file_name] = _kind_of(file_name, self._packages)
-        return verdict
-
     def _keep(self, frame: FrameType, code: CodeType) -> Mapping[str, Any]:
         if len(self._places) >= _MOST_KEPT:
             self._places.clear()
         found = _described(frame, code)
         self._places[id(code), frame.f_lasti] = (code, found)
         return found
+
+
+_frame_at = sys._getframe
+
+
+class _Verdicts(dict[str, int]):
+    """What a file is, by its name; found out when it is first asked for."""
+
+    __slots__ = ("_packages",)
+
+    def __init__(self, packages: frozenset[str]) -> None:
+        super().__init__()
+        self._packages = packages
+
+    def __missing__(self, file_name: str) -> int:
+        if len(self) >= _MOST_KEPT:
+            self.clear()
+        verdict = self[file_name] = _kind_of(file_name, self._packages)
+        return verdict
 
 
 def _kind_of(file_name: str, packages: frozenset[str]) -> int:

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -28,7 +28,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Tracer, format_span_id, format_trace_id
 
 from tracekit import semconv
-from tracekit._otel_context import SPAN_KEY, current_context
+from tracekit._otel_context import SPAN_KEY, OnlySpan, current_context
 from tracekit._sql import LONGEST_READ, Reader, reader
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation import _operation
@@ -38,6 +38,7 @@ from tracekit.instrumentation._db_parameters import hash_of, secret_of, values_o
 from tracekit.instrumentation._http import truncated
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
+from tracekit.instrumentation._said import Said
 
 __all__ = [
     "OPTIONS",
@@ -53,6 +54,9 @@ __all__ = [
 _LAYER = "database"
 """What :mod:`_operation` knows all of these by, whatever database it is."""
 _LONGEST_NAME = 255
+# Frames that are certainly ours where a query begins: that, who asks for it, and what stands in
+# the place of the library's function.
+_INSIDE = 4
 _PINGS = frozenset(("", "select 1", "select 1 from dual", "values 1"))
 _DEFAULT_PORTS = {
     "postgresql": 5432,
@@ -140,13 +144,18 @@ def _flag(given: bool | None, environ: Mapping[str, str], name: str) -> bool:
     return text == "true"
 
 
-class _Said(NamedTuple):
-    """What the span of one query to one database says."""
+class _Said(Said):
+    """What the span of one query to one database says.
 
-    name: str
-    attributes: dict[str, Any]
-    is_only_for_pools: bool
-    """Nobody else asks nothing at all, and these are not to be recorded."""
+    Attributes:
+        is_only_for_pools: Nobody else asks nothing at all, and these are not to be recorded.
+    """
+
+    __slots__ = ("is_only_for_pools",)
+
+    def __init__(self, name: str, attributes: Mapping[str, Any], is_only_for_pools: bool) -> None:
+        super().__init__(name, attributes)
+        self.is_only_for_pools = is_only_for_pools
 
 
 _Kept = dict[str, _Said]
@@ -279,98 +288,106 @@ class DatabaseSteps:
     ) -> Operation | None:
         """Start the span of a query; None when it is not to be watched. Never raises.
 
+        Called by what replaces the library's function, or by something that this calls; the line
+        of the program is looked for outside of those two.
+
         Args:
             parameters: The values that travel beside it, or those of a batch.
             batch_size: How often it is asked, with other values each time; -1 when unknown.
         """
+        # In one function, and nothing looked up twice: this is on the path of every query.
         try:
             parent = current_context()
-            if parent and _is_spoken_for(parent):
+            # Looking into a context of a span only would fill it, and it says nothing else.
+            if type(parent) is OnlySpan:
+                outer = parent.span
+            elif parent:
+                if _is_spoken_for(parent):
+                    return None
+                outer = parent.get(SPAN_KEY)
+            else:
+                outer = None
+            is_contrib_loaded = _DBAPI in _modules or _ASYNCPG in _modules
+            if is_contrib_loaded and _contrib_speaks():
                 return None
             kept = target.parameterised if parameters else target.literal
             said = kept.get(query) or target.read(query, kept)
             if said.is_only_for_pools:
                 return None
-            attributes = said.attributes.copy()
+            attributes = said.attributes
+            # Below a span that is recorded so is this one, as a rule; of a root it is hoped.
+            # Writing attributes afterwards costs a microsecond more than handing them over now.
+            is_known = outer is None or outer.is_recording()
+            if is_known and self._caller is not None:
+                place, last = self._caller.attributes(_INSIDE), said.last
+                attributes = last[1] if last[0] is place else said.asked_from(place)
             if batch_size != 1:
                 parameters = None
                 if batch_size >= 0:
-                    attributes[semconv.DB_OPERATION_BATCH_SIZE] = batch_size
-            return self._begin(parent, said.name, attributes, target.kind, parameters)
+                    attributes = {**attributes, semconv.DB_OPERATION_BATCH_SIZE: batch_size}
+            elif parameters and is_known and (outer is not None or self._captures_parameters):
+                attributes = self._with_values(attributes, parameters, outer)
+            span = self._start_span(said.name, parent, target.kind, attributes)
+            if self._nests or is_contrib_loaded:
+                operation = Operation(span, _LAYER, parent)
+            else:
+                operation = _Apart(span)
+            if is_contrib_loaded or not is_known or _pool_wait_ns.get():
+                self._begin_unusual(operation, is_known, parameters)
+            return operation
         except Exception:
             report("the beginning of a database span")
             return None
 
+    @quiet
     def begin_procedure(self, target: Target, name: str, parameters: Any) -> Operation | None:
         """Start the span of a stored procedure that is called by a function for it."""
-        try:
-            parent = current_context()
-            if parent and _is_spoken_for(parent):
-                return None
-            name = truncated(name, _LONGEST_NAME - 5)
-            attributes = {
-                **target.attributes,
-                semconv.DB_STORED_PROCEDURE_NAME: name,
-                semconv.DB_QUERY_SUMMARY: f"CALL {name}",
-            }
-            return self._begin(parent, f"CALL {name}", attributes, target.kind, parameters)
-        except Exception:
-            report("the beginning of a database span")
+        parent = current_context()
+        if parent and _is_spoken_for(parent):
             return None
-
-    def _begin(
-        self,
-        parent: Context,
-        name: str,
-        attributes: dict[str, Any],
-        kind: SpanKind,
-        parameters: Any,
-    ) -> Operation:
-        outer: Any = parent.get(SPAN_KEY)
-        # Below a span that is recorded so is this one, as a rule; of a root it is hoped. Writing
-        # attributes afterwards costs a microsecond more than handing them over at the start.
-        is_known: bool = outer is None or outer.is_recording()
-        if is_known:
-            if self._caller is not None:
-                attributes.update(self._caller.attributes())
-            if parameters and (outer is not None or self._captures_parameters):
-                self._add_values(attributes, parameters, outer)
-        span = self._start_span(name, parent, kind, attributes)
-        modules = sys.modules
-        is_contrib_loaded = _DBAPI in modules or _ASYNCPG in modules
-        if self._nests or is_contrib_loaded:
-            operation = Operation(span, _LAYER, parent)
-        else:
-            operation = _Apart(span)
-        if is_contrib_loaded or not is_known or _pool_wait_ns.get():
-            self._begin_unusual(operation, is_known, parameters)
+        is_contrib_loaded = _is_contrib_loaded()
+        if is_contrib_loaded and _contrib_speaks():
+            return None
+        name = truncated(name, _LONGEST_NAME - 5)
+        attributes = {
+            **target.attributes,
+            semconv.DB_STORED_PROCEDURE_NAME: name,
+            semconv.DB_QUERY_SUMMARY: f"CALL {name}",
+        }
+        span = self._start_span(f"CALL {name}", parent, target.kind, attributes)
+        operation = Operation(span, _LAYER, parent)
+        self._begin_unusual(operation, False, parameters)
         return operation
 
     @quiet
     def _begin_unusual(self, operation: Operation, is_known: bool, parameters: Any) -> None:
-        if not is_known and operation.span.is_recording():
-            details: dict[str, Any] = {}
+        span = operation.span
+        if not is_known and span.is_recording():
+            details: Mapping[str, Any] = {}
             if self._caller is not None:
-                details.update(self._caller.attributes())
+                details = self._caller.attributes()
             if parameters:
-                self._add_values(details, parameters, operation.span)
-            operation.span.set_attributes(details)
+                details = self._with_values(details, parameters, span)
+            span.set_attributes(details)
         operation.add_pool_wait(_pool_wait_ns.get())
         _pool_wait_ns.set(0)
         if _is_contrib_loaded():
             _silence_contrib(operation)
 
-    def _add_values(self, attributes: dict[str, Any], parameters: Any, within: Any) -> None:
-        """Add what is said of the values that travel beside a query.
+    def _with_values(
+        self, attributes: Mapping[str, Any], parameters: Any, within: Any
+    ) -> Mapping[str, Any]:
+        """Return `attributes` and what is said of the values that travel beside a query.
 
         Args:
             within: A span of the trace, if there is one before this.
         """
         digest = hash_of(parameters, within, self.settings.hash_secret)
         if digest is not None:
-            attributes[semconv.PARAMETERS_HASH] = digest
+            attributes = {**attributes, semconv.PARAMETERS_HASH: digest}
         if self._captures_parameters:
-            attributes.update(values_of(parameters))
+            attributes = {**attributes, **values_of(parameters)}
+        return attributes
 
     def commented(self, operation: Operation, query: Any) -> Any:
         """Return `query` with the span's ``traceparent`` behind it, where that was asked for.
@@ -391,7 +408,8 @@ class DatabaseSteps:
 
 def is_inside() -> bool:
     """Tell whether this runs inside of a database call that has a span, or is not to have one."""
-    return _is_spoken_for(current_context())
+    context = current_context()
+    return _is_spoken_for(context) or (_is_contrib_loaded() and _contrib_speaks())
 
 
 UNWATCHED = "tracekit-database-unwatched"
@@ -407,12 +425,9 @@ def unwatched_context(context: Context) -> Context:
 
 def _is_spoken_for(context: Context) -> bool:
     # A context that holds the current span alone, as most do, says nothing else.
-    says_more = len(context) > 1 or SPAN_KEY not in context
-    if says_more and (_operation.is_within(context, _LAYER) or is_suppressed(context)):
-        return True
-    if says_more and UNWATCHED in context:
-        return True
-    return _is_contrib_loaded() and _contrib_speaks()
+    if type(context) is OnlySpan or (len(context) == 1 and SPAN_KEY in context):
+        return False
+    return _operation.is_within(context, _LAYER) or is_suppressed(context) or UNWATCHED in context
 
 
 def _old_names(new: Mapping[str, Any], port: int | None) -> dict[str, Any]:
@@ -448,12 +463,13 @@ def add_pool_wait(duration_ns: int) -> None:
 _SUPPRESS = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 
 
+_modules = sys.modules
 _DBAPI = "opentelemetry.instrumentation.dbapi"
 _ASYNCPG = "opentelemetry.instrumentation.asyncpg"
 
 
 def _is_contrib_loaded() -> bool:
-    return _DBAPI in sys.modules or _ASYNCPG in sys.modules
+    return _DBAPI in _modules or _ASYNCPG in _modules
 
 
 def _silence_contrib(operation: Operation) -> None:

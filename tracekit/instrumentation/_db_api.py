@@ -45,6 +45,7 @@ class DbApi:
             text_of: A query, which may be an object of the library's, as text.
         """
         self.steps = steps
+        self._begin = steps.begin
         self._target_of = target_of
         self._status_of = status_of
         self._text_of = text_of
@@ -158,7 +159,7 @@ class DbApi:
             parameters = args[1] if len(args) > 1 else kwargs and _named(kwargs, _PARAMETERS)
             if type(query) is not str:
                 query = self._text_of(query, cursor)
-            return self.steps.begin(self._target_of(cursor), query, parameters)
+            return self._begin(self._target_of(cursor), query, parameters)
         except Exception:
             report("what is known of a query")
             return None
@@ -181,7 +182,7 @@ class DbApi:
         # Nothing is taken from an iterator: what is counted would be lost to the library.
         size = len(rows) if hasattr(rows, "__len__") else -1
         text = self._text_of(query, cursor)
-        return self.steps.begin(self._target_of(cursor), text, parameters=True, batch_size=size)
+        return self._begin(self._target_of(cursor), text, parameters=True, batch_size=size)
 
     @quiet
     def _begin_procedure(

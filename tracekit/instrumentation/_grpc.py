@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from opentelemetry.trace import Tracer
 
 from tracekit import semconv
+from tracekit.instrumentation._caller import Caller, caller_from
 from tracekit.instrumentation._http import message_of, truncated
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet
@@ -65,12 +66,14 @@ class GrpcSettings:
         excluded: Full names of services whose calls are not watched.
         hosts: Where metadata of ours may be sent.
         trust: Whose context is continued; everybody's, where there is none.
+        caller: Finds the line of the program that calls; None where it is not wanted.
     """
 
     tracer: Tracer
     excluded: frozenset[str]
     hosts: PropagationHosts
     trust: Trust | None
+    caller: Caller | None
 
     @classmethod
     def read(
@@ -81,11 +84,12 @@ class GrpcSettings:
         excluded_services: str | Sequence[str] | None = None,
         propagation_hosts: str | Sequence[str] | None = None,
         trust: Any = None,
+        code_location: bool | None = None,
     ) -> GrpcSettings:
         """Read the environment; options take the places of the variables.
 
-        ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES``, ``TRACEKIT_PROPAGATION_HOSTS`` and
-        ``TRACEKIT_TRUST``.
+        ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES``, ``TRACEKIT_PROPAGATION_HOSTS``,
+        ``TRACEKIT_TRUST`` and ``TRACEKIT_CODE_LOCATION``.
         """
         names = excluded_services
         if names is None:
@@ -93,7 +97,8 @@ class GrpcSettings:
         listed = names.split(",") if isinstance(names, str) else names
         excluded = frozenset(name.strip() for name in listed if name.strip())
         hosts = hosts_of(propagation_hosts, environ)
-        return cls(tracer, excluded, hosts, trust_of(trust, environ))
+        caller = caller_from(environ, code_location)
+        return cls(tracer, excluded, hosts, trust_of(trust, environ), caller)
 
 
 class Method(NamedTuple):

@@ -19,28 +19,35 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind
 
 from tracekit import semconv
-from tracekit._otel_context import attach, detach
+from tracekit._otel_context import OnlySpan, attach, current_context, detach
+from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._grpc import (
     CANCELLED,
     OK,
     GrpcSettings,
+    Method,
     end_with,
     method_of,
     name_of_code,
 )
 from tracekit.instrumentation._http import is_cancellation
 from tracekit.instrumentation._messages import headers_for
-from tracekit.instrumentation._operation import Operation, begin
+from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
+from tracekit.instrumentation._said import Said
 
 __all__ = ["client_patches"]
 
 _SYNC = "grpc._channel"
 _AIO = "grpc.aio._call"
 _SUCCESS = {semconv.RPC_STATUS_CODE: OK}
+# Frames that are certainly ours where a call begins: that, who asks for it, and what stands in the
+# place of the library's function.
+_INSIDE = 4
 _HERE = "localhost"  # where a socket in the file system leads
 
 
@@ -70,12 +77,16 @@ def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
 
 class _Calls:
     def __init__(self, settings: GrpcSettings) -> None:
-        self._settings = settings
+        self._start_span = settings.tracer.start_span
+        self._excluded = settings.excluded
+        self._caller = settings.caller
+        self._hosts = settings.hosts
 
     def answered(
         self, original: Callable[..., Any], owners: Sequence[object]
     ) -> Callable[..., Any]:
         """Watch a call that returns when the answer is there."""
+        begin_call = self._begin_sync
 
         def call(
             callable_: Any,
@@ -85,13 +96,12 @@ class _Calls:
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            begun = self._begin_sync(callable_, timeout) if owners else None
+            begun = begin_call(callable_, timeout, metadata) if owners else None
             if begun is None:
                 return original(callable_, request, timeout, metadata, *args, **kwargs)
-            operation, sent = begun
+            operation, metadata = begun
             if type(request) is not bytes and hasattr(request, "__next__"):
                 request = _Requests(request, operation.context)
-            metadata = _injected(sent, metadata)
             try:
                 answer = original(callable_, request, timeout, metadata, *args, **kwargs)
             except BaseException as error:
@@ -104,6 +114,7 @@ class _Calls:
 
     def started(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch a call that returns as soon as it is on its way."""
+        begin_call = self._begin_sync
 
         def call(
             callable_: Any,
@@ -113,13 +124,12 @@ class _Calls:
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            begun = self._begin_sync(callable_, timeout) if owners else None
+            begun = begin_call(callable_, timeout, metadata) if owners else None
             if begun is None:
                 return original(callable_, request, timeout, metadata, *args, **kwargs)
-            operation, sent = begun
+            operation, metadata = begun
             if type(request) is not bytes and hasattr(request, "__next__"):
                 request = _Requests(request, operation.context)
-            metadata = _injected(sent, metadata)
             try:
                 rendezvous = original(callable_, request, timeout, metadata, *args, **kwargs)
             except BaseException as error:
@@ -137,12 +147,11 @@ class _Calls:
         def initialize(
             call: Any, request: Any, deadline: Any, metadata: Any, *args: Any, **kwargs: Any
         ) -> None:
-            begun = self._begin_aio(deadline, args) if owners else None
+            begun = self._begin_aio(deadline, metadata, args) if owners else None
             if begun is None:
                 original(call, request, deadline, metadata, *args, **kwargs)
                 return
-            operation, sent = begun
-            metadata = _injected(sent, metadata)
+            operation, metadata = begun
             try:
                 original(call, request, deadline, metadata, *args, **kwargs)
             except BaseException as error:
@@ -153,54 +162,60 @@ class _Calls:
 
         return initialize
 
-    def _begin_sync(self, callable_: Any, timeout: float | None) -> _Begun | None:
+    def _begin_sync(
+        self, callable_: Any, timeout: float | None, metadata: Any
+    ) -> tuple[Operation, Any] | None:
         try:
             target = getattr(callable_, "_target", None)
             if target is None:
                 target = callable_._channel.target()
-            told = _told(callable_._method, target, timeout)
-            if told.service in self._settings.excluded:
-                return None
+            return self._begin(_told(callable_._method, target, timeout), metadata)
         except Exception:
-            report("what is known of a call")
+            report("the beginning of a call")
             return None
-        return self._begun(told)
 
-    def _begin_aio(self, deadline: Any, args: Sequence[Any]) -> _Begun | None:
+    def _begin_aio(
+        self, deadline: Any, metadata: Any, args: Sequence[Any]
+    ) -> tuple[Operation, Any] | None:
         try:
             # After request, deadline and metadata: credentials, wait_for_ready, channel, method.
             channel, path = args[2], args[3]
             target = getattr(channel, "target", "")  # older ones keep it to themselves
             timeout = None if deadline is None else max(0.0, round(deadline - time.time(), 2))
-            told = _told(path, target, timeout)
-            if told.service in self._settings.excluded:
-                return None
+            return self._begin(_told(path, target, timeout), metadata)
         except Exception:
-            report("what is known of a call")
+            report("the beginning of a call")
             return None
-        return self._begun(told)
 
-    def _begun(self, told: _Told) -> _Begun | None:
-        operation = begin(self._settings.tracer.start_span, "", told.name, told.attributes)
-        if operation is None:
+    def _begin(self, told: _Told, metadata: Any) -> tuple[Operation, Any] | None:
+        """Start a call; return it with the metadata to send, None when it is not to be watched."""
+        parent = current_context()
+        # A context of a span only says nothing else, and would be filled by looking into it.
+        if type(parent) is not OnlySpan and parent and is_suppressed(parent):
             return None
-        return _Begun(operation, self._settings.hosts.context_for(told.host, operation.context))
+        if told.service in self._excluded:
+            return None
+        attributes = told.attributes
+        if self._caller is not None:
+            place, last = self._caller.attributes(_INSIDE), told.last
+            attributes = last[1] if last[0] is place else told.asked_from(place)
+        span = self._start_span(told.name, parent, SpanKind.CLIENT, attributes)
+        operation = Operation(span, "", parent)
+        context: Context | None = operation.context
+        if self._hosts.lists_hosts or type(context) is not OnlySpan:
+            context = self._hosts.context_for(told.host, operation.context)
+        return operation, metadata if context is None else _injected(context, metadata)
 
 
-class _Begun(NamedTuple):
-    """A call that is under way, and what of its context may be sent along; None for nothing."""
-
-    operation: Operation
-    sent: Context | None
-
-
-class _Told(NamedTuple):
+class _Told(Said):
     """What the span of a call starts with; the same object for all that are alike."""
 
-    name: str
-    service: str
-    host: str
-    attributes: Mapping[str, Any]
+    __slots__ = ("host", "service")
+
+    def __init__(self, method: Method, attributes: Mapping[str, Any], host: str) -> None:
+        super().__init__(method.name, attributes)
+        self.service = method.service
+        self.host = host
 
 
 @functools.lru_cache(maxsize=1024)
@@ -219,7 +234,7 @@ def _told(path: str | bytes, target: str | bytes, timeout: float | None) -> _Tol
     if timeout is not None:
         attributes[semconv.TIMEOUT_TOTAL] = timeout
     host = _HERE if text.startswith("unix") else place.address
-    return _Told(method.name, method.service, host, attributes)
+    return _Told(method, attributes, host)
 
 
 class _Place(NamedTuple):
@@ -268,10 +283,8 @@ class _Requests:
             detach(token)
 
 
-def _injected(sent: Context | None, metadata: Iterable[Any] | None) -> Any:
+def _injected(sent: Context, metadata: Iterable[Any] | None) -> Any:
     """Return metadata with the trace headers, in the place of any that it had."""
-    if sent is None:
-        return metadata
     headers = headers_for(sent)
     ours = tuple([(name.lower(), value) for name, value in headers.items()])
     if metadata is None:

@@ -18,16 +18,17 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from tracekit import semconv
-from tracekit._otel_context import SPAN_KEY, attach, current_context, detach
+from tracekit._otel_context import SPAN_KEY, OnlySpan, attach, current_context, detach
 from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._http import is_cancellation, record_failure
 from tracekit.instrumentation._patch import report
 
-__all__ = ["Operation", "begin", "begin_work", "is_within", "under_way"]
+__all__ = ["Operation", "begin", "begin_work", "is_spoken_for", "is_within", "under_way"]
 
 StartSpan = Callable[..., Span]
 
 _KEY = "tracekit-operation"
+_NOTHING = Context()
 _SUPPRESS = "suppress_instrumentation"  # what opentelemetry.instrumentation.utils sets
 # Waits below are the cost of asking, not of waiting.
 _NOTABLE_WAIT_NS = 1_000_000
@@ -41,16 +42,44 @@ class Operation:
 
     __slots__ = ("_ended", "_token", "context", "span", "system")
 
-    def __init__(self, span: Span, system: str, parent: Context, current: bool = True) -> None:
-        """Stand for a call whose span has started; not `current` where nothing would know."""
+    def __init__(
+        self,
+        span: Span,
+        system: str,
+        parent: Context,
+        current: bool = True,
+        speaks_for_others: bool = False,
+    ) -> None:
+        """Stand for a call whose span has started.
+
+        Args:
+            current: False where nothing would know that it is.
+            speaks_for_others: Whatever other libraries do for it makes no spans.
+        """
         self.span = span
         self.system = system
         self._ended = False
-        self.context = parent
-        self._token: Any = None
-        if current:  # as `enter` does, without its frame: this is on the path of every call
-            self.context = context = Context({**parent, SPAN_KEY: span, _KEY: self})
-            self._token = attach(context)
+        if not current:
+            self.context = parent
+            self._token: Any = None
+            return
+        # As `enter` does, without its frame: this is on the path of every call.
+        if type(parent) is OnlySpan or not parent:  # unpacking that fills it: a microsecond
+            if system:
+                values = {SPAN_KEY: span, _KEY: self}
+                if speaks_for_others:
+                    values[_SUPPRESS] = True
+                context = Context(values)
+            else:  # nothing asks what it is part of
+                context = OnlySpan()
+                context.span = span
+        else:
+            values = {**parent, SPAN_KEY: span, _KEY: self}
+            if speaks_for_others:
+                values[_SUPPRESS] = True
+            context = Context(values)
+        self.context = context
+        self._token = attach(context)
 
     def leave(self) -> None:
         """Make current what was before; safe to call twice."""
@@ -70,11 +99,18 @@ class Operation:
 
     def succeed(self, attributes: Mapping[str, Any] | None = None) -> None:
         """End the span, which adds `attributes`; safe to call twice."""
-        if self._token is not None:
-            self.leave()
+        token = self._token
+        if token is not None:  # as `leave` does, without its frame
+            self._token = None
+            try:
+                detach(token)
+            except (ValueError, RuntimeError):
+                pass
         if self._ended:
             return
         self._ended = True
+        # It holds this operation in turn: neither is to wait for the garbage collector.
+        self.context = _NOTHING
         try:
             if attributes:
                 self.span.set_attributes(attributes)
@@ -116,27 +152,19 @@ def begin(
     name: str,
     attributes: Mapping[str, Any],
     kind: SpanKind = SpanKind.CLIENT,
-    *,
-    speaks_for_others: bool = False,
 ) -> Operation | None:
     """Start the span of an operation and make it current; None when it is not to be watched.
 
     Args:
         system: Whose operation it is; one inside another of the same system has no span. Empty
             where every operation has one.
-        speaks_for_others: Whatever other libraries do for it makes no spans.
     """
     try:
         parent = current_context()
-        if parent:
-            if is_suppressed(parent):
-                return None
-            outer = parent.get(_KEY)
-            if outer is not None and _is_inside(outer, system):
-                return None
+        # A context of a span only says nothing else, and would be filled by looking into it.
+        if type(parent) is not OnlySpan and parent and is_spoken_for(parent, system):
+            return None
         span = start_span(name, parent, kind, attributes)
-        if speaks_for_others:
-            parent = Context({**parent, _SUPPRESS: True})
         return Operation(span, system, parent)
     except Exception:
         report("the beginning of a span")
@@ -164,10 +192,20 @@ def begin_work(
         return None
 
 
+def is_spoken_for(parent: Context, system: str) -> bool:
+    """Tell whether an operation of `system` is part of another, or is not to be watched."""
+    if is_suppressed(parent):
+        return True
+    outer = parent.get(_KEY)
+    return outer is not None and _is_inside(outer, system)
+
+
 def under_way(system: str) -> Operation | None:
     """Return the operation of `system` that this code runs inside of."""
-    outer = current_context().get(_KEY)
-    return outer if isinstance(outer, Operation) and _is_inside(outer, system) else None
+    context = current_context()
+    outer: Any = None if type(context) is OnlySpan else context.get(_KEY)
+    # As `_is_inside` does, without its frame.
+    return outer if outer is not None and outer.system == system and not outer._ended else None
 
 
 def is_within(context: Context, system: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from opentelemetry import baggage
 from opentelemetry.context import Context
 
+from tracekit._otel_baggage import BAGGAGE_KEY
 from tracekit._otel_context import OnlySpan
 from tracekit.errors import InvalidValueError
 
@@ -70,7 +71,7 @@ class PropagationHosts:
 
         It is the same context where the host may be told all of it.
         """
-        if not self.lists_hosts and (type(context) is OnlySpan or not baggage.get_all(context)):
+        if not self.lists_hosts and (type(context) is OnlySpan or BAGGAGE_KEY not in context):
             return context
         if self._allows(host):
             return context

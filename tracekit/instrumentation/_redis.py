@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 from opentelemetry.trace import SpanKind
 
 from tracekit import semconv
-from tracekit._otel_context import SPAN_KEY, current_context
+from tracekit._otel_context import SPAN_KEY, OnlySpan, current_context
 from tracekit.instrumentation._caller import caller_from
 from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._db_parameters import hash_of, secret_of
 from tracekit.instrumentation._operation import Operation, begin, is_within, under_way
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Make, Replacing, ReplacingInstrumentor
+from tracekit.instrumentation._said import Said
 
 __all__ = ["RedisProtocolInstrumentor"]
 
@@ -34,6 +35,11 @@ _DEFAULT_PORT = 6379
 _LONGEST_NAME = 64
 _MOST_ARGUMENTS = 16
 _MOST_COMMANDS = 32
+_MOST_KEPT = 512
+_COMMANDS = "_tracekit_commands"
+# Frames that are certainly ours where a command begins: that, and what stands in the place of the
+# client's method.
+_INSIDE = 3
 
 # Commands whose first argument says what they do. https://redis.io/docs/latest/commands/
 _CONTAINERS = frozenset(
@@ -111,6 +117,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
         self._request_hook, self._response_hook = request_hook, response_hook
         self._caller = caller_from(os.environ, code_location)
         self._hash_secret = secret_of(hash_secret, os.environ)
+        self._no_pool = _NoPool()
 
     def patches(self) -> Sequence[Replacing]:
         return (
@@ -186,24 +193,35 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
         # In one function: with cold caches each further call costs a microsecond.
         try:
             parent = current_context()
-            if parent and (is_suppressed(parent) or is_within(parent, self.system)):
-                return None
-            name = args[0]
-            # A client splits at spaces: this may be a whole command with its arguments.
-            short = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME]
-            told = _told(self.system, short, len(args) - 1, *_key_of(client))
-            attributes: Any = told.attributes
-            outer: Any = parent.get(SPAN_KEY)
+            # A context of a span only says nothing else, and would be filled by looking into it.
+            if type(parent) is OnlySpan:
+                outer = parent.span
+            elif parent:
+                if is_suppressed(parent) or is_within(parent, self.system):
+                    return None
+                outer = parent.get(SPAN_KEY)
+            else:
+                outer = None
+            pool = getattr(client, "connection_pool", self._no_pool)
+            kept: _Commands | None = pool.__dict__.get(_COMMANDS)
+            if (
+                kept is None
+                or kept.by is not self
+                or kept.host is not pool.connection_kwargs.get("host")
+            ):
+                kept = self._commands_to(pool)
+            said = kept.said.get((args[0], len(args))) or kept.say(args)
+            attributes = said.attributes
             if outer is None or outer.is_recording():
                 # What differs from call to call; nothing is recorded below one that is not.
-                caller = self._caller
-                attributes = dict(attributes)
-                if caller is not None:
-                    attributes.update(caller.attributes())
-                digest = hash_of(args[1:], outer, self._hash_secret)
-                if digest is not None:
-                    attributes[semconv.PARAMETERS_HASH] = digest
-            span = self._tracer.start_span(told.name, parent, SpanKind.CLIENT, attributes)
+                if self._caller is not None:
+                    place, last = self._caller.attributes(_INSIDE), said.last
+                    attributes = last[1] if last[0] is place else said.asked_from(place)
+                if outer is not None:
+                    digest = hash_of(args[1:], outer, self._hash_secret)
+                    if digest is not None:
+                        attributes = {**attributes, semconv.PARAMETERS_HASH: digest}
+            span = self._tracer.start_span(said.name, parent, SpanKind.CLIENT, attributes)
             operation = Operation(span, self.system, parent)
         except Exception:
             report("the beginning of a command")
@@ -212,12 +230,21 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
             _call_hook(self._request_hook, operation, client, args, kwargs)
         return operation
 
+    def _commands_to(self, pool: Any) -> _Commands:
+        """Return what is said of commands to where a pool leads, and keep it there.
+
+        In its own dictionary: one keyed by weak references is asked in Python.
+        """
+        host = pool.connection_kwargs.get("host")
+        kept = vars(pool)[_COMMANDS] = _Commands(self, _place_of(pool), host)
+        return kept
+
     def _pipeline(self, client: Any, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
         try:
             commands = [command_of(arguments) for arguments in _stack_of(client)]
             if not commands:
                 return None  # nothing is sent
-            place = _place(*_key_of(client))
+            place = _place_of(getattr(client, "connection_pool", self._no_pool))
             operation_name = _batch_name(client, commands)
             attributes = {
                 semconv.DB_SYSTEM_NAME: self.system,
@@ -362,11 +389,39 @@ def _batch_text(commands: Sequence[_Command]) -> str:
 # Where it is sent
 
 
-class _Told(NamedTuple):
-    """What the span of a command starts with; the same object for all that are alike."""
+class _Commands:
+    """What the spans of commands to one place start with; kept with the pool that leads there.
 
-    name: str
-    attributes: Mapping[str, Any]
+    Attributes:
+        host: As the pool has it: a server that goes into maintenance sends clients elsewhere.
+
+    Concurrency: from any thread; the dictionary is read and written by single operations.
+    """
+
+    __slots__ = ("_place", "by", "host", "said")
+
+    def __init__(self, by: RedisProtocolInstrumentor, place: _Place, host: Any) -> None:
+        self.by = by
+        self.host = host
+        self.said: dict[tuple[str | bytes, int], Said] = {}
+        self._place = place
+
+    def say(self, args: Sequence[Any]) -> Said:
+        """Return what is said of a command that was not seen before, and keep it."""
+        operation_name, text = command_of(args)
+        attributes = {
+            semconv.DB_SYSTEM_NAME: self.by.system,
+            semconv.DB_OPERATION_NAME: operation_name,
+            semconv.DB_QUERY_TEXT: text,
+            **self._place.attributes,
+        }
+        said = Said(operation_name + self._place.suffix, attributes)
+        # A client splits at spaces: a long one may be a whole command with its arguments.
+        if len(args[0]) <= _LONGEST_NAME:
+            if len(self.said) >= _MOST_KEPT:
+                self.said.clear()
+            self.said[args[0], len(args)] = said
+        return said
 
 
 class _Place(NamedTuple):
@@ -374,36 +429,25 @@ class _Place(NamedTuple):
     suffix: str
 
 
-_NOWHERE = (None, None, None, None, None)
+class _NoPool:
+    """Stands for the pool of a cluster, which has one for each node: which is asked shows later."""
+
+    def __init__(self) -> None:
+        self.connection_kwargs: dict[str, Any] = {}
 
 
-def _key_of(client: Any) -> tuple[Any, ...]:
-    """Return the arguments of `_place` for a client."""
-    pool = getattr(client, "connection_pool", None)
-    if pool is None:  # a cluster: which node is asked shows later
-        return _NOWHERE
+def _place_of(pool: Any) -> _Place:
+    if isinstance(pool, _NoPool):
+        return _Place({}, "")
     known = pool.connection_kwargs.get
     path = known("path")
-    return (
+    return _place(
         path or known("host", "localhost"),
         None if path else known("port", _DEFAULT_PORT),
         known("db") or 0,
         known("socket_connect_timeout"),
         known("socket_timeout"),
     )
-
-
-@functools.lru_cache(maxsize=2048)
-def _told(system: str, command: str | bytes, arguments: int, *key: Any) -> _Told:
-    operation_name, text = _described(command, arguments)
-    place = _place(*key)
-    attributes = {
-        semconv.DB_SYSTEM_NAME: system,
-        semconv.DB_OPERATION_NAME: operation_name,
-        semconv.DB_QUERY_TEXT: text,
-        **place.attributes,
-    }
-    return _Told(operation_name + place.suffix, attributes)
 
 
 @functools.lru_cache(maxsize=256)

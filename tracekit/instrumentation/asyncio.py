@@ -180,7 +180,7 @@ class _Watch:
         frame = sys._current_frames().get(thread)
         if self._caller is None or frame is None:
             return {}
-        return self._caller.attributes(frame)
+        return self._caller.attributes(frame=frame)
 
     @quiet
     def _finish(self, thread: int, started: int, context: Context) -> None:

@@ -23,7 +23,7 @@ from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import SpanKind, TracerProvider
 
 from tracekit import semconv
-from tracekit._otel_context import current_context
+from tracekit._otel_context import OnlySpan, current_context
 from tracekit.instrumentation._http import error_type, message_of, truncated
 from tracekit.instrumentation._messages import (
     Origin,
@@ -31,7 +31,7 @@ from tracekit.instrumentation._messages import (
     headers_for,
     origin_of,
 )
-from tracekit.instrumentation._operation import Operation, begin, begin_work, under_way
+from tracekit.instrumentation._operation import Operation, begin_work, is_spoken_for, under_way
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
@@ -60,7 +60,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         self._read(**options)
 
     def _read(self, *, correlation: str | None = None) -> None:
-        self._sendings: dict[tuple[int, str], _Sending] = {}
+        self._sendings: dict[tuple[int, Any], _Sending] = {}
         self._correlation = correlation_of("TRACEKIT_CELERY_CORRELATION", os.environ, correlation)
 
     def patches(self) -> Sequence[Replacing]:
@@ -116,27 +116,25 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         return send_task
 
     def _begin_sending(self, app: Any, name: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+        # In one function: with cold caches each further call costs a microsecond.
         try:
-            task = name if isinstance(name, str) and len(name) < _LONGEST_NAME else str(name)
-            sending = self._sendings.get((id(app), task)) or self._new_sending(app, task)
+            parent = current_context()
+            # A context of a span only says nothing else, and would be filled by looking into it.
+            if type(parent) is not OnlySpan and parent and is_spoken_for(parent, _SENDING):
+                return None
+            sending = self._sendings.get((id(app), name)) or self._new_sending(app, name)
             attributes = sending.attributes
             if kwargs.get("retries"):
                 attributes = {**attributes, semconv.CELERY_RETRIES: kwargs["retries"]}
+            span = self._tracer.start_span(sending.name, parent, SpanKind.PRODUCER, attributes)
+            # It speaks for the commands that the broker's client sends.
+            return Operation(span, _SENDING, parent, True, True)
         except Exception:
-            report("what is known of a task")
+            report("the beginning of a sending")
             return None
-        # This span speaks for the commands that the broker's client sends.
-        return begin(
-            self.tracer.start_span,
-            _SENDING,
-            sending.name,
-            attributes,
-            SpanKind.PRODUCER,
-            speaks_for_others=True,
-        )
 
-    def _new_sending(self, app: Any, task: str) -> _Sending:
-        task = truncated(task, _LONGEST_NAME)
+    def _new_sending(self, app: Any, name: Any) -> _Sending:
+        task = truncated(str(name), _LONGEST_NAME)
         attributes = {
             semconv.MESSAGING_SYSTEM: "celery",
             semconv.MESSAGING_OPERATION_NAME: "apply_async",
@@ -145,10 +143,11 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             # An application looks through all of its settings for each.
             **_place_of(app.conf.broker_write_url or app.conf.broker_url or ""),
         }
-        if len(self._sendings) >= _MOST_KEPT:
-            self._sendings.clear()
         made = _Sending(f"apply_async {task}", attributes, app)
-        self._sendings[id(app), task] = made
+        if isinstance(name, str) and len(name) <= _LONGEST_NAME:
+            if len(self._sendings) >= _MOST_KEPT:
+                self._sendings.clear()
+            self._sendings[id(app), name] = made
         return made
 
     def _publish(
@@ -162,7 +161,10 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         def publish(producer: Any, *args: Any, **kwargs: Any) -> Any:
             operation = under_way(_SENDING) if owners else None
             if operation is not None:
-                _complete(operation, kwargs)
+                try:
+                    _complete(operation, kwargs)
+                except Exception:
+                    report("the completion of a message")
             return original(producer, *args, **kwargs)
 
         return publish
@@ -273,20 +275,24 @@ class _Sending(NamedTuple):
     """Held, so that nothing else gets its id."""
 
 
-@quiet
 def _complete(operation: Operation, message: Mapping[str, Any]) -> None:
+    """Put the trace headers into a message, and what it says of itself into the span."""
     headers = message.get("headers")
     if not isinstance(headers, dict):
         return
     headers.update(headers_for(operation.context))
-    exchange = message.get("exchange")
-    known = {
-        semconv.MESSAGING_DESTINATION_NAME: message.get("routing_key")
-        or getattr(exchange, "name", exchange),
-        semconv.MESSAGING_MESSAGE_ID: headers.get("id"),
-        semconv.MESSAGING_MESSAGE_CONVERSATION_ID: headers.get("root_id"),
-    }
-    operation.span.set_attributes({name: value for name, value in known.items() if value})
+    told = {}
+    destination = message.get("routing_key")
+    if not destination:
+        exchange = message.get("exchange")
+        destination = getattr(exchange, "name", exchange)
+    if destination:
+        told[semconv.MESSAGING_DESTINATION_NAME] = destination
+    if task_id := headers.get("id"):
+        told[semconv.MESSAGING_MESSAGE_ID] = task_id
+    if root_id := headers.get("root_id"):
+        told[semconv.MESSAGING_MESSAGE_CONVERSATION_ID] = root_id
+    operation.span.set_attributes(told)
 
 
 def _uid(receiver: Callable[..., Any]) -> str:

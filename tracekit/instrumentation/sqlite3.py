@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from tracekit.instrumentation._aiosqlite import aiosqlite_patches
@@ -53,7 +54,7 @@ class _Connecting:
     def connect(self, original: Callable[..., Any], owners: Sequence[object]) -> Any:
         from sqlite3.dbapi2 import Connection, Cursor
 
-        api = DbApi(self._steps, lambda cursor: getattr(cursor.connection, _TARGET), status_of)
+        api = DbApi(self._steps, attrgetter(f"connection.{_TARGET}"), status_of)
         cursors = Subclasses(Cursor, lambda cls: _cursor_methods(cls, api, owners))
         connections = Subclasses(
             Connection, lambda cls: _connection_methods(cls, cursors, owners), slots=(_TARGET,)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from opentelemetry import baggage
 from opentelemetry.context import Context, get_current
 
+from tracekit._otel_baggage import BAGGAGE_KEY
+
 __all__ = [
-    "BAGGAGE_KEY",
     "MAX_BYTES",
     "MAX_ENTRIES",
     "MAX_ENTRY_BYTES",
@@ -30,9 +31,6 @@ MAX_BYTES = 8192
 
 # https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2
 is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-
-# As with the span's key: a Context shows it, and one write beats one per entry.
-BAGGAGE_KEY = next(iter(baggage.set_baggage("key", "value", Context())))
 
 
 def with_entries(context: Context, entries: Mapping[str, object]) -> Context:

@@ -16,8 +16,8 @@ from opentelemetry.propagators.textmap import (
     default_setter,
 )
 
+from tracekit._otel_baggage import BAGGAGE_KEY
 from tracekit.propagators._baggage_entries import (
-    BAGGAGE_KEY,
     MAX_BYTES,
     MAX_ENTRIES,
     MAX_ENTRY_BYTES,
