@@ -20,8 +20,12 @@ _pid = 0
 
 
 def on_fork_in_child(listener: _ForkAware) -> None:
-    """Call ``listener.after_fork_in_child()`` in every child forked while it is alive."""
+    """Call ``listener.after_fork_in_child()`` in every child forked while it is alive.
+
+    Asked for again, it is called behind those that have asked since.
+    """
     global _hooked, _pid
+    _aware[:] = [reference for reference in _aware if reference() is not listener]
     _aware.append(weakref.ref(listener, _aware.remove))
     if not _hooked:
         _hooked, _pid = True, os.getpid()

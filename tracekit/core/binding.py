@@ -105,12 +105,13 @@ class Listeners(Protocol):
     def drops(self) -> DropsAtStart | None: ...
     @property
     def marks_parents(self) -> bool: ...
+    @property
+    def new_local_trace(self) -> Callable[[], LocalTrace] | None: ...
 
     on_start: Callable[[ApiSpan, Context | None], None] | None
     on_ending: Callable[[ApiSpan], None] | None
     on_end: Callable[[ReadableSpan], None]
     on_end_sampled: Callable[[ReadableSpan], None]
-    new_local_trace: Callable[[], LocalTrace] | None
 
 
 class Sampled(NamedTuple):

@@ -63,8 +63,6 @@ class Chain:
             self.on_start = self._on_start
         if self._endings:
             self.on_ending = self._on_ending
-        found = (getattr(part, "new_local_trace", None) for part in self.processors)
-        self.new_local_trace: Callable[[], LocalTrace] | None = next(filter(None, found), None)
         self.on_end: Callable[[ReadableSpan], None] = self._on_end
         # For spans known to be sampled: a processor of ours need not look again.
         self.on_end_sampled: Callable[[ReadableSpan], None] = self.on_end
@@ -81,6 +79,11 @@ class Chain:
     def marks_parents(self) -> bool:
         """Whether somebody asks at the end of a span whether it had children."""
         return any(self._said("marks_parents"))
+
+    @property
+    def new_local_trace(self) -> Callable[[], LocalTrace] | None:
+        """What makes a local trace for each local root; None where no tail sampler holds them."""
+        return next(filter(None, self._said("new_local_trace")), None)
 
     def call_when_changed(self, follow: Callable[[], None]) -> None:
         """Have the processors say when they answer otherwise than they did."""

@@ -61,6 +61,14 @@ class PassedOver(DroppedSpan):
         self._above = _kept(above)
         self._span_id = above._span_id
 
+    def keep(self, reason: str = "asked") -> None:
+        self._above.keep(reason)
+
+    @property
+    def kept(self) -> bool | None:
+        kept: bool | None = self._above.kept
+        return kept
+
     @property
     def _context(self) -> SpanContext:  # type: ignore[override]
         context: SpanContext = self._above.get_span_context()

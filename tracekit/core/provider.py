@@ -155,6 +155,8 @@ class TracerProvider(trace_api.TracerProvider):
     def _set_processors(self, processors: Sequence[Any]) -> None:
         with self._lock:
             self._chain = Chain(processors, self._counts, self._chain)
+            # In a child, what tracers are bound to is made anew before they are bound to it.
+            fork.on_fork_in_child(self)
             self._rebind()
             self._chain.call_when_changed(self._follow_processors)
             if processors and self._shutdown_on_exit and not self._exit_registered:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracekit._listening import listens
+from tracekit._local_trace import LocalTrace
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import ReadableSpan, SpanExporter, SpanProcessor
 
@@ -46,8 +47,6 @@ class Stage(SpanProcessor):
             expected = "a processor of tracekit, such as BatchSpanProcessor(exporter)"
             raise InvalidValueError("following", following, expected)
         self.next = following
-        # Makes what the spans of a local trace share, where a stage wants them to share something.
-        self.new_local_trace: Any = getattr(following, "new_local_trace", None)
         self._when_changed: Callable[[], None] = _nobody_follows
         self.pass_on: Callable[[ReadableSpan], None]
         self.pass_on = getattr(following, "on_end_sampled", following.on_end)
@@ -67,6 +66,12 @@ class Stage(SpanProcessor):
     def marks_parents(self) -> bool:
         """Whether a span must know at its end if it had children."""
         return bool(getattr(self.next, "marks_parents", False))
+
+    @property
+    def new_local_trace(self) -> Callable[[], LocalTrace] | None:
+        """What makes a local trace for each local root; None where no tail sampler holds them."""
+        found: Callable[[], LocalTrace] | None = getattr(self.next, "new_local_trace", None)
+        return found
 
     @property
     def when_changed(self) -> Callable[[], None]:

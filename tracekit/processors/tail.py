@@ -85,7 +85,7 @@ class TailSampler(Stage):
     def _begin(self) -> None:
         """Start with nothing held."""
         # Each stage, and each process, has a class of its own: a local trace says whose it is.
-        self.new_local_trace = type("HeldTrace", (HeldTrace,), {"keeper": self})
+        self._own: type[HeldTrace] = type("HeldTrace", (HeldTrace,), {"keeper": self})
         self._intake: deque[HeldTrace] = deque()
         self._wake_at = 1
         # Reentrant: a signal handler that ends spans may interrupt the work of the same thread.
@@ -99,6 +99,10 @@ class TailSampler(Stage):
         for trace in inherited:
             trace.clear()
             trace.attention_at = 1 if trace.verdict is None else 0
+
+    @property
+    def new_local_trace(self) -> type[HeldTrace]:
+        return self._own
 
     @property
     def settings(self) -> TailSettings:
@@ -133,7 +137,7 @@ class TailSampler(Stage):
     def _attend(self, trace: HeldTrace, span: Any) -> None:
         """Let the worker know of a trace that is new, over or large; or follow its decision."""
         if trace.verdict is None:
-            if type(trace) is not self.new_local_trace:
+            if type(trace) is not self._own:
                 self._adopt(trace)
                 return
             if span.is_local_root:
