@@ -22,7 +22,6 @@ class LocalTrace(list[Any]):
     all. What most traces never have is a default on the class.
 
     Attributes:
-        attention_at: The number of spans at which the stage looks; 0 once it is decided.
         may_have_failed: Whether a span of it was given an error status, which may have been
             taken back since.
         asked: Why somebody asked that it be kept, or nothing.
@@ -30,9 +29,10 @@ class LocalTrace(list[Any]):
     Concurrency: spans are appended by any thread without a lock; all else is the stage's.
     """
 
+    __slots__ = ("__dict__",)
+
     keeper: _Keeper | None = None
 
-    attention_at: int = 1
     may_have_failed: bool = False
     asked: str = ""
 

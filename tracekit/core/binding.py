@@ -207,7 +207,7 @@ class Binding:
         self.anchor_ns = ANCHOR_NS if parts.clock is SYSTEM_CLOCK else 0
         self.new_local_trace = told.new_local_trace
         self.anchored_until = self.wall_read_until = self.wall_offset = 0
-        self.anchor: Anchor = self.renew_anchor(self.monotonic_ns())
+        self.anchor: Anchor = (self.root_flags, self.root_trace_state, 0, None)
         self.dropped_anchor: Anchor = (self.random_flag, None, 0, None)
         self.on_start = told.on_start
         # Most spans are sampled; what ends one that is not is in unsampled().

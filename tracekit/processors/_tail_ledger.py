@@ -16,37 +16,46 @@ MOST_LABELS = 64
 class TailLedger:
     """Spans and traces that were kept, and those that were sampled out, by reason.
 
-    Concurrency: written under the lock of the stage.
+    Concurrency: under the lock of the stage.
     """
 
     def __init__(self) -> None:
-        self._spans: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        self._traces: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        self._verdicts: dict[tuple[bool, str, int], Verdict] = {}
         self._early: Counter[str] = Counter()
 
-    def count_trace(self, verdict: Verdict, why_early: str) -> None:
-        _add(self._traces[verdict.is_kept], verdict.label, 1)
-        if why_early:
-            self._early[why_early] += 1
+    def verdict(self, is_kept: bool, label: str, threshold: int = 0) -> Verdict:
+        """Return the one verdict of that kind, which counts what it was given to."""
+        key = (is_kept, label, threshold)
+        found = self._verdicts.get(key)
+        if found is None:
+            if len(self._verdicts) >= MOST_LABELS and label != "other":
+                return self.verdict(is_kept, "other", threshold)
+            found = self._verdicts[key] = Verdict(*key)
+        return found
 
-    def count_spans(self, verdict: Verdict, count: int) -> None:
-        _add(self._spans[verdict.is_kept], verdict.label, count)
+    def forget(self) -> None:
+        """Count from zero again."""
+        self._early.clear()
+        for verdict in self._verdicts.values():
+            verdict.traces = verdict.spans = 0
+
+    def count_early(self, why: str) -> None:
+        self._early[why] += 1
 
     def sampled_out(self) -> int:
-        return self._spans[False].total()
+        """Return how many spans were not kept."""
+        return sum([each.spans for each in self._verdicts.values() if not each.is_kept])
 
     def stats(self) -> dict[str, Any]:
-        sampled_out, kept = self._spans
-        traces_out, traces_kept = self._traces
+        spans: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        traces: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        for verdict in self._verdicts.values():
+            if verdict.traces or verdict.spans:
+                spans[verdict.is_kept][verdict.label] += verdict.spans
+                traces[verdict.is_kept][verdict.label] += verdict.traces
         return {
-            "kept": dict(kept),
-            "sampled_out": dict(sampled_out),
-            "traces": {"kept": dict(traces_kept), "sampled_out": dict(traces_out)},
+            "kept": dict(spans[True]),
+            "sampled_out": dict(spans[False]),
+            "traces": {"kept": dict(traces[True]), "sampled_out": dict(traces[False])},
             "decided_early": dict(self._early),
         }
-
-
-def _add(counter: Counter[str], label: str, count: int) -> None:
-    if label not in counter and len(counter) >= MOST_LABELS:
-        label = "other"
-    counter[label] += count
