@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from tracekit import _fork, semconv
@@ -80,10 +80,10 @@ class CompressionProcessor(Stage):
             raise InvalidValueError("compress", above, "a whole number above 0")
         self._above = above
         self._is_closed = False
-        self._told: Callable[[], None] | None = None
         self._begin()
-        if hasattr(following, "after_hand_out"):
-            following.after_hand_out = self._after_hand_out
+        employ = getattr(following, "employ", None)
+        if employ is not None:
+            employ(self._hand_on_old)
         _fork.on_fork_in_child(self)
 
     @classmethod
@@ -186,11 +186,10 @@ class CompressionProcessor(Stage):
             self.pass_on(alike.single or alike.record(_measures(alike)))
             self._waiting -= 1
 
-    def _after_hand_out(self) -> None:
-        """Let records go on that waited too long; called by the worker after each round."""
+    def _hand_on_old(self) -> float | None:
+        """Let records go on that waited too long; called by the worker in each round."""
         self._hand_on_older_than(MAX_AGE_S)
-        if self._told is not None:
-            self._told()
+        return MAX_AGE_S if self._waiting else None
 
     def _hand_on_older_than(self, age_s: float) -> None:
         if not self._waiting:
@@ -201,15 +200,6 @@ class CompressionProcessor(Stage):
                 for name, alikes in children.waiting.items():
                     self._hand_on(alike for alike in alikes if alike.begun_s <= until)
                     children.waiting[name] = [a for a in alikes if a.begun_s > until]
-
-    @property
-    def after_hand_out(self) -> Callable[[], None] | None:
-        """Called by the worker each time it has been through its queue."""
-        return self._told
-
-    @after_hand_out.setter
-    def after_hand_out(self, called: Callable[[], None] | None) -> None:
-        self._told = called
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Hand on what is put together by now, and have it exported."""
