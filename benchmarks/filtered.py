@@ -1,8 +1,8 @@
-"""What drop rules cost: ordinary spans with the default and with rules, and what is dropped."""
+"""What drop rules and compression cost: on ordinary spans, and on those that they are about."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,21 +13,22 @@ from benchmarks.harness import Contestant, Effort, Figures, compare, row
 from benchmarks.sides import Discard
 from benchmarks.spans import SPANS, trees
 from tracekit.exporters._otlp_encoder import encode
+from tracekit.processors.compress import CompressionProcessor
 from tracekit.processors.drop import DropProcessor
 from tracekit.sdk import BatchSpanProcessor, TracerProvider
 
 RULES = "drop name=noise; drop route=/internal/* kind=server; pings"
-CALLS = 10
+CALLS, LOOP = 10, 200
 CALL = {"db.system.name": "redis", "db.operation.name": "GET", "server.address": "cache"}
 
 
 @contextmanager
-def _both(rules: Any) -> Iterator[tuple[TracerProvider, TracerProvider]]:
+def _both(stage: Callable[[Any], Any]) -> Iterator[tuple[TracerProvider, TracerProvider]]:
     """Make a provider without the stage and one with it, and shut both down at the end."""
     providers = (TracerProvider(shutdown_on_exit=False), TracerProvider(shutdown_on_exit=False))
     without, with_rules = providers
     without.add_span_processor(BatchSpanProcessor(Discard(encode)))
-    with_rules.add_span_processor(DropProcessor(BatchSpanProcessor(Discard(encode)), rules))
+    with_rules.add_span_processor(stage(BatchSpanProcessor(Discard(encode))))
     try:
         yield providers
     finally:
@@ -36,7 +37,7 @@ def _both(rules: Any) -> Iterator[tuple[TracerProvider, TracerProvider]]:
 
 
 def _compared(rules: Any, work: Any, effort: Effort) -> Figures:
-    with _both(rules) as providers:
+    with _both(lambda following: DropProcessor(following, rules)) as providers:
         sides = [_contestant(provider, work) for provider in providers]
         return compare(sides[0], sides[1], SPANS, effort)
 
@@ -71,6 +72,21 @@ def requests_beside_the_default(effort: Effort) -> Figures:
 @row("filtered.rules", "requests beside three rules of one's own, against none", must=2.0, aim=1.5)
 def requests_beside_rules(effort: Effort) -> Figures:
     return _compared(RULES, requests, effort)
+
+
+@row(
+    "filtered.compress", "requests of 200 equal calls, compressed, against none", must=1.2, aim=1.0
+)
+def compressed(effort: Effort) -> Figures:
+    def loops(tracer: Any, items: int) -> None:
+        for _ in range(items // LOOP):
+            with tracer.start_as_current_span("GET"):
+                for _ in range(LOOP - 1):
+                    tracer.start_span("GET", kind=SpanKind.CLIENT, attributes=CALL).end()
+
+    with _both(CompressionProcessor) as providers:
+        sides = [_contestant(provider, loops) for provider in providers]
+        return compare(sides[0], sides[1], SPANS, effort)
 
 
 @row("filtered.checks", "health checks that are dropped, against recorded", must=1.0, aim=0.6)

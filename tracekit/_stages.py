@@ -14,7 +14,7 @@ from tracekit.settings import Setting, Settings, names_in
 if TYPE_CHECKING:
     from tracekit.processors._drop_rules import DropRules
 
-__all__ = ["checked", "drop_rules", "stages", "tail_stage"]
+__all__ = ["checked", "compression", "drop_rules", "stages", "tail_stage"]
 
 LOCAL_DELAY_MILLIS = 1_000
 """A trace on the developer's own screen should not wait for the specification's 5 s."""
@@ -39,7 +39,11 @@ def stages(found: Settings) -> list[Any]:
     """
     # Exporters, which may hold something open, come last.
     rules, redaction = drop_rules(found), _redaction(found)
-    return [*redaction, *_dropping(rules, found, _batch(found))]
+    tail, above = tail_stage(found), compression(found)
+    following = _compressing(above, _batch(found))
+    if tail is not None and following:
+        following = [tail(following[0])]
+    return [*redaction, *_dropping(rules, found, following)]
 
 
 def _redaction(found: Settings) -> list[Any]:
@@ -76,10 +80,28 @@ def _dropping(rules: DropRules, found: Settings, following: list[Any]) -> list[A
     return [] if _drop(found).source == "default" else [DropsAtStart(rules)]
 
 
+def compression(found: Settings) -> int | None:
+    """Return how many siblings stay as they are; None where all do."""
+    setting = found.get("compress")
+    if setting is None:
+        return None
+    from tracekit.processors.compress import CompressionProcessor
+
+    return CompressionProcessor.above_of(*setting)
+
+
+def _compressing(above: int | None, following: list[Any]) -> list[Any]:
+    """Put compression right in front of what exports: all others see every span."""
+    if above is None or not following:
+        return following
+    from tracekit.processors.compress import CompressionProcessor
+
+    return [CompressionProcessor(following[0], above)]
+
+
 def _batch(found: Settings) -> list[Any]:
     """Return the batch processor over the exporters that were asked for, or nothing."""
     setting = found.get("exporters") or Setting(_default_exporter(), "default")
-    tail = tail_stage(found)
     made = [_exporter(part, setting.source) for part in names_in(setting.value)]
     if not made:
         return []
@@ -88,8 +110,7 @@ def _batch(found: Settings) -> list[Any]:
     delay = found.get("schedule_delay_millis", Setting(LOCAL_DELAY_MILLIS, "default"))
     # Of the environment the processor takes what can be used, and ignores what cannot.
     millis = None if delay.source.startswith("OTEL_") else delay.value
-    batch = BatchSpanProcessor(made, schedule_delay_millis=millis)
-    return [batch if tail is None else tail(batch)]
+    return [BatchSpanProcessor(made, schedule_delay_millis=millis)]
 
 
 def tail_stage(found: Settings) -> Callable[[Any], Any] | None:

@@ -11,7 +11,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.propagators.textmap import TextMapPropagator
 
 from tracekit import discovery, settings
-from tracekit._stages import checked, drop_rules, stages, tail_stage
+from tracekit._stages import checked, compression, drop_rules, stages, tail_stage
 from tracekit._version import __version__
 from tracekit.core import exit_hooks, face
 from tracekit.core import provider as core_provider
@@ -120,6 +120,7 @@ def configure(
     redact: Any = None,
     tail: Any = None,
     drop: Any = None,
+    compress: bool | int | None = None,
     resource: PlainResource | Mapping[str, Any] | None = None,
     propagators: Any = None,
     span_limits: SpanLimits | None = None,
@@ -146,6 +147,8 @@ def configure(
             matters otherwise, and a share of the rest; or that share, or a table that says more.
         drop: Which spans are noise, in text or as a list: ``"pings; drop name=poll"``. Health
             checks of servers are dropped by default; False drops nothing.
+        compress: True, or how many siblings stay as they are before those that are alike become
+            one span; by default none does.
         resource: Attributes to add, or a whole Resource.
         propagators: Names or TextMapPropagator objects.
         schedule_delay_millis: How long a span waits for others before it is exported.
@@ -169,6 +172,7 @@ def configure(
             "redact": redact,
             "tail": tail,
             "drop": drop,
+            "compress": compress,
             "schedule_delay_millis": schedule_delay_millis,
         }
     )
@@ -302,6 +306,7 @@ def check(found: Settings) -> None:
     """
     _with_rules(_sampler(found), found)
     drop_rules(found)
+    compression(found)
     _id_generator(found)
     _propagator(found)
     tail_stage(found)

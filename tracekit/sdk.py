@@ -24,6 +24,7 @@ from tracekit.interfaces import (
 )
 from tracekit.model import Decision, Event, InstrumentationScope, SamplingResult
 from tracekit.processors.batch import BatchSpanProcessor
+from tracekit.processors.compress import CompressionProcessor
 from tracekit.processors.drop import DropProcessor
 from tracekit.processors.redact import RedactionProcessor
 from tracekit.processors.simple import SimpleSpanProcessor
@@ -63,6 +64,7 @@ __all__ = [
     "ComposableProbability",
     "ComposableRuleBased",
     "CompositeSampler",
+    "CompressionProcessor",
     "ConsoleSpanExporter",
     "Decision",
     "DropProcessor",

@@ -197,6 +197,12 @@ CELERY_TASK_NAME: Final = "celery.task_name"
 CELERY_STATE: Final = "celery.state"  # SUCCESS, FAILURE, RETRY, REVOKED, IGNORED, REJECTED
 CELERY_RETRIES: Final = "celery.retries"  # how often it was tried before; absent the first time
 
+# On a span that stands for several siblings which were alike; nanoseconds, so that sums are exact.
+COMPRESSED_COUNT: Final = "tracekit.compressed.count"  # of all of them, at least 2
+COMPRESSED_TOTAL: Final = "tracekit.compressed.total_ns"
+COMPRESSED_MIN: Final = "tracekit.compressed.min_ns"
+COMPRESSED_MAX: Final = "tracekit.compressed.max_ns"
+
 REDACTED: Final = "tracekit.redacted"  # keys of attributes whose values were replaced
 
 # Replaced names of the HTTP conventions, for OTEL_SEMCONV_STABILITY_OPT_IN=http/dup.

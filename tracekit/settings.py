@@ -49,6 +49,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "redact": ("TRACEKIT_REDACT",),
     "tail": ("TRACEKIT_TAIL",),
     "drop": ("TRACEKIT_DROP",),
+    "compress": ("TRACEKIT_COMPRESS",),
     "log_level": ("OTEL_LOG_LEVEL",),
 }
 """Environment variables of each setting, the first one that is set wins."""

@@ -9,7 +9,13 @@ from typing import Any
 from opentelemetry.trace import SpanKind, StatusCode
 
 from tracekit.model import SpanRecord
-from tracekit.semconv import SERVICE_INSTANCE_ID, SERVICE_NAME
+from tracekit.semconv import (
+    COMPRESSED_COUNT,
+    COMPRESSED_MAX,
+    COMPRESSED_TOTAL,
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+)
 
 __all__ = ["Node", "Trace", "covered", "covered_ns", "format_duration", "join", "traces_of"]
 
@@ -45,6 +51,32 @@ class Node:
     @property
     def duration_ns(self) -> int:
         return self.end - self.start
+
+    @property
+    def count(self) -> int:
+        """For how many spans that were alike this one stands; 1 for most."""
+        return _whole(self.attributes.get(COMPRESSED_COUNT), 1)
+
+    @property
+    def total_ns(self) -> int:
+        """How long all of them took together."""
+        return _whole(self.attributes.get(COMPRESSED_TOTAL), self.duration_ns)
+
+    @property
+    def max_ns(self) -> int:
+        """How long the longest of them took."""
+        return _whole(self.attributes.get(COMPRESSED_MAX), self.duration_ns)
+
+    @property
+    def busy_ns(self) -> int:
+        """How long at least one of them ran, as far as that is known."""
+        return min(self.duration_ns, self.total_ns)
+
+
+def _whole(value: Any, otherwise: int) -> int:
+    # A back end may have made a text or a float of it.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return max(1, int(value)) if is_number and abs(value) < 1e18 else otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,8 +320,11 @@ def covered(intervals: list[tuple[int, int]], start: int, end: int) -> list[tupl
 
 
 def covered_ns(nodes: Iterable[Node], start: int, end: int) -> int:
-    """Return for how long within [start, end] at least one of the spans ran."""
-    spans = [(node.start, node.end) for node in nodes]
+    """Return for how long within [start, end] at least one of the spans ran.
+
+    Of one that stands for many, as long as they took counts, not what lay between them.
+    """
+    spans = [(node.start, node.start + node.busy_ns) for node in nodes]
     return sum(stop - begin for begin, stop in covered(spans, start, end))
 
 

@@ -218,7 +218,12 @@ def _read_of_environment(node: ast.Call | ast.Subscript) -> Iterator[str]:
 
 LITERALLY = {"exception.escaped"}
 """Written by its name: the constant says that it is deprecated."""
-WRITERS = ("tracekit.core.", "tracekit.instrumentation.", "tracekit.processors.redact")
+WRITERS = (
+    "tracekit.core.",
+    "tracekit.instrumentation.",
+    "tracekit.processors.compress",
+    "tracekit.processors.redact",
+)
 NOT_ATTRIBUTES = {"SCHEMA_URL", "METHOD_OTHER", "REQUEST_KEY"}
 
 

@@ -1,4 +1,4 @@
-"""Whatever is dropped: each span is in one place of the ledger, and none is an orphan."""
+"""Whatever is dropped or compressed: each span has one place in the ledger, none is an orphan."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from tracekit.exporters.memory import InMemorySpanExporter
+from tracekit.processors.compress import CompressionProcessor
 from tracekit.processors.drop import DropProcessor
+from tracekit.processors.tail import TailSampler, TailSettings
 from tracekit.samplers.parentbased import ParentBased
 from tracekit.samplers.rules import RuleSampler
 from tracekit.sdk import SimpleSpanProcessor, TracerProvider
+from tracekit.semconv import COMPRESSED_COUNT
 
 RULES = [
     True,
@@ -101,6 +104,10 @@ def places_of(provider: TracerProvider) -> Counter[str]:
         exported=lane["exported"],
         sampled_out=stats["sampled_out"],
         filtered=sum(stats["filtered"].values()) + sum(processor["filtered"].values()),
+        held=processor["tail"]["held"] if "tail" in processor else 0,
+        tail=sum(processor["tail"]["sampled_out"].values()) if "tail" in processor else 0,
+        compressed=processor["compressed"],
+        compressing=processor["compressing"],
         live=stats["live"],
     )
     assert stats["started"] == processor["received"] + stats["live"]
@@ -111,13 +118,18 @@ def places_of(provider: TracerProvider) -> Counter[str]:
     trees=st.lists(TREES, min_size=1, max_size=4),
     rules=st.sampled_from(RULES),
     sampled_out=st.sampled_from(["name=d", "name=none"]),
+    above=st.sampled_from([1, 2, 100]),
+    share=st.sampled_from([None, 0.0, 0.5]),
 )
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_every_span_is_in_one_place_and_none_is_an_orphan(trees, rules, sampled_out):
+def test_every_span_is_in_one_place_and_none_is_an_orphan(trees, rules, sampled_out, above, share):
     exporter = InMemorySpanExporter()
     sampler = ParentBased(RuleSampler(f"drop {sampled_out}"))
     provider = TracerProvider(sampler, shutdown_on_exit=False)
-    provider.add_span_processor(DropProcessor(SimpleSpanProcessor(exporter), rules))
+    following: Any = CompressionProcessor(SimpleSpanProcessor(exporter), above)
+    if share is not None:
+        following = TailSampler(following, TailSettings(share=share))
+    provider.add_span_processor(DropProcessor(following, rules))
     tracer = provider.get_tracer("t")
     started: Counter[str] = Counter()
     for tree in trees:
@@ -127,8 +139,13 @@ def test_every_span_is_in_one_place_and_none_is_an_orphan(trees, rules, sampled_
     places = places_of(provider)
     assert places.total() == started["all"]
     assert places["live"] == started["open"]
-    spans = exporter.get_finished_spans()
-    assert places["exported"] == len(spans)
+    provider.force_flush()
+    places, spans = places_of(provider), exporter.get_finished_spans()
+    assert places.total() == started["all"]
+    assert (places["exported"], places["held"], places["compressing"]) == (len(spans), 0, 0)
+    stand_for = sum(span.attributes.get(COMPRESSED_COUNT, 1) for span in spans)
+    assert stand_for == places["exported"] + places["compressed"]
     if not started["open"]:
         known = {span.context.span_id for span in spans}
         assert all(span.parent is None or span.parent.span_id in known for span in spans)
+    provider.shutdown()

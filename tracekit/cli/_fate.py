@@ -38,8 +38,8 @@ class Fate:
     ``spooled`` are this process's spans that went to the disk, wherever they are now. What this
     process did with what it found there, its own or others' spans, is ``recovered`` and
     ``lost_from_spool``. Summed up over all processes, what started is what was exported,
-    recovered, or lost, or is open, held, queued, sampled out, filtered (by rule), or still in the
-    spool.
+    recovered, or lost, or is open, held, queued, sampled out, filtered (by rule), compressed, or
+    still in the spool.
 
     ``sampled_out`` has those of the sampler and of the tail sampler; ``tail_sampled_out`` are the
     latter by reason, and ``tail_kept`` counts traces.
@@ -48,6 +48,7 @@ class Fate:
     started: int = 0
     sampled_out: int = 0
     filtered: Counter[str] = field(default_factory=Counter)
+    compressed: int = 0
     inherited: int = 0
     live: int = 0
     waiting: int = 0
@@ -75,7 +76,8 @@ def fate_of(ledger: Mapping[str, Any]) -> Fate:
     for processor in stats.get("processors", ()):
         _add_tail(fate, _part(processor, "tail"))
         fate.filtered.update(_counts(processor, "filtered"))
-        fate.waiting += _number(processor, "queued")
+        fate.waiting += _number(processor, "queued") + _number(processor, "compressing")
+        fate.compressed += _number(processor, "compressed")
         fate.lost.update(_counts(processor, "dropped"))
         for lane in processor.get("exporters", ()):
             name = str(lane.get("exporter", ""))
@@ -127,6 +129,8 @@ def explain(fate: Fate, running: bool) -> list[str]:
         *(f"{count} lost: {_because(reason)}" for reason, count in _sorted(fate.lost)),
         *(f'{count} of them: "{said}"' for said, count in _sorted(fate.rejected_for)),
     ]
+    if fate.compressed:
+        lines.append(f"{fate.compressed} told by siblings that were alike (TRACEKIT_COMPRESS)")
     lines += [f"{count} filtered: {_rule(name)}" for name, count in _sorted(fate.filtered)]
     if fate.spooled:
         lines.append(f"{fate.spooled} kept on the disk until their destination was back")

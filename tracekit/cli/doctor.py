@@ -150,6 +150,7 @@ def _counted(fate: Any) -> str:
             (fate.live, "open"),
             (fate.sampled_out, "sampled out"),
             (sum(fate.filtered.values()), "filtered"),
+            (fate.compressed, "compressed"),
             (fate.spooled, "spooled"),
             (fate.recovered, "recovered"),
             (sum(fate.lost.values()) + sum(fate.lost_from_spool.values()), "lost"),

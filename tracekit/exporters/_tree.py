@@ -182,10 +182,12 @@ class _Trace:
 
     def _title(self) -> str:
         nodes = self.forest.nodes
-        errors = sum(node.is_error for node in nodes)
+        errors = sum(node.count for node in nodes if node.is_error)
+        number = sum(node.count for node in nodes)
         facts = [
             self._time(self.forest.end - self.forest.start),
             _counted(len(nodes), "span"),
+            f"{number:,} before compression" if number > len(nodes) else "",
             _counted(len(self.colors), "service") if self.colors else "",
             _counted(errors, "error") if errors else "",
         ]
@@ -274,8 +276,8 @@ class _Trace:
         """Return the tree, service, name and key facts, clipped and filled to their column."""
         node, room = row.nodes[0], self.page.label_width
         pieces = [("dim", row.prefix)]
-        if len(row.nodes) > 1:
-            pieces.append(("bold", f"{len(row.nodes)}{self.signs.times} "))
+        if (number := sum(item.count for item in row.nodes)) > 1:
+            pieces.append(("bold", f"{number:,}{self.signs.times} "))
         if node.service and node.service != row.service_above:
             pieces.append((self.colors[node.service], printable(node.service)))
             pieces.append(("dim", self.signs.into))
@@ -305,18 +307,19 @@ class _Trace:
 
     def _facts(self, row: _Row) -> str:
         node = row.nodes[0]
+        facts = []
+        if (number := sum(item.count for item in row.nodes)) > 1:
+            longest = max(item.max_ns for item in row.nodes)
+            mean = sum(item.total_ns for item in row.nodes) // number
+            facts.append(f"mean {self._time(mean)}, max {self._time(longest)}")
         if len(row.nodes) == 1:
-            facts = [node.note, summary(node.name, node.attributes)]
-        else:
-            longest = max(item.duration_ns for item in row.nodes)
-            mean = sum(item.duration_ns for item in row.nodes) // len(row.nodes)
-            facts = [f"mean {self._time(mean)}, max {self._time(longest)}"]
+            facts += [node.note, summary(node.name, node.attributes)]
         return printable("  ".join(fact for fact in facts if fact))
 
     def _total(self, row: _Row) -> str:
         if row.nodes[0].span is None:
             return " " * _TIME_WIDTH
-        total = self._time(sum(node.duration_ns for node in row.nodes))
+        total = self._time(sum(node.total_ns for node in row.nodes))
         return f"{total:>{_TIME_WIDTH}}"
 
     def _self_time(self, row: _Row) -> str:

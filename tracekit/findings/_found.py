@@ -9,7 +9,17 @@ from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
 from tracekit.trace import Node, Trace, format_duration
 
-__all__ = ["Finder", "Grouped", "by_cost", "counted", "finding", "listed", "percent", "span_name"]
+__all__ = [
+    "Finder",
+    "Grouped",
+    "by_cost",
+    "counted",
+    "finding",
+    "listed",
+    "number_of",
+    "percent",
+    "span_name",
+]
 
 Finder = Callable[[Trace, History], Iterable[Finding]]
 """What a file of this folder declares as its ``plugin``."""
@@ -64,6 +74,11 @@ def by_cost(share: float) -> Severity:
     if share >= 0.25:
         return Severity.HIGH
     return Severity.MEDIUM if share >= 0.10 else Severity.LOW
+
+
+def number_of(nodes: Iterable[Node]) -> int:
+    """Return how many spans these are, those included that compression put together."""
+    return sum(node.count for node in nodes)
 
 
 def counted(number: int, noun: str) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tracekit.findings._calls import Call, calls_of, entries
-from tracekit.findings._found import Finder, by_cost, finding, percent
+from tracekit.findings._found import Finder, by_cost, finding, number_of, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding
 from tracekit.trace import Trace, covered_ns
@@ -28,19 +28,22 @@ def chatty(trace: Trace, history: History) -> Iterator[Finding]:
     for call in calls_of(trace):
         groups.setdefault((came_in[call.node], call.peer), []).append(call)
     for calls in groups.values():
-        if len(calls) >= MIN_CALLS and _is_mixed(calls) and _is_one_by_one(calls):
+        number = number_of(call.node for call in calls)
+        if number >= MIN_CALLS and _is_mixed(calls) and _is_one_by_one(calls):
             yield from _told(trace, calls)
 
 
 def _is_mixed(calls: Sequence[Call]) -> bool:
-    shapes = Counter(call.shape for call in calls)
+    shapes: Counter[str] = Counter()
+    for call in calls:
+        shapes[call.shape] += call.node.count
     (_, most), *_ = shapes.most_common(1)
-    return len(shapes) >= MIN_SHAPES and most <= MOST_OF_ONE_SHAPE * len(calls)
+    return len(shapes) >= MIN_SHAPES and most <= MOST_OF_ONE_SHAPE * shapes.total()
 
 
 def _is_one_by_one(calls: Sequence[Call]) -> bool:
     took = calls[-1].node.end - calls[0].node.start
-    return sum(call.node.duration_ns for call in calls) <= 1.5 * max(1, took)
+    return sum(call.node.total_ns for call in calls) <= 1.5 * max(1, took)
 
 
 def _told(trace: Trace, calls: Sequence[Call]) -> Iterator[Finding]:
@@ -54,8 +57,8 @@ def _told(trace: Trace, calls: Sequence[Call]) -> Iterator[Finding]:
         trace,
         KIND,
         by_cost(share / 2),
-        f"{nodes[0].service} made {len(nodes)} small calls of {shapes} kinds to {calls[0].peer} "
-        f"for one request: {percent(busy, trace)}",
+        f"{nodes[0].service} made {number_of(nodes)} small calls of {shapes} kinds to "
+        f"{calls[0].peer} for one request: {percent(busy, trace)}",
         nodes,
         cost_ns=busy // 2,
         advice="Ask for what belongs together in one call; each round trip has its price.",

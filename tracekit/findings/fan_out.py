@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tracekit.findings._calls import Call, calls_of, label
-from tracekit.findings._found import Finder, finding, percent
+from tracekit.findings._found import Finder, finding, number_of, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
 from tracekit.trace import Node, Trace
@@ -22,7 +22,7 @@ def fan_out(trace: Trace, history: History) -> Iterator[Finding]:
     for call in calls_of(trace):
         groups.setdefault(_asking(call.node), []).append(call)
     for asking, calls in groups.items():
-        if asking is not None and len(calls) >= MIN_AT_ONCE:
+        if asking is not None and number_of(call.node for call in calls) >= MIN_AT_ONCE:
             at_once = _most_at_once([call.node for call in calls])
             if at_once >= MIN_AT_ONCE:
                 yield _told(trace, calls, at_once)
@@ -38,12 +38,18 @@ def _asking(node: Node) -> Node | None:
 
 def _most_at_once(nodes: Sequence[Node]) -> int:
     # An end sorts before a start at the same moment.
-    moments = sorted([(node.start, 1) for node in nodes] + [(node.end, 0) for node in nodes])
+    ends = [(node.end, 0, -_at_once(node)) for node in nodes]
+    moments = sorted([*ends, *((node.start, 1, _at_once(node)) for node in nodes)])
     running = most = 0
-    for _, begins in moments:
-        running += 1 if begins else -1
+    for _, _, more in moments:
+        running += more
         most = max(most, running)
     return most
+
+
+def _at_once(node: Node) -> int:
+    """Return how many of those that a span stands for ran at the same time, on average."""
+    return min(node.count, max(1, round(node.total_ns / max(1, node.duration_ns))))
 
 
 def _told(trace: Trace, calls: Sequence[Call], at_once: int) -> Finding:
@@ -54,7 +60,7 @@ def _told(trace: Trace, calls: Sequence[Call], at_once: int) -> Finding:
         trace,
         KIND,
         Severity.LOW if at_once < 5 * MIN_AT_ONCE else Severity.MEDIUM,
-        f"{nodes[0].service} made {len(nodes)} calls such as {label(nodes[0])}, {at_once} of "
+        f"{nodes[0].service} made {number_of(nodes)} calls such as {label(nodes[0])}, {at_once} of "
         f"them at the same time: the slowest half took {percent(tail, trace)} longer than the rest",
         nodes,
         cost_ns=tail,

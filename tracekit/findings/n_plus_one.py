@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from tracekit.findings._calls import Call, calls_of, entries, label, location_in
-from tracekit.findings._found import Finder, by_cost, finding, percent
+from tracekit.findings._found import Finder, by_cost, finding, number_of, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding
 from tracekit.trace import Node, Trace, covered_ns
@@ -36,7 +36,7 @@ def n_plus_one(trace: Trace, history: History) -> Iterator[Finding]:
             key = (asking, call.peer, call.shape, location_in(call.node.attributes))
             groups.setdefault(key, []).append(call)
     for calls in groups.values():
-        if len(calls) < MIN_CALLS:
+        if number_of(call.node for call in calls) < MIN_CALLS:
             continue
         beside = starts[came_in[calls[0].node]]
         if _asks_differently(calls) and _is_one_by_one(calls) and _is_loop(calls, beside):
@@ -49,23 +49,27 @@ def _is_loop(calls: Sequence[Call], beside: Sequence[int]) -> bool:
     began, ended = nodes[0].start, max(node.end for node in nodes)
     among = bisect_right(beside, nodes[-1].start) - bisect_left(beside, began)
     busy = covered_ns(nodes, began, ended)
-    return len(nodes) >= MIN_PART * among and busy >= MIN_PART * (ended - began)
+    return number_of(nodes) >= MIN_PART * among and busy >= MIN_PART * (ended - began)
 
 
 def _asks_differently(calls: Sequence[Call]) -> bool:
     known = {call.identity for call in calls if call.identity is not None}
-    return not known or len(known) >= MOSTLY * len(calls)
+    # One that stands for many has an identity only where all of them asked for the same.
+    asked = sum(call.node.count for call in calls if call.node.count == 1 or call.identity)
+    return not known or len(known) >= MOSTLY * asked
 
 
 def _is_one_by_one(calls: Sequence[Call]) -> bool:
     pairs = pairwise(calls)
     in_turn = sum(after.node.start >= before.node.end for before, after in pairs)
-    return in_turn >= MOSTLY * (len(calls) - 1)
+    together = [call.node for call in calls if call.node.total_ns <= call.node.duration_ns]
+    in_turn += sum(node.count - 1 for node in together)
+    return in_turn >= MOSTLY * (number_of(call.node for call in calls) - 1)
 
 
 def _told(trace: Trace, calls: Sequence[Call]) -> Iterator[Finding]:
     nodes = [call.node for call in calls]
-    longest = max(node.duration_ns for node in nodes)
+    longest = max(node.max_ns for node in nodes)
     cost = covered_ns(nodes, trace.start, trace.end) - longest
     share = cost / trace.latency_ns
     if share < MIN_SHARE or cost < MIN_NS:
@@ -74,7 +78,7 @@ def _told(trace: Trace, calls: Sequence[Call]) -> Iterator[Finding]:
         trace,
         KIND,
         by_cost(share),
-        f"{nodes[0].service} made the call {label(nodes[0])} {len(nodes)} times, one after "
+        f"{nodes[0].service} made the call {label(nodes[0])} {number_of(nodes)} times, one after "
         f"another: a single one for all would save up to {percent(cost, trace)}",
         nodes,
         cost_ns=cost,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from tracekit.findings._calls import Call, calls_of, label
-from tracekit.findings._found import Finder, by_cost, counted, finding, listed, percent
+from tracekit.findings._found import (
+    Finder,
+    by_cost,
+    counted,
+    finding,
+    listed,
+    number_of,
+    percent,
+)
 from tracekit.findings._history import History
 from tracekit.model import Finding
 from tracekit.trace import Trace, covered_ns, format_duration
@@ -24,7 +32,7 @@ def redundant_calls(trace: Trace, history: History) -> Iterator[Finding]:
     A read that follows a write to the same thing is another question. Calls that failed are the
     business of ``retries``.
     """
-    repeated = [group for group in _same_questions(calls_of(trace)) if len(group) > 1]
+    repeated = [group for group in _same_questions(calls_of(trace)) if _number(group) > 1]
     for of_database in (True, False):
         groups = [group for group in repeated if group[0].is_database is of_database]
         if groups:
@@ -47,9 +55,10 @@ def _same_questions(calls: Iterable[Call]) -> Iterable[Sequence[Call]]:
 
 def _told(trace: Trace, groups: Sequence[Sequence[Call]], what: str) -> Iterator[Finding]:
     groups = sorted(groups, key=lambda group: -_cost(group, trace))
-    extra = [call.node for group in groups for call in group[1:]]
+    extra = [call.node for group in groups for call in _repeats(group)]
     cost = covered_ns(extra, trace.start, trace.end)
-    if cost < MIN_SHARE * trace.latency_ns and len(extra) < MIN_REPEATS:
+    repeats = sum(_number(group) - 1 for group in groups)
+    if cost < MIN_SHARE * trace.latency_ns and repeats < MIN_REPEATS:
         return
     worst = groups[0]
     services = list(dict.fromkeys(call.node.service for call in worst))
@@ -60,7 +69,7 @@ def _told(trace: Trace, groups: Sequence[Sequence[Call]], what: str) -> Iterator
         KIND,
         by_cost(cost / trace.latency_ns),
         f"{percent(cost, trace)} of the trace is redundant {what} work: "
-        f"{label(worst[0].node, exact=True)} was asked {len(worst)} times{by}, "
+        f"{label(worst[0].node, exact=True)} was asked {_number(worst)} times{by}, "
         f"{format_duration(_cost(worst, trace))} of it again for the same answer{others}",
         [call.node for group in groups for call in group],
         cost_ns=cost,
@@ -73,8 +82,17 @@ def _told(trace: Trace, groups: Sequence[Sequence[Call]], what: str) -> Iterator
     )
 
 
+def _number(group: Sequence[Call]) -> int:
+    return number_of(call.node for call in group)
+
+
+def _repeats(group: Sequence[Call]) -> Sequence[Call]:
+    # Of a first one that stands for many, nearly all are repeats.
+    return group[1:] if group[0].node.count == 1 else group
+
+
 def _cost(group: Sequence[Call], trace: Trace) -> int:
-    return covered_ns((call.node for call in group[1:]), trace.start, trace.end)
+    return covered_ns((call.node for call in _repeats(group)), trace.start, trace.end)
 
 
 plugin: Finder = redundant_calls

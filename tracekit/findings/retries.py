@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tracekit import semconv
 from tracekit.findings._calls import Call, called_service, calls_of, label
-from tracekit.findings._found import Finder, finding, listed, percent
+from tracekit.findings._found import Finder, finding, listed, number_of, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
 from tracekit.trace import Node, Trace, covered_ns
@@ -113,13 +113,14 @@ def _told(trace: Trace, runs: Sequence[Run], layers: Layers) -> Finding:
     attempts = [call for run in runs for call in run.attempts]
     failed = [call for run in runs for call in run.failed]
     cost = covered_ns((call.node for call in failed), trace.start, trace.end) + _waits(runs)
-    first, total = runs[0].first, len(attempts)
+    times_failed = number_of(call.node for call in failed)
+    first, total = runs[0].first, number_of(call.node for call in attempts)
     gave_up = all(run.gave_up for run in runs)
     statuses = [call.status or call.node.description or "an error" for call in failed]
     words = [
         f"{first.service} sent {label(first)} to {called_service(first)} {total} times",
         f" in {len(runs)} rounds" if len(runs) > 1 else "",
-        ", and every attempt failed" if gave_up else f", {len(failed)} of which failed",
+        ", and every attempt failed" if gave_up else f", {times_failed} of which failed",
         f" ({listed(statuses, 3)}): {percent(cost, trace)}",
     ]
     stacked = layers.tries.get(first, ())

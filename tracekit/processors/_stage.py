@@ -129,7 +129,13 @@ class Stage(SpanProcessor):
         """Let exporters that can note spans which are still open."""
         self.next.export_unfinished(spans, timeout_millis)
 
-    # Where the next one has no such moment, neither has the stage: asked for, it is absent.
+    # What the next one does not have, the stage has not either: asked for, it is absent.
+    @property
+    def employ(self) -> Callable[[Callable[[], float | None]], Callable[[], None]]:
+        """Have its worker do work that is due; see ``BatchSpanProcessor.employ``."""
+        employ: Callable[[Callable[[], float | None]], Callable[[], None]] = self.next.employ
+        return employ
+
     @property
     def after_hand_out(self) -> Callable[[], None] | None:
         """Called by the worker each time it has been through its queue."""
