@@ -743,15 +743,25 @@ def test_what_is_read_before_the_end_does_not_hide_what_is_written_after():
         assert dict(exporter.get_finished_spans()[0].attributes) == {"rich": (1,), "late": 2}
 
 
-@pytest.mark.xfail(strict=True, reason="entering again starts the ended span anew, in its place")
-def test_a_scope_that_is_entered_twice_leaves_its_ended_span_alone():
+@pytest.mark.parametrize("options", [{}, {"start_time": 5}])
+def test_a_scope_that_is_entered_twice_leaves_its_ended_span_alone(options):
     with capture_spans() as exporter:
-        scope = tracekit.span("x")
-        with scope:
+        scope = trace.get_tracer("t").start_as_current_span("x", attributes={"a": 1}, **options)
+        with scope as first:
             pass
-        before = exporter.get_finished_spans()[0].context
-        with scope:
-            pass
-        assert exporter.get_finished_spans()[0].context == before
+        before = exporter.get_finished_spans()[0].to_json()
+        with pytest.raises(ValueError, match="again"), scope as second, tracekit.span("below"):
+            second.set_attribute("b", 2)
+            raise ValueError("again")
+        with scope as third:
+            assert tracekit.current_span() is third
+        assert tracekit.current_span() is trace.INVALID_SPAN
+        found = exporter.get_finished_spans()
         stats = tracekit.stats()
-        assert (stats["live"], stats["started"]) == (0, stats["ended"])
+    assert found[0].to_json() == before
+    assert found[0] is first
+    assert [span.name for span in found] == ["x", "below", "x", "x"]
+    assert found[1].parent == found[2].context
+    assert [dict(span.attributes) for span in found[2:]] == [{"a": 1, "b": 2}, {"a": 1}]
+    assert [event.name for event in found[2].events] == ["exception"]
+    assert (stats["live"], stats["started"], stats["ended"]) == (0, 4, 4)

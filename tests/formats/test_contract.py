@@ -6,12 +6,13 @@ import gzip
 import io
 import json
 import random
+import re
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporters.made import checkout
@@ -182,11 +183,23 @@ def test_any_damage_is_survived(name: str) -> None:
         read(bytes(damaged), name)
 
 
+_HOLDS_NOTHING = re.compile(rb"[ \t\r\n\x1e]*(\[[ \t\r\n]*\][ \t\r\n\x1e]*)*").fullmatch
+"""Empty lists: what a query for traces answers that found none."""
+
+
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]",:\\ntrue1e', max_size=60).map(str.encode))
+@example(b"[]")
+@example(b" []\n\x1e[ ]")
 def test_any_bytes_are_survived(content: bytes) -> None:
     file, spans = read(content)
     assert spans == []
-    assert (file.unreadable_count > 0) == bool(content.strip(b" \t\r\n\x1e")) or file.format
+    assert (file.unreadable_count == 0) == bool(_HOLDS_NOTHING(content)) or file.format
+
+
+@pytest.mark.parametrize("content", [b"[]", b'{"data": []}', b'{"resourceSpans": []}', b""])
+def test_an_answer_without_a_trace_is_empty_and_not_broken(content: bytes) -> None:
+    file, spans = read(content)
+    assert (spans, file.unreadable) == ([], [])
 
 
 json_values = st.recursive(

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import traceback
-
 from tracekit import semconv
+from tracekit.core.stack_trace import stack_trace
 
 __all__ = ["describe", "exception_attributes", "type_name"]
-
-MAX_STACKTRACE = 256 * 1024
-"""Characters kept of a stack trace; recursion to death would make one of many megabytes."""
-
-MAX_FRAMES = 128
-"""Frames kept of each traceback, the innermost: a recursion to death that passes a span at each
-level would otherwise be written down in full at each of them."""
 
 
 def exception_attributes(exception: BaseException, escaped: bool = False) -> dict[str, str]:
@@ -26,7 +18,7 @@ def exception_attributes(exception: BaseException, escaped: bool = False) -> dic
     return {
         semconv.EXCEPTION_TYPE: type_name(type(exception)),
         semconv.EXCEPTION_MESSAGE: message(exception),
-        semconv.EXCEPTION_STACKTRACE: _stacktrace(exception),
+        semconv.EXCEPTION_STACKTRACE: stack_trace(exception),
         # Deprecated in the conventions, but read by what was written against opentelemetry-sdk.
         "exception.escaped": str(escaped),
     }
@@ -48,18 +40,3 @@ def message(exception: BaseException) -> str:
         return str.__str__(str(exception))
     except Exception as error:
         return f"<{type(error).__name__} raised by {type(exception).__name__}.__str__>"
-
-
-def _stacktrace(exception: BaseException) -> str:
-    try:
-        text = "".join(
-            traceback.format_exception(
-                type(exception), exception, exception.__traceback__, limit=-MAX_FRAMES
-            )
-        )
-    except Exception as error:
-        text = f"<stack trace not readable: {type(error).__name__}>"
-    if len(text) <= MAX_STACKTRACE:
-        return text
-    half = MAX_STACKTRACE // 2
-    return f"{text[:half]}\n[... cut ...]\n{text[-half:]}"

@@ -42,7 +42,12 @@ class ScopedSpan(Span):
     # Set only when the sampler dropped the span.
     _stand_in: Span | DroppedSpan | None = None
 
+    # Set only while a scope whose span has ended is entered once more.
+    _entered_again: Any = None
+
     def __enter__(self) -> Any:
+        if self._end is not None:
+            return self._enter_again()
         binding = self._binding
         context: Any = current_context()
         # The two usual cases of begin(), written out because they are on every path: a call
@@ -81,6 +86,15 @@ class ScopedSpan(Span):
         self._token = attach(only)
         return self
 
+    def _enter_again(self) -> Any:
+        """Start another span like this one, which has ended and may wait to be exported."""
+        self._entered_again = again = self._again()
+        return again.__enter__()
+
+    def _leave_again(self, *raised: Any) -> None:
+        again, self._entered_again = self._entered_again, None
+        again.__exit__(*raised)
+
     def _enter(self, context: Context) -> Any:
         """Start as begin() does and become current."""
         span = self.begin(context)
@@ -107,6 +121,8 @@ class ScopedSpan(Span):
             except (ValueError, RuntimeError, TypeError):
                 leave_elsewhere(self, self, self._token)
             self._token = None
+        elif self._entered_again is not None:
+            self._leave_again(exc_type, exc_val, exc_tb)
         else:
             self._leave()
         if self._end is None:
@@ -169,7 +185,7 @@ class _ScopeWithOptions(ScopedSpan):
         self._options = options
 
     def __enter__(self) -> Any:
-        return self._enter(self._context_given())
+        return self._enter(self._context_given()) if self._end is None else self._enter_again()
 
     def _context_given(self) -> Context:
         given = self._options.context
@@ -184,6 +200,9 @@ class _ScopeWithOptions(ScopedSpan):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
+        if self._entered_again is not None:
+            self._leave_again(exc_type, exc_val, exc_tb)
+            return
         if exc_val is not None:
             self._record_escaping(exc_val)
         self._leave()
