@@ -8,6 +8,7 @@ a request, its *fate*, happens in the back: the two in front of it answer with 2
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -43,6 +44,7 @@ def _front(behind: str) -> Serve:
         return requests.get(f"{behind}/prices/{number}", {"fate": fate}, timeout=30).text
 
     def serve(listens: Callable[[int], None]) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
         server = make_server("127.0.0.1", 0, app, threaded=True)
         listens(server.server_port)
         server.serve_forever()
