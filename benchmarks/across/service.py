@@ -44,7 +44,6 @@ def _front(behind: str) -> Serve:
         return requests.get(f"{behind}/prices/{number}", {"fate": fate}, timeout=30).text
 
     def serve(listens: Callable[[int], None]) -> None:
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
         server = make_server("127.0.0.1", 0, app, threaded=True)
         listens(server.server_port)
         server.serve_forever()
@@ -123,6 +122,8 @@ def main(name: str, behind: str, file: str) -> None:
         },
     )
     tracekit.instrument("flask", "requests", "fastapi", "httpx", "aiohttp_server")
+    for noisy in ("werkzeug", "aiohttp"):  # a line for each request, a stack for each error
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     serve = SERVICES[name](behind)
     thread = threading.Thread(target=serve, args=(_say,), daemon=True)
     thread.start()
