@@ -464,3 +464,10 @@ def test_configuring_warns_of_nothing():
         warnings.simplefilter("error")
         configure(exporters="memory")
         configure(exporters="memory")
+
+
+def test_headers_that_are_refused_are_counted_by_reason():
+    configure(exporters="none")
+    assert "traceparent_version" not in tracekit.stats()["refused"]
+    tracekit.extract({"traceparent": "nonsense"})
+    assert tracekit.stats()["refused"]["traceparent_version"] == 1

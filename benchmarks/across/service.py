@@ -8,6 +8,7 @@ a request, its *fate*, happens in the back: the two in front of it answer with 2
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -121,6 +122,8 @@ def main(name: str, behind: str, file: str) -> None:
         },
     )
     tracekit.instrument("flask", "requests", "fastapi", "httpx", "aiohttp_server")
+    for noisy in ("werkzeug", "aiohttp"):  # a line for each request, a stack for each error
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     serve = SERVICES[name](behind)
     thread = threading.Thread(target=serve, args=(_say,), daemon=True)
     thread.start()

@@ -28,10 +28,10 @@ class Answers:
 
     def note(self, context: Any) -> None:
         self.metadata.append(dict(context.invocation_metadata() or ()))
+        self.inside()
 
     def get(self, request: bytes, context: Any) -> bytes:
         self.note(context)
-        self.inside()
         return request
 
     def abort(self, request: bytes, context: Any) -> bytes:

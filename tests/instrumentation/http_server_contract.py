@@ -425,6 +425,13 @@ class HttpServerContract:
         answer = start().ask()
         assert answer.headers.keys().isdisjoint(("traceresponse", "tracekit-kept"))
 
+    def test_an_untrusted_caller_is_told_nothing(
+        self, start: Start, provider: TracerProvider
+    ) -> None:
+        provider.add_span_processor(Deciding(kept=True))
+        answer = start(trust="link").ask(headers=[TRACEPARENT])
+        assert answer.headers.keys().isdisjoint(("traceresponse", "tracekit-kept"))
+
     def test_everybody_is_told_where_that_is_asked_for(self, start: Start, spans: Spans) -> None:
         answer = start(traceresponse="always").ask()
         (span,) = spans.server()

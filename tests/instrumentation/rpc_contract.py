@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
 
 from instrumentation.conftest import Instrument, Spans
+from instrumentation.deciding import Deciding
 from instrumentation.grpc_server import Answers
 from instrumentation.http_client_contract import BrokenProvider, carrying, parent_id, raise_error
 from tracekit.instrumentation._patch import LibraryInstrumentor
@@ -147,6 +149,32 @@ class RpcContract:
         client, server = two(spans)
         assert server.parent is None
         assert [link.context.span_id for link in server.links] == [client.context.span_id]
+
+    @pytest.mark.parametrize("method", [*ANSWERED, *STREAMED])
+    @pytest.mark.parametrize("mode", ["auto", "never"])
+    def test_what_a_callee_keeps_is_asked_to_be_kept(
+        self, instrument: Instrument, spans: Spans, answers: Answers, method: str, mode: str
+    ) -> None:
+        deciding = Deciding()
+        spans.provider.add_span_processor(deciding)
+        answers.inside = lambda: trace.get_current_span().keep()  # type: ignore[attr-defined]
+        instrument(self.plugin, traceresponse=mode)
+        with self.server(answers) as port:
+            assert self.call(port, method).code == "OK"
+            two(spans)
+        reasons = {"asked", "callee"} if mode == "auto" else {"asked"}
+        assert set(deciding.asked) == reasons
+
+    def test_a_callee_that_keeps_nothing_says_so(
+        self, instrument: Instrument, spans: Spans, answers: Answers
+    ) -> None:
+        deciding = Deciding()
+        spans.provider.add_span_processor(deciding)
+        instrument(self.plugin)
+        with self.server(answers) as port:
+            self.call(port, "Get")
+            two(spans)
+        assert deciding.asked == []
 
     def test_a_call_inside_of_an_answer_is_below_the_servers_span(
         self, spans: Spans, answers: Answers, port: int

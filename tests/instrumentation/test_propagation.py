@@ -57,6 +57,7 @@ def test_without_a_list_an_outside_host_gets_all_but_the_baggage() -> None:
     assert told is not None
     assert (told["a"], dict(baggage.get_all(told))) == (1, {})
     assert ANY_HOST.context_for("api.example.com", PLAIN) is PLAIN
+    assert ANY_HOST.context_for("api.example.com", told) == told
 
 
 @pytest.mark.parametrize(

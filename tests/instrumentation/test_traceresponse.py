@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ class Asking(NonRecordingSpan):
 
 def is_kept(headers: Any, trace_id: int = TRACE_ID) -> bool:
     span = Asking(trace_id)
-    hear(span, SimpleNamespace(headers=headers))
+    hear(span, headers)
     return span.asked != []
 
 

@@ -341,7 +341,10 @@ class Span(Reading, trace_api.Span):
 
         Cost: 0.2 µs; where rules are set, about 1 µs for each span that has ended.
         """
-        local_trace = self.local_trace
+        try:  # and not local_trace: one frame less for each request, served or sent
+            local_trace = self._anchor[3]
+        except AttributeError:  # it was not begun
+            return None
         return None if local_trace is None else local_trace.is_kept(self)
 
     def rewrite(

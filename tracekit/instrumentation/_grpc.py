@@ -18,6 +18,7 @@ from tracekit.instrumentation._http import message_of, truncated
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet
 from tracekit.instrumentation._propagation import PropagationHosts, hosts_of
+from tracekit.instrumentation._traceresponse import mode_of
 from tracekit.instrumentation._trust import Trust, trust_of
 
 __all__ = [
@@ -67,6 +68,7 @@ class GrpcSettings:
         hosts: Where metadata of ours may be sent.
         trust: Whose context is continued; everybody's, where there is none.
         caller: Finds the line of the program that calls; None where it is not wanted.
+        traceresponse: When the other side is told, and asked, what was decided.
     """
 
     tracer: Tracer
@@ -74,6 +76,7 @@ class GrpcSettings:
     hosts: PropagationHosts
     trust: Trust | None
     caller: Caller | None
+    traceresponse: str
 
     @classmethod
     def read(
@@ -85,11 +88,12 @@ class GrpcSettings:
         propagation_hosts: str | Sequence[str] | None = None,
         trust: Any = None,
         code_location: bool | None = None,
+        traceresponse: str | None = None,
     ) -> GrpcSettings:
         """Read the environment; options take the places of the variables.
 
-        ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES``, ``TRACEKIT_PROPAGATION_HOSTS``,
-        ``TRACEKIT_TRUST`` and ``TRACEKIT_CODE_LOCATION``.
+        ``OTEL_PYTHON_GRPC_EXCLUDED_SERVICES``, ``TRACEKIT_PROPAGATION_HOSTS``, ``TRACEKIT_TRUST``,
+        ``TRACEKIT_CODE_LOCATION`` and ``TRACEKIT_TRACERESPONSE``.
         """
         names = excluded_services
         if names is None:
@@ -98,7 +102,8 @@ class GrpcSettings:
         excluded = frozenset(name.strip() for name in listed if name.strip())
         hosts = hosts_of(propagation_hosts, environ)
         caller = caller_from(environ, code_location)
-        return cls(tracer, excluded, hosts, trust_of(trust, environ), caller)
+        mode = mode_of(traceresponse, environ)
+        return cls(tracer, excluded, hosts, trust_of(trust, environ), caller, mode)
 
 
 class Method(NamedTuple):

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind, get_current_span
 
 from tracekit import semconv
 from tracekit._otel_context import OnlySpan, attach, current_context, detach
@@ -32,6 +32,7 @@ from tracekit.instrumentation._grpc import (
     end_with,
     method_of,
     name_of_code,
+    texts_of,
 )
 from tracekit.instrumentation._http import is_cancellation
 from tracekit.instrumentation._messages import headers_for
@@ -39,6 +40,7 @@ from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
 from tracekit.instrumentation._said import Said
+from tracekit.instrumentation._traceresponse import NEVER, hear
 
 __all__ = ["client_patches"]
 
@@ -68,6 +70,7 @@ def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
         ),
         *(Replacing(_SYNC, f"{kind}.future", calls.started) for kind in (unary, stream)),
         *(Replacing(_SYNC, f"{kind}.__call__", calls.started, True) for kind in streams),
+        Replacing(_SYNC, "_end_unary_response_blocking", calls.told, True),
         *(
             Replacing(_AIO, f"{kind}Call.__init__", calls.awaited)
             for kind in ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
@@ -81,6 +84,7 @@ class _Calls:
         self._excluded = settings.excluded
         self._caller = settings.caller
         self._hosts = settings.hosts
+        self._hears = settings.traceresponse != NEVER
 
     def answered(
         self, original: Callable[..., Any], owners: Sequence[object]
@@ -112,6 +116,16 @@ class _Calls:
 
         return call
 
+    def told(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+        """Read what comes behind an answer, of which :meth:`answered` is given the answer only."""
+
+        def end(state: Any, *args: Any, **kwargs: Any) -> Any:
+            if owners and self._hears:
+                _hear(get_current_span(), state.trailing_metadata)
+            return original(state, *args, **kwargs)
+
+        return end
+
     def started(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch a call that returns as soon as it is on its way."""
         begin_call = self._begin_sync
@@ -136,7 +150,7 @@ class _Calls:
                 _fail(operation, error)
                 raise
             operation.leave()
-            _await_end(operation, rendezvous)
+            _await_end(operation, rendezvous, self._hears)
             return rendezvous
 
         return call
@@ -158,7 +172,7 @@ class _Calls:
                 _fail(operation, error)
                 raise
             operation.leave()
-            _await_aio_end(operation, call)
+            _await_aio_end(operation, call, self._hears)
 
         return initialize
 
@@ -314,12 +328,19 @@ def _fail(operation: Operation, error: Any) -> None:
         end_with(operation, name, details, error)
 
 
+def _hear(span: Span, metadata: Any) -> None:
+    """Follow the callee, where a tail sampler is at work and nothing else keeps the trace."""
+    if getattr(span, "kept", None) is False:
+        hear(span, texts_of(metadata))
+
+
 class _End:
     """Ends a span with the status in the library's state of a call; called when that is final."""
 
-    __slots__ = ("_operation", "_state")
+    __slots__ = ("_hears", "_operation", "_state")
 
-    def __init__(self, operation: Operation, state: Any) -> None:
+    def __init__(self, operation: Operation, state: Any, hears: bool) -> None:
+        self._hears = hears
         self._operation = operation
         self._state = state
 
@@ -332,17 +353,19 @@ class _End:
         code = name_of_code(state.code)
         # Cancelled by the program, or dropped half-way: it wanted no more.
         on_purpose = code == CANCELLED and bool(state.cancelled)
+        if self._hears:
+            _hear(self._operation.span, state.trailing_metadata)
         end_with(self._operation, code, state.details, is_error=code != OK and not on_purpose)
 
 
 @quiet
-def _await_end(operation: Operation, rendezvous: Any) -> None:
+def _await_end(operation: Operation, rendezvous: Any, hears: bool) -> None:
     """End the span with the call.
 
     The state is held, and not the rendezvous that the program holds: a call whose rendezvous it
     drops is cancelled by the library's ``__del__``, which must not be kept from it.
     """
-    end = _End(operation, rendezvous._state)
+    end = _End(operation, rendezvous._state, hears)
     if not rendezvous.add_callback(end):
         end()
     elif type(rendezvous).__name__ == "_SingleThreadedRendezvous":
@@ -353,9 +376,10 @@ def _await_end(operation: Operation, rendezvous: Any) -> None:
 class _AioEnd:
     """Ends a span with the status of an asynchronous call; called when that is there."""
 
-    __slots__ = ("_call", "_operation")
+    __slots__ = ("_call", "_hears", "_operation")
 
-    def __init__(self, operation: Operation, call: Any) -> None:
+    def __init__(self, operation: Operation, call: Any, hears: bool) -> None:
+        self._hears = hears
         self._operation = operation
         self._call = call
 
@@ -368,15 +392,17 @@ class _AioEnd:
         status = _now(call.status())
         code = name_of_code(status.code())
         on_purpose = code == CANCELLED and call.is_locally_cancelled()
+        if self._hears:
+            _hear(self._operation.span, status.trailing_metadata())
         is_error = code != OK and not on_purpose
         end_with(self._operation, code, status.details(), is_error=is_error)
 
 
 @quiet
-def _await_aio_end(operation: Operation, call: Any) -> None:
+def _await_aio_end(operation: Operation, call: Any, hears: bool) -> None:
     # Not with the call's own add_done_callback, which would keep the call from being dropped.
     inner = call._cython_call
-    inner.add_done_callback(_AioEnd(operation, inner))
+    inner.add_done_callback(_AioEnd(operation, inner, hears))
 
 
 def _now(coroutine: Any) -> Any:

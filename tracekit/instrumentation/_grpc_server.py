@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from tracekit import semconv
 from tracekit.instrumentation._grpc import (
@@ -31,8 +31,9 @@ from tracekit.instrumentation._grpc import (
 )
 from tracekit.instrumentation._http import is_cancellation, truncated
 from tracekit.instrumentation._operation import Operation, begin_work
-from tracekit.instrumentation._patch import report
+from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
+from tracekit.instrumentation._traceresponse import NEVER, answer, with_answer
 from tracekit.instrumentation._trust import Caller, caller_of
 
 __all__ = ["server_patches"]
@@ -57,6 +58,7 @@ def server_patches(settings: GrpcSettings) -> Sequence[Replacing]:
 class _Served:
     def __init__(self, settings: GrpcSettings) -> None:
         self._settings = settings
+        self.traceresponse = settings.traceresponse
 
     def found(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         def find(rpc_event: Any, *args: Any, **kwargs: Any) -> Any:
@@ -107,14 +109,14 @@ class _Served:
 
     def _behavior(self, behavior: Any, path: str, streams: bool) -> Any:
         # The library looks at the kind of function that it is given.
-        start = functools.partial(self._begin, path)
+        call = _Call(self, path)
         if inspect.isasyncgenfunction(behavior):
-            return _async_stream(behavior, start)
+            return _async_stream(behavior, call)
         if inspect.iscoroutinefunction(behavior):
-            return _coroutine(behavior, start)
-        return _stream(behavior, start) if streams else _answer(behavior, start)
+            return _coroutine(behavior, call)
+        return _stream(behavior, call) if streams else _answer(behavior, call)
 
-    def _begin(self, path: str, context: Any) -> Operation | None:
+    def begin(self, path: str, context: Any) -> Operation | None:
         try:
             metadata = texts_of(context.invocation_metadata())
             attributes = {
@@ -194,60 +196,120 @@ def _interceptor(served: _Served, owners: Sequence[object]) -> Any:
 
 # The four ways to answer
 
-_Start = Callable[[Any], "Operation | None"]
+
+class _Call:
+    """One method of the program's, and what its calls begin and end with."""
+
+    __slots__ = ("_path", "_served")
+
+    def __init__(self, served: _Served, path: str) -> None:
+        self._served = served
+        self._path = path
+
+    def begin(self, context: Any) -> Operation | None:
+        return self._served.begin(self._path, context)
+
+    def succeed(self, operation: Operation, context: Any) -> None:
+        try:
+            code, details = name_of_code(context.code()), context.details()
+            if code == OK and not _is_active(context):
+                code = _why_gone(context)
+        except Exception:
+            report("the status of a call")
+            code, details = OK, None
+        self._end(operation, context, code, details)
+
+    def fail(self, operation: Operation, context: Any, error: BaseException) -> None:
+        try:
+            code, details = name_of_code(context.code()), context.details()
+        except Exception:
+            report("the status of a call")
+            code, details = OK, None
+        if is_cancellation(error):  # of a coroutine, or the end of a stream that nobody reads on
+            code = _why_gone(context) if code == OK else code
+            self._end(operation, context, code, details)
+        elif _is_abort(error):
+            self._end(operation, context, code, details)
+        else:
+            self._end(operation, context, UNKNOWN if code == OK else code, details, error)
+
+    def _end(
+        self,
+        operation: Operation,
+        context: Any,
+        code: str,
+        details: Any,
+        error: BaseException | None = None,
+    ) -> None:
+        is_error = error is not None or code in _SERVER_ERRORS
+        if getattr(operation.span, "kept", None) is not None:
+            _tell(operation.span, context, is_error, self._served.traceresponse)
+        end_with(operation, code, details, error, is_error)
 
 
-def _answer(behavior: Any, start: _Start) -> Any:
+@quiet
+def _tell(span: Any, context: Any, is_error: bool, mode: str) -> None:
+    """Say in the trailing metadata what is decided; unlike headers it is sent behind all else."""
+    if mode == NEVER:
+        return
+    if is_error and not span.kept:
+        span.set_status(Status(StatusCode.ERROR))  # otherwise written when it is sent
+    told = answer(span, span.kept, mode)
+    if told:
+        context.set_trailing_metadata(with_answer(context.trailing_metadata() or (), told))
+
+
+def _answer(behavior: Any, call: _Call) -> Any:
     def answer(request: Any, context: Any) -> Any:
-        operation = start(context)
+        operation = call.begin(context)
         if operation is None:
             return behavior(request, context)
         try:
             response = behavior(request, context)
         except BaseException as error:
-            _fail(operation, context, error)
+            call.fail(operation, context, error)
             raise
-        _succeed(operation, context)
+        call.succeed(operation, context)
         return response
 
     return answer
 
 
-def _stream(behavior: Any, start: _Start) -> Any:
+def _stream(behavior: Any, call: _Call) -> Any:
     def stream(request: Any, context: Any) -> Iterator[Any]:
-        operation = start(context)
+        operation = call.begin(context)
         if operation is None:
             yield from behavior(request, context)
             return
         try:
             yield from behavior(request, context)
         except BaseException as error:
-            _fail(operation, context, error)
+            call.fail(operation, context, error)
             raise
-        _succeed(operation, context)
+        call.succeed(operation, context)
 
     return stream
 
 
-def _coroutine(behavior: Any, start: _Start) -> Any:
+def _coroutine(behavior: Any, call: _Call) -> Any:
     async def coroutine(request: Any, context: Any) -> Any:
-        operation = start(context)
+        operation = call.begin(context)
         if operation is None:
             return await behavior(request, context)
         try:
             response = await behavior(request, context)
         except BaseException as error:
-            _fail(operation, context, error)
+            call.fail(operation, context, error)
             raise
-        _succeed(operation, context)
+        call.succeed(operation, context)
         return response
 
     return coroutine
 
 
-def _async_stream(behavior: Any, start: _Start) -> Any:
+def _async_stream(behavior: Any, call: _Call) -> Any:
     async def async_stream(request: Any, context: Any) -> AsyncIterator[Any]:
-        operation = start(context)
+        operation = call.begin(context)
         responses = behavior(request, context)
         if operation is None:
             async for response in responses:
@@ -257,42 +319,16 @@ def _async_stream(behavior: Any, start: _Start) -> Any:
             async for response in responses:
                 yield response
         except BaseException as error:
-            _fail(operation, context, error)
+            call.fail(operation, context, error)
             raise
         finally:
             await responses.aclose()
-        _succeed(operation, context)
+        call.succeed(operation, context)
 
     return async_stream
 
 
 # What came of it
-
-
-def _succeed(operation: Operation, context: Any) -> None:
-    try:
-        code, details = name_of_code(context.code()), context.details()
-        if code == OK and not _is_active(context):
-            code = _why_gone(context)
-    except Exception:
-        report("the status of a call")
-        code, details = OK, None
-    end_with(operation, code, details, is_error=code in _SERVER_ERRORS)
-
-
-def _fail(operation: Operation, context: Any, error: BaseException) -> None:
-    try:
-        code, details = name_of_code(context.code()), context.details()
-    except Exception:
-        report("the status of a call")
-        code, details = OK, None
-    if is_cancellation(error):  # of a coroutine, or the end of a stream that nobody reads on
-        code = _why_gone(context) if code == OK else code
-        end_with(operation, code, details, is_error=code in _SERVER_ERRORS)
-    elif _is_abort(error):
-        end_with(operation, code, details, is_error=code in _SERVER_ERRORS)
-    else:
-        end_with(operation, UNKNOWN if code == OK else code, details, error)
 
 
 def _is_abort(error: BaseException) -> bool:

@@ -403,7 +403,7 @@ class Attempt:
     def _hear(self, response: Any) -> None:
         """Follow the callee, where a tail sampler is at work and nothing else keeps the trace."""
         if self.steps.settings.traceresponse != NEVER:
-            hear(self.span, response)
+            hear(self.span, getattr(response, "headers", None))
 
     def _add_to_response(
         self, attributes: dict[str, Any], response: Any, status: int, version: str

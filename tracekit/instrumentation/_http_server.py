@@ -375,8 +375,9 @@ class HttpServer:
         if settings.writes_old_names:
             attributes.update(_old_names(incoming, attributes))
         links = None if settings.links is None else settings.links(context)
-        # A context of a span only came of a caller that nobody has judged.
-        if settings.trust is not None or type(context) is not OnlySpan:
+        # There is nothing to judge where nothing was sent, and in a context of a span only, which
+        # no policy has touched, nothing to find.
+        if context is not around and (settings.trust is not None or type(context) is not OnlySpan):
             context, more = caller_of(
                 settings.trust, context, around, attributes, incoming.carrier, self._getter
             )

@@ -106,13 +106,13 @@ def _continues(span: Any) -> bool:
 
 
 @quiet
-def hear(span: Any, response: Any) -> None:
-    """Ask that a client's span be kept if the response says that the callee keeps its part.
+def hear(span: Any, headers: Any) -> None:
+    """Ask that a client's span be kept if a response says that the callee keeps its part.
 
     Args:
-        response: Of any library whose responses have ``headers`` that are looked up in any case.
+        headers: What has a ``get()`` that takes a name in lower case; all else says nothing.
     """
-    get = getattr(getattr(response, "headers", None), "get", None)
+    get = getattr(headers, "get", None)
     if get is None:
         return
     header = get(_HEADER)
