@@ -300,7 +300,7 @@ class DatabaseSteps:
             parent = current_context()
             # Looking into a context of a span only would fill it, and it says nothing else.
             if type(parent) is OnlySpan:
-                outer = parent.span
+                outer: Any = parent.span
             elif parent:
                 if _is_spoken_for(parent):
                     return None

@@ -42,30 +42,13 @@ _COMMANDS = "_tracekit_commands"
 _INSIDE = 3
 
 # Commands whose first argument says what they do. https://redis.io/docs/latest/commands/
-_CONTAINERS = frozenset(
-    (
-        "ACL",
-        "CLIENT",
-        "CLUSTER",
-        "COMMAND",
-        "CONFIG",
-        "DEBUG",
-        "FUNCTION",
-        "LATENCY",
-        "MEMORY",
-        "MODULE",
-        "OBJECT",
-        "PUBSUB",
-        "SCRIPT",
-        "SENTINEL",
-        "SLOWLOG",
-        "XGROUP",
-        "XINFO",
-        "FT.CONFIG",
-        "FT.CURSOR",
-        "JSON.DEBUG",
-    )
-)
+# fmt: off
+_CONTAINERS = frozenset((
+    "ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DEBUG", "FUNCTION", "LATENCY",
+    "MEMORY", "MODULE", "OBJECT", "PUBSUB", "SCRIPT", "SENTINEL", "SLOWLOG",
+    "XGROUP", "XINFO", "FT.CONFIG", "FT.CURSOR", "JSON.DEBUG",
+))
+# fmt: on
 
 # The prefixes that a client takes off the message, by the class that stands for them.
 _PREFIXES = {
@@ -195,7 +178,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
             parent = current_context()
             # A context of a span only says nothing else, and would be filled by looking into it.
             if type(parent) is OnlySpan:
-                outer = parent.span
+                outer: Any = parent.span
             elif parent:
                 if is_suppressed(parent) or is_within(parent, self.system):
                     return None
