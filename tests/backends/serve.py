@@ -21,7 +21,9 @@ def main(names: list[str]) -> int:
         started(chosen, Path(folder)) as servers,
     ):
         running = {name: each for name, each in servers.items() if is_running(name, each)}
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # A shell without job control has what it starts in the background ignore Ctrl-C.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
         try:
             print(how_to_send(running), flush=True)
             while running:

@@ -325,7 +325,7 @@ def test_certificate_files_can_be_overridden_for_traces(
     """
     for variable in (f"OTEL_EXPORTER_OTLP_{name}", f"OTEL_EXPORTER_OTLP_TRACES_{name}"):
         file = tmp_path / f"{variable}.pem"
-        file.write_text("")
+        file.write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")
         monkeypatch.setenv(variable, str(file))
         assert getattr(OTLPSpanExporter().settings, name.lower()) == str(file)
 

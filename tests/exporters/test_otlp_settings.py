@@ -18,6 +18,10 @@ from tracekit.exporters.otlp import OTLPSpanExporter
 
 PREFIX = "OTEL_EXPORTER_OTLP_"
 
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+KEY = "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n"
+OLD_ENCRYPTED_KEY = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n"
+
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -257,9 +261,31 @@ def test_what_cannot_work_is_refused_with_its_name_and_source(
 
 def test_a_key_needs_its_certificate(settings: Any, tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
-    key.write_text("key")
+    key.write_text(KEY)
     with pytest.raises(ConfigurationError, match="CLIENT_CERTIFICATE"):
         settings({"CLIENT_KEY": str(key)})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("CERTIFICATE", "", "a PEM file that holds a certificate"),
+        ("CERTIFICATE", KEY, "a PEM file that holds a certificate"),
+        ("CLIENT_KEY", CERTIFICATE, "a PEM file that holds a private key"),
+        ("CLIENT_CERTIFICATE", CERTIFICATE, "a PEM file that holds a private key"),
+        ("CLIENT_CERTIFICATE", KEY, "a PEM file that holds a certificate"),
+        ("CLIENT_KEY", KEY.replace("N P", "N ENCRYPTED P"), "a key without a passphrase"),
+        ("CLIENT_CERTIFICATE", CERTIFICATE + OLD_ENCRYPTED_KEY, "a key without a passphrase"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused(
+    settings: Any, tmp_path: Path, name: str, content: str, expected: str
+) -> None:
+    """It would fail at each connection, or ask for a passphrase in the middle of a program."""
+    file = tmp_path / "file.pem"
+    file.write_text(content)
+    with pytest.raises(ConfigurationError, match=f"OTEL_EXPORTER_OTLP_{name}=.*{expected}"):
+        settings({name: str(file)})
 
 
 def test_a_password_in_a_refused_url_is_not_repeated(settings: Any) -> None:

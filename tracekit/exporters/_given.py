@@ -73,13 +73,16 @@ def shown_url(url: str) -> str:
         return "[unreadable URL]"
 
 
-def checked_url(given: Given) -> SplitResult:
+def checked_url(given: Given, example: str = "http://localhost:4318") -> SplitResult:
     """Return the parts of an http or https URL.
+
+    Args:
+        example: One that would do, for the error message.
 
     Raises:
         ConfigurationError: It has no host, another scheme, or a port that is none.
     """
-    expected = "a URL such as http://localhost:4318"
+    expected = f"a URL such as {example}"
     if not isinstance(given.value, str):
         raise given.refused(expected)
     shown = repr(shown_url(given.value))
@@ -95,20 +98,29 @@ def checked_url(given: Given) -> SplitResult:
     return parts
 
 
-def checked_file(given: Given | None) -> str | None:
-    """Return the path of a file that can be read.
+def checked_file(given: Given | None, holds: str) -> str | None:
+    """Return the path of a PEM file.
+
+    Args:
+        holds: What must be in it, by the name that it has there, such as ``CERTIFICATE``.
 
     Raises:
-        ConfigurationError: It cannot.
+        ConfigurationError: It cannot be read, or holds something else, or a key that only who
+            types its passphrase could use.
     """
     if given is None:
         return None
     path = os.fspath(given.value)
     try:
-        with open(path, "rb"):
-            return str(path)
+        with open(path, "rb") as file:
+            content = file.read()
     except OSError as error:
         raise given.refused(f"a file that can be read ({error.strerror})") from error
+    if not re.search(rb"-----BEGIN [A-Z0-9 ]*" + holds.encode(), content):
+        raise given.refused(f"a PEM file that holds a {holds.lower()}")
+    if b"ENCRYPTED" in content:
+        raise given.refused("a key without a passphrase")
+    return str(path)
 
 
 def checked_timeout_s(given: Given) -> float:

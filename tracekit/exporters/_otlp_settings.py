@@ -75,13 +75,11 @@ def resolve(arguments: Arguments, uses_destination_variables: bool = True) -> Ot
         headers=_headers(given),
         timeout_s=_timeout_s(given),
         compressed=_compressed(given),
-        certificate=checked_file(given.find("certificate_file", "CERTIFICATE")),
-        client_key=checked_file(given.find("client_key_file", "CLIENT_KEY")),
-        client_certificate=checked_file(
-            given.find("client_certificate_file", "CLIENT_CERTIFICATE")
-        ),
+        certificate=given.file("certificate_file", "CERTIFICATE"),
+        client_key=given.file("client_key_file", "CLIENT_KEY", "PRIVATE KEY"),
+        client_certificate=given.file("client_certificate_file", "CLIENT_CERTIFICATE"),
     )
-    _check_pair(settings)
+    _check_pair(settings, given)
     if protocol == GRPC:
         return _with_grpc_endpoint(settings, given)
     return _with_http_endpoint(settings, given)
@@ -106,8 +104,8 @@ class _Sources:
     def find(self, argument: str, suffix: str) -> Given | None:
         return self.argument(argument) or self.variable(suffix)
 
-    def file(self, argument: str, suffix: str) -> str | None:
-        return checked_file(self.find(argument, suffix))
+    def file(self, argument: str, suffix: str, holds: str = "CERTIFICATE") -> str | None:
+        return checked_file(self.find(argument, suffix), holds)
 
 
 def _variables(suffix: str) -> tuple[str, str]:
@@ -148,12 +146,15 @@ def _compressed(given: _Sources) -> bool:
     return known_value(from_environment(*_variables("COMPRESSION")), ("gzip", "none")) == "gzip"
 
 
-def _check_pair(settings: OtlpSettings) -> None:
+def _check_pair(settings: OtlpSettings, given: _Sources) -> None:
     if settings.client_key and not settings.client_certificate:
         raise ConfigurationError(
             "a client key without a client certificate is not valid: set "
             "client_certificate_file or OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE as well."
         )
+    if not settings.client_key:
+        # Then it is in the file of the certificate.
+        given.file("client_certificate_file", "CLIENT_CERTIFICATE", "PRIVATE KEY")
 
 
 def _with_http_endpoint(settings: OtlpSettings, given: _Sources) -> OtlpSettings:

@@ -170,7 +170,7 @@ def _agent(argument: str | None) -> tuple[str, str | None]:
         if not path.startswith("/"):
             raise given.refused("unix:// and the absolute path of a socket")
         return f"http://localhost{PATH}", path
-    parts = checked_url(given)
+    parts = checked_url(given, f"http://localhost:{DEFAULT_PORT}")
     return parts._replace(path=parts.path.rstrip("/") + PATH).geturl(), None
 
 

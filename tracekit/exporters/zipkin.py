@@ -102,7 +102,7 @@ def _endpoint(argument: str | None) -> str:
         given: Given | None = Given(argument, "endpoint (argument)")
     else:
         given = from_environment("OTEL_EXPORTER_ZIPKIN_ENDPOINT")
-    return checked_url(given).geturl() if given else DEFAULT_ENDPOINT
+    return checked_url(given, DEFAULT_ENDPOINT).geturl() if given else DEFAULT_ENDPOINT
 
 
 def _timeout_s(argument: float | None) -> float:
