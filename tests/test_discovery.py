@@ -72,6 +72,7 @@ def test_a_part_whose_package_is_missing_gives_the_pip_command(monkeypatch, tmp_
 
 def test_an_entry_point_is_found_behind_our_own(monkeypatch):
     class Point:
+        value = "theirs:Exporter"
         name = "theirs"
 
         @staticmethod
@@ -85,6 +86,7 @@ def test_an_entry_point_is_found_behind_our_own(monkeypatch):
 
 def test_an_entry_point_that_cannot_be_imported_gives_the_pip_command(monkeypatch):
     class Point:
+        value = "theirs:Exporter"
         name = "theirs"
 
         @staticmethod

@@ -45,8 +45,15 @@ PACKAGES = {"otlp": "opentelemetry-exporter-otlp-proto-http"}
 
 
 def names(kind: str) -> list[str]:
-    """Return the names that are known: our files' and presets', and installed entry points'."""
-    points = (point.name for point in _entry_points(KINDS[kind]))
+    """Return the names that are known: our files' and presets', and installed entry points'.
+
+    Our own entry points are left out: they are the same parts, for `opentelemetry-instrument`.
+    """
+    points = (
+        point.name
+        for point in _entry_points(KINDS[kind])
+        if not point.value.startswith("tracekit.")
+    )
     return sorted({*own_names(kind), *points})
 
 

@@ -42,8 +42,11 @@ def test_stored_spans_arrive_as_they_were(tracekit, tmp_path: Path, out: Path) -
     assert arrived(out) == SENT
 
 
-def test_without_a_source_the_default_store_is_sent(tracekit, store: Path, out: Path) -> None:
-    result = tracekit("send", "--to", "otlp_file", env={"TRACEKIT_STORE": str(store)})
+@pytest.mark.parametrize("source", [[], ["store"]])
+def test_without_a_source_the_default_store_is_sent(
+    tracekit, store: Path, out: Path, source: list[str]
+) -> None:
+    result = tracekit("send", *source, "--to", "otlp_file", env={"TRACEKIT_STORE": str(store)})
     assert result.stdout == "otlp_file: 4 spans sent\n"
 
 

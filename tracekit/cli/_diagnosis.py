@@ -128,11 +128,10 @@ def _exporters(provider: Any) -> Iterator[Any]:
 
 def _exporter(exporter: Any) -> dict[str, Any]:
     found = reach(exporter)
-    name = next(
-        (name for name in discovery.own_names("exporter") if _is_ours(exporter, name)),
-        type(exporter).__name__,
-    )
-    return {"name": name, **vars(found)}
+    ours = (name for name in discovery.own_names("exporter") if _is_ours(exporter, name))
+    # One for a named destination knows its name.
+    name = getattr(exporter, "name", None) or next(ours, type(exporter).__name__)
+    return {"name": str(name), **vars(found)}
 
 
 def _is_ours(exporter: Any, name: str) -> bool:
@@ -164,7 +163,8 @@ def _problems(found: Diagnosis) -> Iterator[str]:
         yield "No exporter is set: spans go nowhere. Unset TRACEKIT_EXPORTERS, or name one."
     for exporter in found["exporters"]:
         if exporter["hindrance"]:
-            yield f"{exporter['name']} {exporter['destination']}: {exporter['hindrance']}"
+            who = " ".join(filter(None, (exporter["name"], exporter["destination"])))
+            yield f"{who}: {exporter['hindrance']}"
 
 
 def _sampler_problems(description: str) -> Iterator[str]:

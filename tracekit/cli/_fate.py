@@ -133,7 +133,7 @@ def explain(fate: Fate, running: bool) -> list[str]:
         lines.append(f"{fate.compressed} told by siblings that were alike (TRACEKIT_COMPRESS)")
     lines += [f"{count} filtered: {_rule(name)}" for name, count in _sorted(fate.filtered)]
     if fate.spooled:
-        lines.append(f"{fate.spooled} kept on the disk until their destination was back")
+        lines.append(f"{fate.spooled} kept on the disk until their destination is back")
     if fate.recovered:
         lines.append(f"{fate.recovered} sent from there, its own or other processes'")
     for reason, count in _sorted(fate.lost_from_spool):

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import click
@@ -41,12 +42,15 @@ def command(
 ) -> None:
     """Send the spans of SOURCE: a store, a file that `tracekit import` reads, or - for stdin.
 
-    Without SOURCE, those of your store. Exporters are named, and told by the environment where
-    and how to send, as in a program that is traced. Spans arrive as they were: ids, times,
-    resource and all. The exit code is 1 when anything could not be read or was not delivered.
+    Without SOURCE, or with the word `store`, those of your store. Exporters are named, and told
+    by the environment where and how to send, as in a program that is traced. Spans arrive as they
+    were: ids, times, resource and all. The exit code is 1 when anything could not be read or was
+    not delivered.
     """
     from tracekit.cli._replay import Wanted, replay
 
+    if source == "store" and not Path(source).exists():
+        source = None
     destinations = [_destination(name, _arguments(endpoint, headers)) for name in names]
     wanted = Wanted(service, since, trace)
     with ExitStack() as stack:
