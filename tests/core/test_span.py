@@ -122,7 +122,9 @@ def test_to_json_is_what_the_sdk_prints(tracer, exporter):
     ],
 )
 @pytest.mark.parametrize("at_start", [None, {"start": 1}])
-def test_attributes_set_together_are_as_if_set_one_by_one(make_tracer, exporter, together, at_start):
+def test_attributes_set_together_are_as_if_set_one_by_one(
+    make_tracer, exporter, together, at_start
+):
     tracer = make_tracer(span_limits=SpanLimits(max_span_attributes=3))
     one, other = (tracer.start_span("x", attributes=at_start) for _ in range(2))
     for key, value in together.items():
