@@ -111,6 +111,34 @@ def test_to_json_is_what_the_sdk_prints(tracer, exporter):
     assert document["context"]["trace_id"] == "0x" + "0" * 31 + "1"
 
 
+@pytest.mark.parametrize(
+    "together",
+    [
+        {},
+        {"a": 1, "start": "again"},
+        {"a": [1], "b": {"c": 2}},
+        {"a": 1, "b": "x", "c": 2.5, "d": None},
+        types.MappingProxyType({"a": 1, "b": 2, "c": 3}),
+    ],
+)
+@pytest.mark.parametrize("at_start", [None, {"start": 1}])
+def test_attributes_set_together_are_as_if_set_one_by_one(
+    make_tracer, exporter, together, at_start
+):
+    tracer = make_tracer(span_limits=SpanLimits(max_span_attributes=3))
+    one, other = (tracer.start_span("x", attributes=at_start) for _ in range(2))
+    for key, value in together.items():
+        one.set_attribute(key, value)
+    given = {**together}
+    other.set_attributes(given if type(together) is dict else together)
+    given["late"] = "not recorded"
+    one.end()
+    other.end()
+    first, second = exporter.get_finished_spans()
+    assert dict(second.attributes) == dict(first.attributes)
+    assert second.dropped_attributes == first.dropped_attributes
+
+
 def test_writes_after_the_end_change_nothing_and_are_counted(tracer, exporter):
     span = tracer.start_span("before")
     span.end()

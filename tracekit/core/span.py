@@ -227,6 +227,14 @@ class Span(Reading, trace_api.Span):
             self._dropped_attributes += 1
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        # In one step where there is nothing to copy and nothing to count: see _check_attributes().
+        if type(attributes) is dict and self._end is None and not is_tracked(attributes):
+            own = self._attributes
+            if own is None:
+                self._attributes = own = {}
+            if len(own) + len(attributes) <= self._binding.max_start_attributes:
+                own.update(attributes)
+                return
         try:
             items = list(attributes.items())
         except Exception:  # not a mapping, or one that raises: the program goes on
@@ -341,10 +349,8 @@ class Span(Reading, trace_api.Span):
 
         Cost: 0.2 µs; where rules are set, about 1 µs for each span that has ended.
         """
-        try:  # and not local_trace: one frame less for each request, served or sent
-            local_trace = self._anchor[3]
-        except AttributeError:  # it was not begun
-            return None
+        # As self.local_trace, without its frame: clients ask for each call of theirs.
+        local_trace = getattr(self, "_anchor", _NONE)[3]
         return None if local_trace is None else local_trace.is_kept(self)
 
     def rewrite(

@@ -14,6 +14,7 @@ from typing import Any
 
 from opentelemetry.propagate import get_global_textmap
 
+from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http_client import SEEN, Attempt, current_exchange
 from tracekit.instrumentation._http_client_attributes import record_exception
 from tracekit.instrumentation._patch import quiet, report
@@ -88,39 +89,41 @@ def await_body(attempt: Attempt, raw: Any) -> None:
 
 
 def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
-    def make_request(pool: Any, conn: Any, *args: Any, **kwargs: Any) -> Any:
+    def before(pool: Any, _conn: Any, headers: Any) -> Attempt | None:
         exchange = current_exchange.get()
         attempt = None if exchange is None else exchange.attempt
         if attempt is None or not owners:
-            return original(pool, conn, *args, **kwargs)
+            return None
         if attempt.noted is not None:
-            attempt = _retry(attempt, kwargs) or attempt
-        elif not attempt.under_way:
-            return original(pool, conn, *args, **kwargs)
-        elif pool.block and pool.proxy is None:
+            return _retry(attempt, headers) or attempt
+        if not attempt.under_way:
+            return None
+        if pool.block and pool.proxy is None:
             # Between the two lies the wait for a connection of a pool that is used up, and
             # nothing else that takes long; others open as many connections as they need.
             attempt.pool_wait_ns = time.perf_counter_ns() - attempt.handed_over_ns
-        try:
-            response = original(pool, conn, *args, **kwargs)
-        except BaseException as error:
-            attempt.noted, attempt.noted_at = error, time.time_ns()
-            raise
-        try:
-            peer: Sequence[Any] | None = attempt.destination.peer
-            if peer is None or pool.proxy is not None:
-                peer = peer_of(conn)
-            attempt.peer = peer
-            status = response.status
-            if status < 400 and attempt.under_way and attempt.steps.settings.is_terse:
-                attempt.succeed_plainly(response, status, _VERSIONS.get(response.version, ""))
-                return response
-        except Exception:  # a pool of somebody's own
-            report("the reading of a response")
-        attempt.noted, attempt.noted_at = response, time.time_ns()
-        return response
+        return attempt
 
-    return make_request
+    return around(original, {"self": 0, "conn": 1, "headers": 5}, before, _answered, _not_answered)
+
+
+def _not_answered(attempt: Attempt, error: BaseException) -> None:
+    attempt.noted, attempt.noted_at = error, time.time_ns()
+
+
+def _answered(attempt: Attempt, response: Any, pool: Any, conn: Any, _headers: Any) -> None:
+    try:
+        peer: Sequence[Any] | None = attempt.destination.peer
+        if peer is None or pool.proxy is not None:
+            peer = peer_of(conn)
+        attempt.peer = peer
+        status = response.status
+        if status < 400 and attempt.under_way and attempt.steps.settings.is_terse:
+            attempt.succeed_plainly(response, status, _VERSIONS.get(response.version, ""))
+            return
+    except Exception:  # a pool of somebody's own
+        report("the reading of a response")
+    attempt.noted, attempt.noted_at = response, time.time_ns()
 
 
 def peer_of(connection: Any) -> Sequence[Any]:
@@ -162,15 +165,14 @@ def give_up(attempt: Attempt) -> None:
 
 
 @quiet
-def _retry(attempt: Attempt, kwargs: dict[str, Any]) -> Attempt | None:
-    """End the attempt that urllib3 gave up and start the next, with trace headers of its own."""
+def _retry(attempt: Attempt, headers: Any) -> Attempt | None:
+    """End the attempt that urllib3 gave up and start the next, with trace headers of its own.
+
+    They take the place of those of the attempt before, in the mapping that urlopen hands to every
+    retry: a copy, or where an instrumentation wrote headers that this one may write to again.
+    """
     give_up(attempt)
-    headers = kwargs.get("headers")
-    carrier = None
-    if headers is not None:
-        # urlopen hands the same mapping to every retry, and the caller may hold it.
-        carrier = kwargs["headers"] = headers.copy()
-    following = attempt.again(carrier)
+    following = attempt.again(headers)
     if not following.begin():
         return None
     if attempt.silenced:

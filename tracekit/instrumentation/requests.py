@@ -15,10 +15,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.propagators.textmap import Setter
 
+from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
     Attempt,
@@ -78,7 +79,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
                 return original(session, request, **kwargs)
             exchange = current_exchange.get()
             if exchange is not None and _is_redirect(exchange, session, kwargs):
-                return self._attempt(exchange, original, session, request, (), kwargs)
+                return self._attempt(exchange, original, session, request, kwargs)
             exchange, attempt = Exchange(session), None
             # As _attempt(), which is one frame less for nearly all requests of the program.
             try:
@@ -97,40 +98,35 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         return send
 
     def _adapter_send(self, original: Send, owners: Sequence[object]) -> Send:
-        def send(
-            adapter: HTTPAdapter, request: PreparedRequest, *args: Any, **kwargs: Any
-        ) -> Response:
+        def before(adapter: HTTPAdapter, request: PreparedRequest, timeout: Any) -> _Direct | None:
             exchange = current_exchange.get()
             if exchange is not None and not (exchange.in_hooks or exchange.closed):
                 if exchange.attempt is not None:
                     hand_over(exchange.attempt)
-                return original(adapter, request, *args, **kwargs)
+                return None
             if not owners:
-                return original(adapter, request, *args, **kwargs)
-            if exchange is not None and exchange.in_hooks:
-                return self._attempt(exchange, original, adapter, request, args, kwargs)
-            exchange = Exchange(adapter)
-            try:
-                return self._attempt(exchange, original, adapter, request, args, kwargs)
-            finally:
-                exchange.close()
+                return None
+            own = None
+            if exchange is None or not exchange.in_hooks:
+                exchange = own = Exchange(adapter)
+            return _Direct(self._begin(exchange, request, timeout), own)
 
-        return send
+        told = {"self": 0, "request": 1, "timeout": 3}
+        return around(original, told, before, _direct_answered, _direct_failed)
 
     def _attempt(
         self,
         exchange: Exchange,
         original: Send,
-        sender: Session | HTTPAdapter,
+        session: Session,
         request: PreparedRequest,
-        args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Response:
         attempt = self._begin(exchange, request, kwargs.get("timeout"))
         if attempt is None:
-            return original(sender, request, *args, **kwargs)
+            return original(session, request, **kwargs)
         try:
-            response = original(sender, request, *args, **kwargs)
+            response = original(session, request, **kwargs)
         except BaseException as error:
             fail(_current(attempt), error)
             raise
@@ -170,6 +166,27 @@ def _finish(attempt: Attempt, response: Response) -> None:
         _complete(attempt, response)
     if attempt.steps.settings.ends_at_body and getattr(response, "_content_consumed", False):
         attempt.end()
+
+
+class _Direct(NamedTuple):
+    """What a direct call of an adapter sends, and the exchange that was opened for it."""
+
+    attempt: Attempt | None
+    own: Exchange | None
+
+
+def _direct_answered(direct: _Direct, response: Response, *_told: object) -> None:
+    if direct.attempt is not None and not direct.attempt.is_over:
+        _finish(direct.attempt, response)
+    if direct.own is not None:
+        direct.own.close()
+
+
+def _direct_failed(direct: _Direct, error: BaseException) -> None:
+    if direct.attempt is not None:
+        fail(_current(direct.attempt), error)
+    if direct.own is not None:
+        direct.own.close()
 
 
 class _RequestHeaders(Setter[Any]):

@@ -1,0 +1,152 @@
+"""A function that is written around a library's goes like the library's, and tells our steps."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tracekit.instrumentation._around import around
+
+DEFAULT = object()
+
+
+def plain(self, x, y=DEFAULT):
+    return "plain", self, x, y
+
+
+def keywords_only(self, x, *, y=DEFAULT):
+    return "keywords only", self, x, y
+
+
+def positions_only(self, x, /, y=DEFAULT):
+    return "positions only", self, x, y
+
+
+def all_positions_only(self, x, y=DEFAULT, /):
+    return "all positions only", self, x, y
+
+
+def with_rest(self, x, **rest):
+    return "with rest", self, x, rest
+
+
+def with_positions(self, x, *more, z=3, **rest):
+    return "with positions", self, x, more, z, rest
+
+
+def anything(*args, **kwargs):
+    return "anything", args, kwargs
+
+
+FUNCTIONS = [
+    plain,
+    keywords_only,
+    positions_only,
+    all_positions_only,
+    with_rest,
+    with_positions,
+    anything,
+]
+CALLS: list[Callable[[Any], Any]] = [
+    lambda call: call(0, 1),
+    lambda call: call(0, 1, 2),
+    lambda call: call(0, 1, y=2),
+    lambda call: call(0, x=1, y=2),
+    lambda call: call(0, 1, z=4),
+    lambda call: call(0),
+]
+
+
+class Steps:
+    def __init__(self, step: Any = "step") -> None:
+        self.step = step
+        self.told: list[Any] = []
+
+    def around(self, original: Any) -> Any:
+        told = {"self": 0, "x": 1, "y": 2}
+        return around(original, told, self.before, self.after, self.failed)
+
+    def before(self, *told: Any) -> Any:
+        self.told.append(("before", *told))
+        return self.step
+
+    def after(self, *told: Any) -> None:
+        self.told.append(("after", *told))
+
+    def failed(self, *told: Any) -> None:
+        self.told.append(("failed", *told))
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except TypeError:
+        return TypeError
+
+
+@pytest.mark.parametrize("step", ["step", None])
+@pytest.mark.parametrize("call", range(len(CALLS)))
+@pytest.mark.parametrize("original", FUNCTIONS)
+def test_call_is_answered_as_before(original: Any, call: int, step: Any) -> None:
+    made = Steps(step).around(original)
+    assert outcome(lambda: CALLS[call](made)) == outcome(lambda: CALLS[call](original))
+
+
+@pytest.mark.parametrize("original", FUNCTIONS)
+def test_signature_is_the_librarys(original: Any) -> None:
+    assert inspect.signature(Steps().around(original)) == inspect.signature(original)
+
+
+@pytest.mark.parametrize("original", FUNCTIONS)
+def test_steps_are_told_what_they_asked_for(original: Any) -> None:
+    steps = Steps()
+    result = outcome(lambda: steps.around(original)(0, 1, y=2))
+    if result is TypeError:
+        result = steps.around(original)(0, 1, 2)
+    y = next(told[-1] for told in steps.told)
+    assert steps.told == [("before", 0, 1, y), ("after", "step", result, 0, 1, y)]
+    assert y == 2
+
+
+def test_arguments_without_a_name_are_found_by_their_place() -> None:
+    steps = Steps()
+    steps.around(anything)(0, 1, 2)
+    steps.around(lambda instance, *more: None)(0, 1)
+    assert steps.told[0] == ("before", 0, 1, 2)
+    assert steps.told[2] == ("before", 0, 1, None)
+
+
+def test_where_the_first_step_returns_none_nothing_else_is_called() -> None:
+    steps = Steps(None)
+    steps.around(plain)(0, 1)
+    assert steps.told == [("before", 0, 1, DEFAULT)]
+
+
+@pytest.mark.parametrize("error", [ValueError("full"), KeyboardInterrupt()])
+def test_exception_is_told_and_goes_on(error: BaseException) -> None:
+    def fails(self: Any) -> None:
+        raise error
+
+    steps = Steps()
+    with pytest.raises(type(error)) as raised:
+        steps.around(fails)(0)
+    assert raised.value is error
+    assert steps.told[1:] == [("failed", "step", error)]
+
+
+def test_parameters_may_have_any_name() -> None:
+    def shadowing(call: Any, original: Any, before: Any = 1, step: Any = 2, result: Any = 3) -> Any:
+        return call, original, before, step, result
+
+    steps = Steps()
+    assert steps.around(shadowing)(7, 8) == (7, 8, 1, 2, 3)
+    assert steps.told[0] == ("before", 7, None, None)
+
+
+def test_of_somebodys_wrapper_the_parameters_are_its_own() -> None:
+    wrapper = functools.wraps(plain)(lambda *args, **kwargs: (args, kwargs))
+    assert Steps().around(wrapper)(0, 1, y=2) == ((0, 1), {"y": 2})
