@@ -364,7 +364,7 @@ def test_wait_for_a_free_connection_is_recorded(
     held = session.get(f"{server.url}/chunks/2", stream=True)
     waiting = threading.Thread(target=lambda: session.get(f"{server.url}/ok"))
     waiting.start()
-    waiting.join(0.1)
+    waiting.join(0.5)
     server.release.set()
     assert held.content == b"datadata"
     waiting.join()
