@@ -1,7 +1,8 @@
 """A server of MongoDB's wire protocol on loopback, with the few commands that the tests send.
 
 No MongoDB, and nothing that speaks its protocol, can be had from the registries that the tests
-install from. This one reads and writes OP_MSG with the `bson` of pymongo itself.
+install from. This one reads and writes OP_MSG with the `bson` of pymongo itself, and answers the
+OP_QUERY by which older ones say hello.
 https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/
 """
 
@@ -19,6 +20,8 @@ import bson
 __all__ = ["mongo_server"]
 
 _OP_MSG = 2013
+_OP_QUERY = 2004
+_OP_REPLY = 1
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -30,12 +33,16 @@ class _Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(OSError, EOFError):
             while True:
-                length, request_id, _, _ = struct.unpack("<iiii", self._read(16))
-                answer = _answer(_command(self._read(length - 16)))
+                length, request_id, _, kind = struct.unpack("<iiii", self._read(16))
+                message = self._read(length - 16)
+                answer = _answer(_query(message) if kind == _OP_QUERY else _command(message))
                 if answer is None:
                     return
-                body = struct.pack("<i", 0) + b"\0" + bson.encode(answer)
-                header = struct.pack("<iiii", len(body) + 16, 1, request_id, _OP_MSG)
+                if kind == _OP_QUERY:
+                    kind, body = _OP_REPLY, struct.pack("<iqii", 8, 0, 0, 1) + bson.encode(answer)
+                else:
+                    body = struct.pack("<i", 0) + b"\0" + bson.encode(answer)
+                header = struct.pack("<iiii", len(body) + 16, 1, request_id, kind)
                 self.request.sendall(header + body)
 
     def _read(self, size: int) -> bytes:
@@ -46,6 +53,11 @@ class _Connection(socketserver.BaseRequestHandler):
                 raise EOFError
             data += part
         return data
+
+
+def _query(message: bytes) -> dict[str, Any]:
+    """Return the document of a query: behind flags, a name, and two numbers."""
+    return dict(bson.decode(message[message.index(b"\0", 4) + 9 :]))
 
 
 def _command(message: bytes) -> dict[str, Any]:

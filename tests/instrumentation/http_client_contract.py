@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import subprocess
 import sys
 import textwrap
@@ -837,7 +838,7 @@ def attempt(call: Callable[[], Any]) -> BaseException:
 def run(program: str) -> str:
     """Run a program of its own and return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program],
+        [sys.executable, "-W", os.environ.get("PYTHONWARNINGS") or "error", "-c", program],
         check=True,
         capture_output=True,
         text=True,

@@ -906,7 +906,8 @@ class FrameworkContract(HttpServerContract):
     ) -> None:
         before = [vars(holder).get(name) for holder, name in self.patched()]
         app = self.make_app(site)
-        signatures = [str(signature_of(entry)) for entry in before]
+        inherited = [inspect.getattr_static(holder, name) for holder, name in self.patched()]
+        signatures = [str(signature_of(entry)) for entry in inherited]
         with self.watched(app, provider):
             during = [vars(holder).get(name) for holder, name in self.patched()]
             assert [str(signature_of(entry)) for entry in during] == signatures

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc._cython import cygrpc
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -84,6 +85,7 @@ class SyncClient(RpcContract):
 
 class AioClient(RpcContract):
     plugin = GrpcInstrumentor
+    knows_target = hasattr(cygrpc.AioChannel, "target")
 
     def call(self, port: int, method: str, requests: Any = (b"1",), **options: Any) -> Outcome:
         return asyncio.run(self._call(port, method, requests, **options))

@@ -42,6 +42,11 @@ def options(port: int, **more: Any) -> dict[str, Any]:
     }
 
 
+def all_of(cursor: Any) -> Any:
+    """Return what is awaited by a client that is asynchronous; the method is there from 4.9 on."""
+    return cursor.to_list() if hasattr(cursor, "to_list") else list(cursor)
+
+
 class Commands:
     """What both clients are asked; `work` gets a client, and answers what is to be awaited."""
 
@@ -77,7 +82,7 @@ class Commands:
         self, instrument: Instrument, spans: Spans, port: int
     ) -> None:
         instrument(PymongoInstrumentor)
-        found = self.do(port, lambda client: client.shop.orders.find().to_list())
+        found = self.do(port, lambda client: all_of(client.shop.orders.find()))
         assert [document["n"] for document in found] == [1, 2, 3]
         assert [span.name for span in spans.watched] == ["find orders", "getMore orders"]
 

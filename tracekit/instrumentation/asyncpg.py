@@ -38,7 +38,7 @@ class AsyncpgInstrumentor(ReplacingInstrumentor):
 
     name = "asyncpg"
     distributions = ("asyncpg",)
-    supported = ">=0.22,<1"
+    supported = ">=0.24,<1"
     contrib = ("asyncpg",)
 
     def configure(self, options: Mapping[str, Any]) -> None:

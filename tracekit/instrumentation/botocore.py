@@ -51,7 +51,7 @@ class BotocoreInstrumentor(ReplacingInstrumentor):
 
     name = "botocore"
     distributions = ("botocore",)
-    supported = ">=1.24,<2"
+    supported = ">=1.29,<2"
     contrib = ("botocore", "boto3sqs", "boto3")
 
     def configure(self, options: Mapping[str, Any]) -> None:

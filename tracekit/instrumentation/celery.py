@@ -53,7 +53,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
 
     name = "celery"
     distributions = ("celery",)
-    supported = ">=5.2,<6"
+    supported = ">=5.2.1,<6"
     contrib = ("celery",)
 
     def configure(self, options: Mapping[str, Any]) -> None:

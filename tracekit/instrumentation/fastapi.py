@@ -25,7 +25,7 @@ class FastApiInstrumentor(LibraryInstrumentor):
 
     name = "fastapi"
     distributions = ("fastapi",)
-    supported = ">=0.95,<1"
+    supported = ">=0.95.2,<1"
     contrib = ("fastapi",)
 
     def configure(self, options: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ class LoguruInstrumentor(LibraryInstrumentor):
 
     name = "loguru"
     distributions = ("loguru",)
-    supported = ">=0.6,<1"
+    supported = ">=0.7,<1"
 
     _events: LogEvents | None = None
 

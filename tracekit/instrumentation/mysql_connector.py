@@ -19,7 +19,7 @@ class MysqlConnectorInstrumentor(ReplacingInstrumentor):
 
     name = "mysql_connector"
     distributions = ("mysql-connector-python",)
-    supported = ">=8,<100"
+    supported = ">=8.0.29,<100"
     contrib = ("mysql",)
 
     def configure(self, options: Mapping[str, Any]) -> None:

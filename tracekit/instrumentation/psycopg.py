@@ -31,7 +31,7 @@ class PsycopgInstrumentor(ReplacingInstrumentor):
 
     name = "psycopg"
     distributions = ("psycopg",)
-    supported = ">=3.1,<4"
+    supported = ">=3.1.10,<4"
     contrib = ("psycopg",)
 
     def configure(self, options: Mapping[str, Any]) -> None:

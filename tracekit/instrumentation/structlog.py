@@ -36,7 +36,7 @@ class StructlogInstrumentor(LibraryInstrumentor):
 
     name = "structlog"
     distributions = ("structlog",)
-    supported = ">=20.2"
+    supported = ">=22.2"
     contrib = ("structlog",)
 
     _events: LogEvents | None = None
