@@ -96,7 +96,8 @@ class Exchange:
     attempt: Attempt | None = None
     """The last one that began."""
     sends: int = 0
-    injected: bool = False
+    injected: Context | None = None
+    """What trace headers were written of, if any were."""
     in_hooks: bool = False
     closed: bool = False
     refused: bool = False
@@ -267,23 +268,21 @@ class Attempt:
     def _write_headers(self, context: Context) -> None:
         try:
             get_global_textmap().inject(self.carrier, context, self.steps.setter)
-            self.exchange.injected = True
+            self.exchange.injected = context
         except Exception:
             report("the injection of trace headers")
 
     def _withdraw_headers(self) -> None:
         # A library copies the headers of a redirected request, ours among them, to the next
         # one; what the program set by itself is left alone.
-        if self.exchange.injected and self.carrier is not None:
-            textmap: Any = get_global_textmap()
-            for field in textmap.fields:
-                self.carrier.pop(field, None)
-            # Of formats that have a header for each entry of baggage.
-            prefixes = tuple(getattr(textmap, "field_prefixes", ()))
-            names = [name for name, _ in self.carrier.items()] if prefixes else ()
-            for name in names:
-                if name.lower().startswith(prefixes):
-                    self.carrier.pop(name, None)
+        sent = self.exchange.injected
+        if sent is not None and self.carrier is not None:
+            textmap = get_global_textmap()
+            # Some formats have a header for each entry of baggage, so writing it says which.
+            written: dict[str, str] = {}
+            textmap.inject(written, sent)
+            for name in {*textmap.fields, *written}:
+                self.carrier.pop(name, None)
 
     @quiet
     def _call_request_hook(self) -> None:

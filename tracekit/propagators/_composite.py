@@ -131,15 +131,6 @@ class CompositePropagator(TextMapPropagator):
     def fields(self) -> set[str]:
         return {field for propagator in self._inject for field in propagator.fields}
 
-    @property
-    def field_prefixes(self) -> set[str]:
-        """Beginnings of the names, in lower case, of headers that are there once an entry."""
-        return {
-            prefix
-            for propagator in self._inject
-            for prefix in getattr(propagator, "field_prefixes", ())
-        }
-
     def inject(
         self,
         carrier: Any,

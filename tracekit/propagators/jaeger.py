@@ -34,8 +34,6 @@ class JaegerPropagator(SpanHeadersPropagator):
     Source: https://www.jaegertracing.io/docs/1.76/external/client-libraries/#propagation-format
     """
 
-    field_prefixes = (_BAGGAGE_PREFIX,)
-
     @property
     def fields(self) -> set[str]:
         return {_HEADER}

@@ -30,8 +30,6 @@ class OTTracePropagator(SpanHeadersPropagator):
     Source: https://opentelemetry.io/docs/specs/otel/context/api-propagators/#propagators-distribution
     """
 
-    field_prefixes = (_BAGGAGE_PREFIX,)
-
     @property
     def fields(self) -> set[str]:
         return {_TRACE_ID, _SPAN_ID, _SAMPLED}
