@@ -41,10 +41,11 @@ class InvalidRuleError(ConfigurationError):
 
     Attributes:
         complaint: Which rule, where in it, and why; without what to write instead.
+        expected: What to write instead.
     """
 
     def __init__(self, complaint: str, expected: str) -> None:
-        self.complaint = complaint
+        self.complaint, self.expected = complaint, expected
         super().__init__(f"sampling rules, {complaint}. Write {expected}, as in: {EXAMPLE}")
 
 

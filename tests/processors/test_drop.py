@@ -403,7 +403,8 @@ def test_a_forked_child_counts_from_zero():
 def test_a_wrong_rule_is_refused_by_number_and_remedy(rules, said):
     with pytest.raises(ConfigurationError, match=said) as caught:
         tracekit.configure(drop=rules, exporters="none")
-    assert str(caught.value).startswith("drop: ")
+    assert str(caught.value).startswith("drop: drop rules, ")
+    assert "as in: keep route=/health/deep; drop name=PING" in str(caught.value)
 
 
 def test_the_variable_is_named_where_it_is_wrong(monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from opentelemetry.trace import SpanKind
 
 from tracekit import semconv
-from tracekit._rule_text import RuleText, read_rules
+from tracekit._rule_text import InvalidRuleError, RuleText, invalid_rule, read_rules
 from tracekit._rules import Conditions, conditions_of, matches, refuse_unreachable
 from tracekit.errors import ConfigurationError
 from tracekit.interfaces import ReadableSpan
@@ -134,7 +134,11 @@ class DropRules:
     """
 
     def __init__(self, given: Any = DEFAULT) -> None:
-        self._rules = _rules(given)
+        try:
+            self._rules = _rules(given)
+        except InvalidRuleError as error:
+            said = f"drop rules, {error.complaint}. Write {error.expected}, as in: {EXAMPLE}"
+            raise ConfigurationError(said) from None
         self.names = tuple(rule.name for rule in self._rules if rule.drops)
         self.only_incoming = all(rule.only_incoming for rule in self._rules)
         # What a span says of itself at its start, a rule that looks no further has seen.
@@ -209,19 +213,16 @@ def _named(rule: RuleText) -> RuleText:
         return rule._replace(keep="drop", conditions=((word, ""),))
     if word not in _VERBS or rule.burst is not None:
         what = f"{rule.keep!r} neither keeps nor drops" if word not in _VERBS else "it has a burst"
-        raise _invalid(rule, what, f"keep, drop, {' or '.join(_NAMED)}; shares go into rules=")
+        raise invalid_rule(
+            rule.place, what, f"keep, drop, {' or '.join(_NAMED)}; shares go into rules="
+        )
     if _VERBS[word] and not rule.conditions:
-        raise _invalid(rule, "it drops every span", "a condition, or sampler='always_off'")
+        expected = "a condition, or sampler='always_off'"
+        raise invalid_rule(rule.place, "it drops every span", expected)
     return rule._replace(keep=word)
 
 
 _VERBS = {"keep": False, "true": False, "1": False, "drop": True, "false": True, "0": True}
-
-
-def _invalid(rule: RuleText, what: str, expected: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"drop rules, {rule.place}: {what}. Write {expected}, as in: {EXAMPLE}"
-    )
 
 
 def _rule(written: RuleText) -> _Rule:
