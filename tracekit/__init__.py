@@ -1,7 +1,7 @@
 """In-process distributed tracing: make spans, carry them on, see them on your own machine."""
 
 from tracekit._version import __version__
-from tracekit.configure import configure, flush, instrument, shutdown, stats
+from tracekit.configure import configure, flush, instrument, set_sampling, shutdown, stats
 from tracekit.core.face import (
     attributes,
     continue_trace,
@@ -26,6 +26,7 @@ __all__ = [
     "inject",
     "instrument",
     "keep",
+    "set_sampling",
     "shutdown",
     "span",
     "stats",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tracekit import discovery
@@ -13,8 +14,17 @@ from tracekit.settings import Setting, Settings, names_in
 
 if TYPE_CHECKING:
     from tracekit.processors._drop_rules import DropRules
+    from tracekit.processors.tail import TailSettings
 
-__all__ = ["checked", "compression", "drop_rules", "stages", "tail_stage"]
+__all__ = [
+    "checked",
+    "compression",
+    "drop_rules",
+    "stage_changes",
+    "stages",
+    "tail_settings",
+    "tail_stage",
+]
 
 LOCAL_DELAY_MILLIS = 1_000
 """A trace on the developer's own screen should not wait for the specification's 5 s."""
@@ -115,19 +125,28 @@ def _batch(found: Settings) -> list[Any]:
 
 def tail_stage(found: Settings) -> Callable[[Any], Any] | None:
     """Return what puts a tail sampler in front of a processor, if one was asked for."""
+    settings = tail_settings(found)
+    if settings is None:
+        return None
+    from tracekit.processors.tail import TailSampler
+
+    return lambda following: TailSampler(following, settings)
+
+
+def tail_settings(found: Settings) -> TailSettings | None:
+    """Return what ``tail`` says; None for no tail sampler."""
     setting = found.get("tail")
     if setting is None:
         return None
     from tracekit._finding_reasons import finder
-    from tracekit.processors.tail import TailSampler, TailSettings
+    from tracekit.processors.tail import TailSettings
 
     try:
-        settings = TailSettings.from_setting(*setting, finder)
+        return TailSettings.from_setting(*setting, finder)
     except UnknownNameError:
         raise
     except ConfigurationError as error:
         raise ConfigurationError(f"{setting.source}: {error}") from None
-    return None if settings is None else lambda following: TailSampler(following, settings)
 
 
 def _default_exporter() -> str:
@@ -139,3 +158,60 @@ def _exporter(part: Any, source: str) -> SpanExporter:
     made = discovery.find("exporter", part, source)() if isinstance(part, str) else part
     exporter: SpanExporter = checked("exporters", made, "export")
     return exporter
+
+
+# While they run ----------------------------------------------------------------------------
+
+
+def stage_changes(provider: Any) -> dict[str, Callable[[Settings], Callable[[], None]]]:
+    """Return, by setting, what makes other settings ready for a stage that is there.
+
+    It returns what puts them in force, and raises a ConfigurationError where they cannot work.
+    """
+    return {"tail": partial(_other_tail, provider), "drop": partial(_other_drop, provider)}
+
+
+def _other_tail(provider: Any, found: Settings) -> Callable[[], None]:
+    from tracekit.processors.tail import TailSampler, TailSettings
+
+    settings = tail_settings(found)
+    stage = _stage_of(provider, TailSampler)
+    if stage is not None:
+        # It cannot go away with what it holds, but keep everything.
+        return partial(stage.use, settings or TailSettings(share=1.0))
+    if settings is None:
+        return _nothing_to_do
+    raise ConfigurationError(
+        f"{found['tail'].source}: there is no tail sampler that could be changed. Start with "
+        "one, as with TRACEKIT_TAIL=100%, which keeps everything until it is told otherwise."
+    )
+
+
+def _other_drop(provider: Any, found: Settings) -> Callable[[], None]:
+    from tracekit.processors.drop import DropProcessor, DropsAtStart
+
+    rules = drop_rules(found)
+    stage = _stage_of(provider, DropProcessor, DropsAtStart)
+    if stage is not None:
+        return partial(stage.use, rules)
+    if not rules.names:
+        return _nothing_to_do
+    raise ConfigurationError(
+        f"{_drop(found).source}: there is no drop stage that could be changed, since nothing is "
+        "exported. Name an exporter, or say drop= when tracing is configured."
+    )
+
+
+def _nothing_to_do() -> None:
+    """What is asked for is so already."""
+
+
+def _stage_of(provider: Any, *kinds: type[Any]) -> Any:
+    """Return the stage of one of these kinds, if there is one."""
+    for processor in provider.span_processors:
+        part = processor
+        while part is not None:
+            if isinstance(part, kinds):
+                return part
+            part = getattr(part, "next", None)
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -11,7 +12,8 @@ from opentelemetry import trace as trace_api
 from opentelemetry.propagators.textmap import TextMapPropagator
 
 from tracekit import discovery, settings
-from tracekit._stages import checked, compression, drop_rules, stages, tail_stage
+from tracekit._head import named_sampler, sampler_of
+from tracekit._stages import checked, compression, drop_rules, stage_changes, stages, tail_stage
 from tracekit._version import __version__
 from tracekit.core import exit_hooks, face
 from tracekit.core import provider as core_provider
@@ -19,14 +21,15 @@ from tracekit.core.ids import RandomIdGenerator
 from tracekit.core.limits import SpanLimits
 from tracekit.core.resource import UNKNOWN_SERVICE, Resource
 from tracekit.core.tracer import Tracer
-from tracekit.errors import ConfigurationError, UnknownNameError
+from tracekit.errors import ConfigurationError
 from tracekit.interfaces import IdGenerator, Sampler
 from tracekit.libraries import carry_context, instrument, instrumentations, uninstrument
 from tracekit.model import Resource as PlainResource
 from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.parentbased import ParentBased
-from tracekit.samplers.traceidratio import TraceIdRatioBased
+from tracekit.sampling import Sampling, SamplingChange
 from tracekit.settings import Setting, Settings, names_in
+from tracekit.settings_file import SettingsFile
 
 __all__ = [
     "TracerProvider",
@@ -38,6 +41,7 @@ __all__ = [
     "instrument",
     "instrumentations",
     "reset",
+    "set_sampling",
     "shutdown",
     "stats",
     "uninstrument",
@@ -55,6 +59,7 @@ class _State:
         self.provider: TracerProvider | None = None
         self.settings: Settings = {}
         self.previous_propagator: TextMapPropagator | None = None
+        self.sampling: Sampling | None = None
 
 
 _state = _State()
@@ -85,7 +90,7 @@ class TracerProvider(core_provider.TracerProvider):
     ) -> None:
         found = settings.load({})
         super().__init__(
-            sampler or _unless_unknown(_sampler, found) or ParentBased(AlwaysOnSampler()),
+            sampler or _unless_unknown(named_sampler, found) or ParentBased(AlwaysOnSampler()),
             resource,
             shutdown_on_exit,
             id_generator or _unless_unknown(_id_generator, found),
@@ -96,6 +101,13 @@ class TracerProvider(core_provider.TracerProvider):
             self.add_span_processor(active_span_processor)
         if meter_provider is not None:
             _tell_of_itself(self, meter_provider)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the ledger, and which sampling is in force."""
+        sampling = _state.sampling
+        if sampling is None or sampling.provider is not self:
+            return {**super().stats(), "sampling": {"sampler": self.sampler.get_description()}}
+        return {**super().stats(), "sampling": sampling.stats()}
 
 
 def _unless_unknown(make: Callable[[Settings], _Made], found: Settings) -> _Made | None:
@@ -130,9 +142,10 @@ def configure(
 ) -> TracerProvider:
     """Set tracing up for this process; called again, replace what the last call set up.
 
-    Each setting is taken from the first of: the argument, the environment (``OTEL_*``,
-    ``TRACEKIT_*``), ``[tool.tracekit]`` in pyproject.toml, the default. With nothing said,
-    spans go to the SQLite store of this user.
+    Each setting is taken from the first of: the file that ``TRACEKIT_CONFIG`` names, the
+    argument, the environment (``OTEL_*``, ``TRACEKIT_*``), ``[tool.tracekit]`` in
+    pyproject.toml, the default. With nothing said, spans go to the SQLite store of this user.
+    What that file says of sampling is followed while the program runs.
 
     Args:
         service_name: What ``service.name`` says.
@@ -162,7 +175,9 @@ def configure(
         ConfigurationError: A name is unknown, a value cannot be used, or a package is missing;
             the message says what to write instead.
     """
-    found = settings.load(
+    file = SettingsFile.of(os.environ)
+    from_file = settings.load_file(file) if file is not None else {}
+    configured = settings.load_without_file(
         {
             "service_name": service_name,
             "exporters": exporters,
@@ -176,19 +191,22 @@ def configure(
             "schedule_delay_millis": schedule_delay_millis,
         }
     )
+    found = settings.over(configured, from_file)
     # Everything that can be wrong is made before anything is changed; exporters, which may hold
     # something open, come last.
     for processor in processors:
         checked("processors", processor, "on_end")
     propagator = _propagator(found)
     parts = {
-        "sampler": _with_rules(_sampler(found), found),
+        "sampler": sampler_of(found),
         "resource": _resource(found, resource),
         "limits": span_limits or SpanLimits(),
         "id_generator": id_generator or _id_generator(found) or RandomIdGenerator(),
     }
     with settings.refusing():
         chain = [*processors, *stages(found)]
+    if _state.sampling is not None:
+        _state.sampling.stop()
     provider = _install(parts, chain)
     _tell_of_itself(provider, meter_provider)
     _state.settings = found
@@ -201,6 +219,8 @@ def configure(
     propagate.set_global_textmap(propagator)
     carry_context(found)
     exit_hooks.on_sigterm()
+    _state.sampling = Sampling(provider, configured, sampler_of, stage_changes(provider), file)
+    _state.sampling.start(provider.sampler, from_file)
     exit_hooks.on_os_exit(_leave)
     from tracekit import ledger_file
 
@@ -304,59 +324,12 @@ def check(found: Settings) -> None:
     Raises:
         ConfigurationError: What ``configure()`` would raise.
     """
-    _with_rules(_sampler(found), found)
+    sampler_of(found)
     drop_rules(found)
     compression(found)
     _id_generator(found)
     _propagator(found)
     tail_stage(found)
-
-
-def _sampler(found: Settings) -> Sampler:
-    value, source = found["sampler"]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return ParentBased(TraceIdRatioBased(float(value)))
-    if not isinstance(value, str):
-        sampler: Sampler = checked("sampler", value, "should_sample")
-        return sampler
-    name = value.strip().lower()
-    root = name.removeprefix("parentbased_")
-    known = [part for part in discovery.names("sampler") if part != "parentbased"]
-    if root not in known:
-        every = [*known, *(f"parentbased_{part}" for part in discovery.own_names("sampler"))]
-        every = sorted({*every} - {"parentbased_parentbased"})
-        raise UnknownNameError("sampler", value, every, "" if source == "argument" else source)
-    argument = found.get("sampler_argument", Setting(None, ""))
-    made = _made_sampler(discovery.find("sampler", root, source), argument)
-    return ParentBased(made) if name != root else made
-
-
-def _with_rules(sampler: Sampler, found: Settings) -> Sampler:
-    """Let the rules decide about what the sampler would decide alone: roots, if it is for them."""
-    setting = found.get("rules")
-    if setting is None:
-        return sampler
-    from tracekit.samplers.rules import RuleSampler
-
-    try:
-        if isinstance(sampler, ParentBased):
-            return sampler.with_root(RuleSampler(setting.value, sampler.root_sampler))
-        return RuleSampler(setting.value, sampler)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{setting.source}: {error}") from None
-
-
-def _made_sampler(factory: Any, argument: Setting) -> Sampler:
-    from_argument: Callable[[Any], Sampler] = getattr(factory, "from_argument", factory)
-    try:
-        return from_argument(argument.value)
-    except ValueError as error:
-        if not argument.source.startswith("OTEL_"):
-            raise
-        # As the specification has it; whoever writes it in code or a file is told.
-        # https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
-        _logger.warning("%s is ignored: %s", argument.source, error)
-        return from_argument(None)
 
 
 def _id_generator(found: Settings) -> IdGenerator | None:
@@ -396,6 +369,57 @@ def current_provider() -> TracerProvider | None:
 def current_settings() -> Settings:
     """Return the settings in force, each with its source."""
     return dict(_state.settings)
+
+
+def set_sampling(
+    sampler: Any = None,
+    *,
+    rules: Any = None,
+    tail: Any = None,
+    drop: Any = None,
+    for_s: float | None = None,
+) -> SamplingChange:
+    """Change which traces are kept while the program runs; without arguments, as configured.
+
+    What is not said stays as it is, but a sampler is said together with its rules: those that
+    stood in front of another one do not hold any more. Traces under way are not affected, and
+    what is waiting to be exported is exported. In this process only; a child that is forked
+    later inherits it.
+
+    Args:
+        sampler: A Sampler, a name, or a share of traces to keep from 0.0 to 1.0.
+        rules: Which root spans are kept, as for ``configure()``; ``""`` for none.
+        tail: What the tail sampler keeps, as for ``configure()``; False to keep everything. It
+            must have been there from the start.
+        drop: Which spans are left out, as for ``configure()``; False for none.
+        for_s: Return to what was in force before after so many seconds.
+
+    Returns:
+        The change. Used in a ``with`` block, or by its method ``undo()``, it is taken back.
+
+    Raises:
+        ConfigurationError: A name is unknown or a value cannot be used, and nothing has changed;
+            or tracing was not configured.
+    """
+    arguments = {"sampler": sampler, "rules": rules, "tail": tail, "drop": drop}
+    given = {
+        key: Setting(value, "set_sampling()")
+        for key, value in arguments.items()
+        if value is not None
+    }
+    return _sampling().set(given, for_s)
+
+
+def _sampling() -> Sampling:
+    provider = current_provider()
+    if provider is None or provider.is_shut_down:
+        raise ConfigurationError("set_sampling(): call tracekit.configure() first")
+    if _state.sampling is None or _state.sampling.provider is not provider:
+        # A provider that the program made by hand.
+        configured = {"sampler": Setting(provider.sampler, "argument")}
+        _state.sampling = Sampling(provider, configured, sampler_of, stage_changes(provider))
+        _state.sampling.start(provider.sampler, {})
+    return _state.sampling
 
 
 def flush(timeout_s: float = 30.0) -> bool:
@@ -453,6 +477,9 @@ def forget() -> None:
     exit_hooks.not_on_os_exit()
     if "tracekit.ledger_file" in sys.modules:
         sys.modules["tracekit.ledger_file"].stop(exit_hooks.remove)
+    if _state.sampling is not None:
+        _state.sampling.stop()
+        _state.sampling = None
     provider = current_provider()
     shutdown(1.0)
     if provider is not None:

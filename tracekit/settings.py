@@ -1,16 +1,16 @@
-"""Settings and where each came from: arguments, the environment, pyproject.toml, defaults."""
+"""Settings and where each came from: a file, arguments, the environment, pyproject, defaults."""
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameError
+from tracekit.errors import ConfigurationError, UnknownNameError
+from tracekit.settings_file import SettingsFile, toml_table
 
 __all__ = [
     "Setting",
@@ -18,7 +18,10 @@ __all__ = [
     "ignored",
     "lenient",
     "load",
+    "load_file",
+    "load_without_file",
     "names_in",
+    "over",
     "refusing",
     "set_log_level",
 ]
@@ -67,13 +70,47 @@ def load(
 ) -> Settings:
     """Return every setting that has a value, from the strongest source that gives one.
 
+    That is the file that ``TRACEKIT_CONFIG`` names, which whoever operates the program writes.
+
     Args:
         arguments: What was passed in code; None means not given.
         folder: Where the search for ``pyproject.toml`` begins; the current folder by default.
 
     Raises:
-        ConfigurationError: ``[tool.tracekit]`` is malformed or has an unknown key.
+        ConfigurationError: A file is malformed or has an unknown key.
     """
+    found = load_without_file(arguments, environ, folder)
+    file = SettingsFile.of(environ)
+    return found if file is None else over(found, load_file(file))
+
+
+def load_file(file: SettingsFile) -> Settings:
+    """Return what a file says; its places are the sources.
+
+    Raises:
+        ConfigurationError: It is malformed or has an unknown key.
+    """
+    return {key: Setting(*found) for key, found in file.read(VARIABLES).items()}
+
+
+def over(found: Settings, stronger: Settings) -> Settings:
+    """Return settings with those of a stronger source in their place.
+
+    A sampler is said together with its argument and the rules in front of it: those that were
+    meant for another one would turn what is asked for into something else.
+    """
+    weaker = found
+    if "sampler" in stronger:
+        weaker = {key: found[key] for key in found if key not in ("sampler_argument", "rules")}
+    return {**weaker, **stronger}
+
+
+def load_without_file(
+    arguments: Mapping[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    folder: str | os.PathLike[str] | None = None,
+) -> Settings:
+    """Return what ``load()`` would without a file that ``TRACEKIT_CONFIG`` names."""
     project = _from_pyproject(folder)
     found: Settings = {}
     for key in {*VARIABLES, *arguments, *project, *DEFAULTS}:
@@ -138,17 +175,7 @@ def _read_toml(path: str) -> dict[str, Any]:
     # Most projects have a pyproject.toml and few say anything to us in it.
     if "tool.tracekit" not in text:
         return {}
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        try:
-            import tomli as tomllib
-        except ModuleNotFoundError as error:
-            raise NotInstalledError(f"[tool.tracekit] in {path}", "tomli") from error
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}") from error
+    return toml_table(text, path)
 
 
 def names_in(value: Any) -> list[Any]:

@@ -20,6 +20,7 @@ FACE = [
     "inject",
     "instrument",
     "keep",
+    "set_sampling",
     "shutdown",
     "span",
     "stats",

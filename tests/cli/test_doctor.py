@@ -241,3 +241,32 @@ def test_spans_that_wait_on_the_disk_are_told_with_their_destination(tracekit) -
 def test_a_spool_that_cannot_be_read_is_a_problem(tracekit, tmp_path: Path) -> None:
     found = diagnose(tracekit, exit_code=1, TRACEKIT_SPOOL=str(tmp_path))
     assert any("TRACEKIT_SPOOL" in problem for problem in found["problems"])
+
+
+# Sampling that was changed ----------------------------------------------------------------------
+
+
+def test_sampling_that_was_changed_is_told_with_by_whom_and_since_when(tracekit) -> None:
+    changed = "tracekit.set_sampling(0.5, for_s=600)\nwith tracekit.span('n'):\n    pass\n"
+    run_program(f"{PROGRAM}\n{changed}")
+    told = ledger(tracekit)["stats"]["sampling"]
+    assert told["by"] == "set_sampling()"
+    assert told["until"] - told["since"] == pytest.approx(600, abs=5)
+    (line,) = [line for line in tracekit("doctor").output.splitlines() if "samples" in line]
+    assert "TraceIdRatioBased{0.500000}" in line
+    assert ", by set_sampling()" in line
+
+
+def test_sampling_as_configured_is_not_told_again(tracekit) -> None:
+    run_program()
+    assert ledger(tracekit)["stats"]["sampling"]["by"] == "configuration"
+    assert "samples" not in tracekit("doctor").output
+
+
+def test_a_setting_of_the_watched_file_names_file_and_line(tracekit, tmp_path: Path) -> None:
+    path = tmp_path / "tracekit.toml"
+    path.write_text("# ours\nservice_name = 'from-file'\n")
+    found = diagnose(tracekit, TRACEKIT_CONFIG=str(path))
+    rows = {row["name"]: (row["value"], row["source"]) for row in found["settings"]}
+    assert rows["service_name"] == ("from-file", f"{path}, line 2")
+    assert rows["TRACEKIT_CONFIG"] == (str(path), "environment")

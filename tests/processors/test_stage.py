@@ -56,6 +56,7 @@ def test_a_stage_in_front_of_the_simple_processor_works_as_well():
     stage.on_end(build_span("held"))
     assert (exporter.names, stage.received()) == (["a"], 2)
     assert not hasattr(stage, "after_hand_out")
+    assert not hasattr(stage, "employ")
     assert stage.flush_or_keep(100) is True
 
 
@@ -76,6 +77,7 @@ def test_what_is_asked_of_the_exporting_processor_is_answered_by_it():
     assert stage.takes_unfinished is False
     stage.after_hand_out = called = lambda: None
     assert batch.after_hand_out is stage.after_hand_out is called
+    assert stage.employ == batch.employ
     exporter.may_go_on.set()
     stage.shutdown(1000)
     assert exporter.shutdowns == 1

@@ -74,6 +74,31 @@ def test_a_rate_has_a_bucket_for_each_rule():
         assert sum(result.decision.is_sampled() for result in results) == expected
 
 
+def test_what_each_rule_decided_is_counted():
+    sampler = RuleSampler("drop name=a; keep name=b; drop name=c", ALWAYS_OFF)
+    for name in ("a", "a", "b", "d"):
+        sampler.should_sample(Context(), 1, name)
+    assert sampler.counts() == {
+        "1: drop name=a": {"kept": 0, "sampled_out": 2},
+        "2: keep name=b": {"kept": 1, "sampled_out": 0},
+        "3: drop name=c": {"kept": 0, "sampled_out": 0},
+        "otherwise": {"kept": 0, "sampled_out": 1},
+    }
+
+
+def test_the_ledger_says_which_rule_sampled_out():
+    tracekit.configure(exporters="none", rules="drop name=health; keep name=pay", sampler=0.0)
+    for name in ("health", "health", "pay", "other"):
+        with tracekit.span(name):
+            pass
+    stats = tracekit.stats()
+    by_rule = stats["sampling"]["rules"]
+    assert by_rule["1: drop name=health"] == {"kept": 0, "sampled_out": 2}
+    assert by_rule["2: keep name=pay"] == {"kept": 1, "sampled_out": 0}
+    assert sum(counts["sampled_out"] for counts in by_rule.values()) == stats["sampled_out"]
+    assert sum(counts["kept"] for counts in by_rule.values()) == stats["started"]
+
+
 def test_a_rule_may_spread_its_rate_over_operations():
     sampler = RuleSampler("drop name=health; adaptive:5/s kind=server; adaptive:2 name=b; keep")
     assert "AdaptiveSampler{5/s},AdaptiveSampler{2/s}" in repr(sampler)

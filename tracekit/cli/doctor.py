@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -113,6 +114,8 @@ class _Page:
         for ledger in shown:
             fate = ledger["fate"]
             yield f"{self._process(ledger)}  {_counted(fate)}"
+            for line in _changed_sampling(ledger.get("stats", {}).get("sampling")):
+                yield f"    {line}"
             for line in explain(fate, ledger["running"]):
                 yield f"    {self._style.paint('yellow', line)}"
         if not ledgers:
@@ -135,6 +138,22 @@ class _Page:
             yield f"{self._style.paint('green', self._good)} none found"
         for problem in problems:
             yield f"{self._style.paint('red', self._bad)} {problem}"
+
+
+def _changed_sampling(found: Any) -> Iterator[str]:
+    """Say what is in force in a process where it is not what that was configured with."""
+    if not isinstance(found, dict) or not isinstance(found.get("since"), (int, float)):
+        return
+    if found.get("by") != "configuration":
+        until = f", until {_time(found['until'])}" if found.get("until") else ""
+        since = f"since {_time(found['since'])}{until}, by {found.get('by')}"
+        yield f"samples {found.get('sampler')} {since}"
+    if found.get("problem"):
+        yield f"sampling stays as it was: {found['problem']}"
+
+
+def _time(moment_s: float) -> str:
+    return f"{datetime.fromtimestamp(moment_s):%Y-%m-%d %H:%M:%S}"
 
 
 def _counted(fate: Any) -> str:

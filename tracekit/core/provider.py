@@ -152,6 +152,12 @@ class TracerProvider(trace_api.TracerProvider):
             _spare_exporters(gone, processors)
             Chain(gone, self._counts).shutdown(self._exit_timeout_s)
 
+    def use_sampler(self, sampler: Sampler) -> None:
+        """Let another sampler decide about spans that start from now on; nothing else changes."""
+        with self._lock:
+            self._parts = self._parts._replace(sampler=sampler)
+            self._rebind()
+
     def _set_processors(self, processors: Sequence[Any]) -> None:
         with self._lock:
             self._chain = Chain(processors, self._counts, self._chain)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from tracekit import _fork
 from tracekit.errors import InvalidValueError
+from tracekit.samplers._clock import clock_in_use
 
 __all__ = ["TokenBucket"]
 
@@ -18,7 +18,7 @@ class TokenBucket:
     Args:
         burst: What a bucket that was not touched for long holds; by default what a second
             brings, and at least one.
-        clock: Seconds that never go back.
+        clock: Seconds that never go back; the machine's by default.
 
     Raises:
         InvalidValueError: ``per_second`` is not above 0, or ``burst`` is below 1.
@@ -31,7 +31,7 @@ class TokenBucket:
         self,
         per_second: float,
         burst: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if not 0 < per_second < float("inf"):
             raise InvalidValueError("traces per second", per_second, "a number above 0")
@@ -39,7 +39,7 @@ class TokenBucket:
             raise InvalidValueError("burst", burst, "a number from 1 on")
         self.per_second = per_second
         self.burst = max(1.0, per_second) if burst is None else float(burst)
-        self._clock = clock
+        self._clock = clock or clock_in_use()
         self.after_fork_in_child()
         _fork.on_fork_in_child(self)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from tracekit._ot_state import RANDOM_MASK, OtState, with_threshold
 from tracekit.errors import InvalidValueError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
+from tracekit.samplers._clock import clock_in_use
 from tracekit.samplers._composable import SamplingIntent, Start
 from tracekit.samplers._operations import OperationShares
 from tracekit.samplers._parent import parent_trace_state
@@ -42,7 +42,7 @@ class AdaptiveSampler:
         per_second: Traces of this process, on average; a process with less traffic keeps all.
         max_operations: So many are told apart; what else comes is one operation together. One
             that has not come for ten minutes makes room.
-        clock: Seconds that never go back.
+        clock: Seconds that never go back; the machine's by default.
 
     Raises:
         InvalidValueError: ``per_second`` is not above 0, or ``max_operations`` is below 1.
@@ -56,9 +56,9 @@ class AdaptiveSampler:
         self,
         per_second: float = DEFAULT_PER_SECOND,
         max_operations: int = MAX_OPERATIONS,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
-        self._shares = OperationShares(per_second, max_operations, clock)
+        self._shares = OperationShares(per_second, max_operations, clock or clock_in_use())
 
     @classmethod
     def from_argument(cls, argument: Any) -> Sampler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ class RateLimitingSampler:
 
     Args:
         burst: Most that are kept at once, after a quiet time; by default a second's.
-        clock: Seconds that never go back.
+        clock: Seconds that never go back; the machine's by default.
 
     Raises:
         InvalidValueError: ``per_second`` is not above 0, or ``burst`` is below 1.
@@ -40,7 +39,7 @@ class RateLimitingSampler:
         self,
         per_second: float = DEFAULT_PER_SECOND,
         burst: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._bucket = TokenBucket(per_second, burst, clock)
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
+from tracekit import _fork
+from tracekit._ledger import Counter
 from tracekit._rule_text import RuleText, invalid_rule, read_rules
 from tracekit._rules import Conditions, conditions_of, matches, refuse_unreachable
 from tracekit.errors import ConfigurationError
@@ -22,9 +24,16 @@ from tracekit.samplers.traceidratio import TraceIdRatioBased
 __all__ = ["RuleSampler"]
 
 
+OTHERWISE = "otherwise"
+LONGEST_NAME = 80
+
+
 class _Rule(NamedTuple):
+    said: str
     conditions: Conditions
     sampler: Sampler
+    kept: Counter
+    dropped: Counter
 
 
 class RuleSampler:
@@ -45,7 +54,13 @@ class RuleSampler:
         written = read_rules(rules)
         refuse_unreachable(written)
         self._rules = tuple(map(_rule, written))
-        self._otherwise: Sampler = otherwise or AlwaysOnSampler()
+        self._otherwise = _Rule(OTHERWISE, (), otherwise or AlwaysOnSampler(), Counter(), Counter())
+        _fork.on_fork_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        for rule in (*self._rules, self._otherwise):
+            rule.kept.after_fork_in_child()
+            rule.dropped.after_fork_in_child()
 
     @classmethod
     def from_argument(cls, argument: Any) -> Sampler:
@@ -60,25 +75,39 @@ class RuleSampler:
         attributes: Attributes | None = None,
         links: Sequence[Link] | None = None,
     ) -> SamplingResult:
-        sampler = self._sampler_for(name, kind, attributes or {})
-        return sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
+        rule = self._rule_for(name, kind, attributes or {})
+        result = rule.sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
+        (rule.kept if result.decision.is_sampled() else rule.dropped).add()
+        return result
 
-    def _sampler_for(self, name: str, kind: SpanKind | None, attributes: Attributes) -> Sampler:
-        for conditions, sampler in self._rules:
-            if matches(conditions, name, kind, attributes):
-                return sampler
+    def _rule_for(self, name: str, kind: SpanKind | None, attributes: Attributes) -> _Rule:
+        for rule in self._rules:
+            if matches(rule.conditions, name, kind, attributes):
+                return rule
         return self._otherwise
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many spans it was asked about, by rule and by what became of them."""
+        return {
+            rule.said: {"kept": rule.kept.read(), "sampled_out": rule.dropped.read()}
+            for rule in (*self._rules, self._otherwise)
+        }
 
     def get_description(self) -> str:
         inner = ",".join(rule.sampler.get_description() for rule in self._rules)
-        return f"RuleSampler{{{inner};otherwise:{self._otherwise.get_description()}}}"
+        return f"RuleSampler{{{inner};otherwise:{self._otherwise.sampler.get_description()}}}"
 
     def __repr__(self) -> str:
         return self.get_description()
 
 
 def _rule(written: RuleText) -> _Rule:
-    return _Rule(conditions_of(written), _sampler(written))
+    conditions = (f"{field}={pattern}" for field, pattern in written.conditions)
+    # The number tells rules apart whose beginnings are the same.
+    said = f"{written.number}: {' '.join((str(written.keep), *conditions))}"
+    return _Rule(
+        said[:LONGEST_NAME], conditions_of(written), _sampler(written), Counter(), Counter()
+    )
 
 
 _SHARES = (
