@@ -72,9 +72,11 @@ class HttpClientSteps:
             are captured.
         setter: Writes a trace header to a carrier; as to any mapping, unless the library's own
             way is dear.
+        plain_methods: Methods of requests that are watched, propagated and told of alike.
+        is_terse: Whether the head of a response is all that is recorded of it.
     """
 
-    __slots__ = ("headers_of", "setter", "settings", "start_span")
+    __slots__ = ("headers_of", "is_terse", "plain_methods", "setter", "settings", "start_span")
 
     def __init__(
         self,
@@ -87,6 +89,8 @@ class HttpClientSteps:
         self.settings = settings
         self.headers_of = headers_of
         self.setter = setter
+        self.plain_methods = settings.known_methods if settings.is_plain else frozenset[str]()
+        self.is_terse = settings.is_terse
 
 
 class Exchange:
@@ -185,17 +189,17 @@ class Attempt:
     def begin(self) -> bool:
         """Start the span and make it current; False when this request is not to be watched."""
         exchange, steps, method = self.exchange, self.steps, self.method
-        parent, settings, sends = exchange.parent, steps.settings, exchange.sends
+        parent, sends = exchange.parent, exchange.sends
         exchange.sends = sends + 1
         exchange.attempt = None
         try:
             # A context of a span only is not asked, which would fill it.
             if type(parent) is not OnlySpan and parent and is_suppressed(parent):
                 return self._refuse()
-            if not sends and settings.is_plain and method in settings.known_methods:
+            if not sends and method in steps.plain_methods:
                 attributes = self.destination.told_of(method, self.timeouts)
                 self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
-                self._context = context = with_span(parent, span)
+                context = with_span(parent, span)
                 if self.carrier is not None:
                     # Where there is no baggage, the host does not matter.
                     if type(context) is OnlySpan:
@@ -203,14 +207,15 @@ class Attempt:
                     else:
                         self._inject(context)
             else:
-                if settings.is_excluded(self.url):
+                if steps.settings.is_excluded(self.url):
                     return self._refuse()
                 method, attributes = self._told(method, sends)
                 self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
-                if settings.request_hook is not None:
+                if steps.settings.request_hook is not None:
                     self._call_request_hook()
-                self._context = context = with_span(parent, span)
+                context = with_span(parent, span)
                 self._inject(context)
+            self._context = context
             self._token = attach(context)
             self.under_way = True
             exchange.attempt = self
@@ -351,17 +356,10 @@ class Attempt:
             return
         self.is_over = True
         try:
-            # One by one: for so few, a mapping of them costs more than the calls.
-            span, peer = self.span, self.peer
-            set_attribute = span.set_attribute
-            set_attribute(HTTP_RESPONSE_STATUS_CODE, status)
-            if version:
-                set_attribute(NETWORK_PROTOCOL_VERSION, version)
-            if peer:
-                set_attribute(NETWORK_PEER_ADDRESS, peer[0])
-                set_attribute(NETWORK_PEER_PORT, peer[1])
+            span = self.span
+            span.set_attributes(self._head(status, version))
             if self.pool_wait_ns >= _NOTABLE_WAIT_NS:
-                set_attribute(semconv.POOL_WAIT, self.pool_wait_ns / 1e9)
+                span.set_attribute(semconv.POOL_WAIT, self.pool_wait_ns / 1e9)
             if getattr(span, "kept", None) is False:
                 self._hear(response)
             span.end()
@@ -381,13 +379,8 @@ class Attempt:
         """Record the head of a response, as :meth:`succeed` does, and go on."""
         # try and not `quiet`: one frame less for each request of the program.
         try:
-            span, settings, peer = self.span, self.steps.settings, self.peer
-            attributes: dict[str, Any] = {HTTP_RESPONSE_STATUS_CODE: status}
-            if version:
-                attributes[NETWORK_PROTOCOL_VERSION] = version
-            if peer:
-                attributes[NETWORK_PEER_ADDRESS] = peer[0]
-                attributes[NETWORK_PEER_PORT] = peer[1]
+            span, settings = self.span, self.steps.settings
+            attributes = self._head(status, version)
             if status >= 400:
                 attributes[semconv.ERROR_TYPE] = str(status)
                 span.set_status(_ERROR)
@@ -398,6 +391,23 @@ class Attempt:
                 self._hear(response)
         except Exception:
             report("the record of a response")
+
+    def _head(self, status: int, version: str) -> dict[str, Any]:
+        """Return the attributes that the head of a response always has."""
+        peer = self.peer
+        if version and peer:  # written out: nearly all responses
+            return {
+                HTTP_RESPONSE_STATUS_CODE: status,
+                NETWORK_PROTOCOL_VERSION: version,
+                NETWORK_PEER_ADDRESS: peer[0],
+                NETWORK_PEER_PORT: peer[1],
+            }
+        head: dict[str, Any] = {HTTP_RESPONSE_STATUS_CODE: status}
+        if version:
+            head[NETWORK_PROTOCOL_VERSION] = version
+        if peer:
+            head[NETWORK_PEER_ADDRESS], head[NETWORK_PEER_PORT] = peer[0], peer[1]
+        return head
 
     def _hear(self, response: Any) -> None:
         """Follow the callee, where a tail sampler is at work and nothing else keeps the trace."""

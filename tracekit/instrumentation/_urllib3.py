@@ -118,7 +118,7 @@ def _answered(attempt: Attempt, response: Any, pool: Any, conn: Any, _headers: A
             peer = peer_of(conn)
         attempt.peer = peer
         status = response.status
-        if status < 400 and attempt.under_way and attempt.steps.settings.is_terse:
+        if status < 400 and attempt.under_way and attempt.steps.is_terse:
             attempt.succeed_plainly(response, status, _VERSIONS.get(response.version, ""))
             return
     except Exception:  # a pool of somebody's own

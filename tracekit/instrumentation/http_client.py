@@ -217,7 +217,7 @@ def _getresponse(original: Callable[..., Any], _owners: Sequence[object]) -> Cal
             _fail(attempt, error)
             raise
         status, version = response.status, version_of(response)
-        if status < 400 and attempt.steps.settings.is_terse:
+        if status < 400 and attempt.steps.is_terse:
             attempt.succeed_plainly(response, status, version)
             return response  # type: ignore[no-any-return]
         attempt.succeed(response, status, version)

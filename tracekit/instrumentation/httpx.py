@@ -258,7 +258,7 @@ def _complete(attempt: Attempt, response: Response, client: Client | AsyncClient
         attempt.leave()
         attempt.end()
         return
-    if status < 400 and attempt.steps.settings.is_terse:
+    if status < 400 and attempt.steps.is_terse:
         attempt.succeed_plainly(response, status, _VERSIONS.get(version, ""))
         return
     attempt.succeed(response, status, _VERSIONS.get(version, ""))
