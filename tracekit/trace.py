@@ -201,7 +201,10 @@ def join(trace_id: int, nodes: list[Node], *, align: bool = False) -> Trace:
         nodes.sort(key=lambda node: node.start)
     for node in nodes:
         node.self_ns = node.end - node.start
-        if node.children:
+        if len(node.children) == 1:
+            (child,) = node.children
+            node.self_ns -= max(0, min(child.end, node.end) - max(child.start, node.start))
+        elif node.children:
             node.self_ns -= covered_ns(node.children, node.start, node.end)
     return Trace(trace_id, roots, nodes, nodes[0].start, max(node.end for node in nodes))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import SpanKind
@@ -16,16 +16,20 @@ from tracekit.trace import Node, Trace
 
 __all__ = [
     "Call",
+    "calls_below",
     "calls_of",
     "calls_of_requests",
     "called_service",
     "entries",
+    "grouped",
     "is_named_by_method",
     "is_timeout",
     "label",
     "location_in",
     "status_of",
 ]
+
+K = TypeVar("K")
 
 _READS = ("GET", "HEAD", "OPTIONS")
 # Lists are quicker to look through than sets here: the hash of an enum is a function in Python.
@@ -102,14 +106,13 @@ def _call(node: Node) -> Call | None:
 
 def _http_call(node: Node, attributes: Mapping[str, Any], method: str) -> Call:
     url = _first(attributes, semconv.URL_FULL, semconv.OLD_HTTP_URL)
-    path = _path(attributes)
+    path, host = _split(url) if url else (_path(attributes), "")
     targets = (path, path.rpartition("/")[0])
-    peer = _peer(attributes) or _split(url)[1]
     return Call(
         node,
         "http",
-        peer,
-        f"{method} {_template(attributes)}",
+        _peer(attributes) or host,
+        f"{method} {_template(attributes, path)}",
         f"{method} {url}" if url else None,
         targets,
         method in _READS,
@@ -123,9 +126,9 @@ def _path(attributes: Mapping[str, Any]) -> str:
     return _first(attributes, semconv.URL_PATH, "http.path", "http.target").partition("?")[0]
 
 
-def _template(attributes: Mapping[str, Any]) -> str:
+def _template(attributes: Mapping[str, Any], path: str) -> str:
     given = _first(attributes, semconv.URL_TEMPLATE, semconv.HTTP_ROUTE)
-    return given or _ONE_OF_MANY.sub("{}", _path(attributes))
+    return given or _ONE_OF_MANY.sub("{}", path)
 
 
 def is_named_by_method(node: Node) -> bool:
@@ -144,7 +147,8 @@ def label(node: Node, *, exact: bool = False) -> str:
     """
     if not is_named_by_method(node):
         return node.name
-    path = _path(node.attributes) if exact else _template(node.attributes)
+    path = _path(node.attributes)
+    path = path if exact else _template(node.attributes, path)
     shown = path if len(path) <= MAX_PATH else f"{path[: MAX_PATH - 1]}…"
     return f"{node.name} {shown}" if shown else node.name
 
@@ -160,14 +164,13 @@ def _split(url: str) -> tuple[str, str]:
 def _database_call(node: Node, attributes: Mapping[str, Any], system: str) -> Call:
     names = (semconv.DB_QUERY_TEXT, semconv.OLD_DB_STATEMENT, _OLDER_QUERY)
     text = _first(attributes, *names)[:MAX_TEXT]
-    command = _first(attributes, "db.operation.name", "db.operation")
     summary = _first(attributes, semconv.DB_QUERY_SUMMARY) or node.name
     shape = _first(attributes, semconv.QUERY_HASH) or text or summary
     namespace = _first(attributes, semconv.DB_NAMESPACE, semconv.OLD_DB_NAME)
     targets = _first(attributes, "db.collection.name", "db.sql.table").split() or [
         word for word in summary.split()[1:] if not word.isupper()
     ]
-    asked = text or command or summary
+    asked = text or _first(attributes, "db.operation.name", "db.operation") or summary
     is_read = bool(_READING.match(asked)) and not _CHANGING.search(text)
     return Call(
         node,
@@ -261,17 +264,30 @@ def entries(trace: Trace) -> dict[Node, Node]:
 
 
 def calls_of_requests(trace: Trace, at_least: int) -> dict[Node, list[Call]]:
-    """Return the calls that each request made within its service, of those that made so many.
+    """Return the calls that each request made within its service, of those that made so many."""
+    came_in = entries(trace)
+    return grouped(calls_of(trace), lambda call: came_in[call.node], at_least)
 
-    Most made few. They are only counted: lists for them would cost more than all findings.
+
+def calls_below(trace: Trace, at_least: int) -> dict[Node | None, list[Call]]:
+    """Return the calls below each span, of those that made so many; below None those of roots."""
+    return grouped(calls_of(trace), lambda call: call.node.parent, at_least)
+
+
+def grouped(calls: Sequence[Call], key: Callable[[Call], K], at_least: int) -> dict[K, list[Call]]:
+    """Return calls by a key, where so many have it, in their order.
+
+    The others are only counted: most groups of a large trace are small, and lists for all of them
+    would cost more than what is found in them.
     """
-    came_in, calls = entries(trace), calls_of(trace)
-    counts = Counter([came_in[call.node] for call in calls])
-    found: dict[Node, list[Call]] = {node: [] for node, n in counts.items() if n >= at_least}
+    keys = [*map(key, calls)]
+    found: dict[K, list[Call]] = {
+        each: [] for each, number in Counter(keys).items() if number >= at_least
+    }
     if found:
-        for call in calls:
-            if (asking := came_in[call.node]) in found:
-                found[asking].append(call)
+        for each, call in zip(keys, calls, strict=True):
+            if each in found:
+                found[each].append(call)
     return found
 
 
