@@ -134,6 +134,9 @@ CODE_FILE_PATH: Final = "code.file.path"
 CODE_LINE_NUMBER: Final = "code.line.number"
 CODE_STACKTRACE: Final = "code.stacktrace"
 
+# https://opentelemetry.io/docs/specs/semconv/registry/attributes/opentracing/
+OPENTRACING_REF_TYPE: Final = "opentracing.ref_type"  # of a link: child_of, follows_from
+
 # https://opentelemetry.io/docs/specs/semconv/registry/attributes/service/
 SERVICE_NAME: Final = "service.name"
 SERVICE_NAMESPACE: Final = "service.namespace"

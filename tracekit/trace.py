@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from opentelemetry.trace import SpanKind, StatusCode
 
-from tracekit.model import SpanRecord
+from tracekit.model import Resource, SpanRecord
 from tracekit.semconv import (
     COMPRESSED_COUNT,
     COMPRESSED_MAX,
@@ -43,10 +43,18 @@ class Node:
     kind: SpanKind = SpanKind.INTERNAL
     process: str = ""
     parent: Node | None = None
-    children: list[Node] = field(default_factory=list)
+    children: Sequence[Node] = ()
     self_ns: int = 0
     note: str = ""
     skew_ns: int = 0
+
+    def adopt(self, child: Node) -> None:
+        """Take a span as the last of the children. Most spans have none, and no list for them."""
+        if isinstance(self.children, list):
+            self.children.append(child)
+        else:
+            self.children = [child]
+        child.parent = self
 
     @property
     def duration_ns(self) -> int:
@@ -115,36 +123,63 @@ def traces_of(spans: Iterable[SpanRecord]) -> list[Trace]:
     Anything else may be missing or wrong: parents that are not there, equal ids, spans that are
     each other's parents, negative durations, spans that never ended, clocks that disagree.
 
-    Cost: n log n, without recursion; about 6 µs a span.
+    Cost: n log n, without recursion; about 4 µs a span.
     """
-    traces: dict[int, dict[Any, Node]] = {}
+    traces: dict[int, dict[object, Node]] = {}
+    origins: dict[int, _Origin] = {}
     for span in spans:
-        node = _node(span)
-        same = (node.span_id, node.parent_id, node.kind, node.start, node.name)
-        known = traces.setdefault(span.context.trace_id, {})
-        if same not in known or node.is_ended > known[same].is_ended:
-            known[same] = node
+        node = _node(span, origins)
+        known = traces.get(span.context.trace_id)
+        if known is None:
+            known = traces[span.context.trace_id] = {}
+        first = known.setdefault(node.span_id, node)
+        if first is not node:
+            _add_to_equal_ids(known, first, node)
     return [join(trace_id, [*nodes.values()], align=True) for trace_id, nodes in traces.items()]
 
 
-def _node(span: SpanRecord) -> Node:
-    resource, parent = span.resource.attributes, span.parent
+class _Origin(NamedTuple):
+    """Service and instance of a resource, which is kept so that no other gets its address."""
+
+    service: str
+    process: str
+    resource: Resource
+
+
+def _node(span: SpanRecord, origins: dict[int, _Origin]) -> Node:
+    resource, parent, context = span.resource, span.parent, span.context
+    origin = origins.get(id(resource))
+    if origin is None:
+        known = resource.attributes
+        service, process = known.get(SERVICE_NAME, ""), known.get(SERVICE_INSTANCE_ID, "")
+        origin = origins[id(resource)] = _Origin(str(service), str(process), resource)
+    start, end, status = span.start_time, span.end_time, span.status
+    # By position: with twenty names the call costs twice as much.
     return Node(
-        span=span,
-        name=span.name,
-        service=str(resource.get(SERVICE_NAME, "")),
-        span_id=span.context.span_id,
-        parent_id=parent.span_id if parent is not None else 0,
-        parent_is_remote=parent is not None and parent.is_remote,
-        start=span.start_time,
-        end=max(span.start_time, span.end_time or 0),
-        is_ended=span.end_time is not None,
-        is_error=span.status.status_code is StatusCode.ERROR,
-        description=span.status.description,
-        attributes=span.attributes,
-        kind=span.kind,
-        process=str(resource.get(SERVICE_INSTANCE_ID, "")),
+        span,
+        span.name,
+        origin[0],
+        context.span_id,
+        0 if parent is None else parent.span_id,
+        parent is not None and parent.is_remote,
+        start,
+        start if end is None or end < start else end,
+        end is not None,
+        status.status_code is StatusCode.ERROR,
+        status.description,
+        span.attributes,
+        span.kind,
+        origin[1],
     )
+
+
+def _add_to_equal_ids(known: dict[object, Node], first: Node, node: Node) -> None:
+    """Keep a span whose id another has, unless it is the same one; of those the ended one."""
+    own = (node.parent_id, node.kind.value, node.start, node.name)
+    same = (first.parent_id, first.kind.value, first.start, first.name) == own
+    key: object = node.span_id if same else (node.span_id, *own)
+    if key not in known or node.is_ended > known[key].is_ended:
+        known[key] = node
 
 
 def join(trace_id: int, nodes: list[Node], *, align: bool = False) -> Trace:
@@ -166,7 +201,10 @@ def join(trace_id: int, nodes: list[Node], *, align: bool = False) -> Trace:
         nodes.sort(key=lambda node: node.start)
     for node in nodes:
         node.self_ns = node.end - node.start
-        if node.children:
+        if len(node.children) == 1:
+            (child,) = node.children
+            node.self_ns -= max(0, min(child.end, node.end) - max(child.start, node.start))
+        elif node.children:
             node.self_ns -= covered_ns(node.children, node.start, node.end)
     return Trace(trace_id, roots, nodes, nodes[0].start, max(node.end for node in nodes))
 
@@ -188,8 +226,7 @@ def _join(nodes: Sequence[Node], by_id: Mapping[int, Node]) -> list[Node]:
     for node in nodes:
         parent = by_id.get(node.parent_id) if node.parent_id else None
         if parent is not None:
-            parent.children.append(node)
-            node.parent = parent
+            parent.adopt(node)
         else:
             (orphans if node.parent_id else roots).append(node)
     roots += _open_cycles(nodes, [*roots, *orphans])
@@ -205,7 +242,7 @@ def _open_cycles(nodes: Sequence[Node], reachable_from: Sequence[Node]) -> list[
     for node in nodes:
         if node in reached or node.parent is None:
             continue
-        node.parent.children.remove(node)
+        node.parent.children = [child for child in node.parent.children if child is not node]
         node.parent, node.note = None, "its own ancestor"
         opened.append(node)
         _reach([node], reached)
@@ -237,8 +274,7 @@ def _place_orphans(orphans: Sequence[Node], *, is_partial: bool) -> list[Node]:
         if stand_in is None:
             stand_in = stand_ins[node.parent_id] = _stand_in(node)
             roots.append(stand_in)
-        stand_in.children.append(node)
-        node.parent = stand_in
+        stand_in.adopt(node)
         stand_in.end = max(stand_in.end, node.end)
     return roots
 

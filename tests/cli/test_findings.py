@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.trace import SpanKind
 
-from findings.made import EPOCH, FAULTS, NOISES, Scene, faulty, healthy
+from findings.made import EPOCH, FAULTS, MS, NOISES, Scene, faulty, healthy
 from tracekit.exporters._otlp_json import encode
 from tracekit.store.writer import StoreWriter
 from tracekit.testing import build_span
@@ -291,3 +291,30 @@ def test_a_method_alone_has_no_history(tracekit, tmp_path) -> None:
     store = written(tmp_path / "t.db", *fast, moved(visit(99, 200, "bank.example"), 60))
     found = json.loads(tracekit("findings", "--json", "--store", str(store)).stdout)
     assert "GET /v1" not in {item["operation"] for item in found}
+
+
+def test_top_says_how_long_was_waited_and_not_how_long_the_trace_went_on(
+    tracekit, tmp_path
+) -> None:
+    answer = build_span("GET /", trace_id=1, span_id=1, start_time=EPOCH, duration_ns=100 * MS)
+    after = build_span("mail", trace_id=1, span_id=2, parent_id=1, start_time=EPOCH + 50 * MS)
+    store = written(tmp_path / "t.db", [answer, replace(after, end_time=EPOCH + 900 * MS)])
+    (row,) = json.loads(tracekit("top", "--store", str(store), "--json").stdout)
+    assert row["p50_ms"] == 100
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("words", [["findings"], ["findings", "--since", "2020-01-01"], ["top"]])
+def test_no_line_is_wider_than_the_terminal(tracekit, shop, width: int, words: list[str]) -> None:
+    told = tracekit(*words, "--store", str(shop), env={"COLUMNS": str(width)}).stdout
+    assert max(map(len, told.splitlines())) <= width
+
+
+def test_what_is_usual_is_taken_from_the_newest_spans_of_a_large_store(tmp_path) -> None:
+    from tracekit.store.reader import StoreReader
+
+    store = written(tmp_path / "t.db", *(healthy(seed) for seed in range(30)))
+    with StoreReader(store) as reader:
+        all_spans = sum(found.count for found in reader.operations())
+        newest = sum(found.count for found in reader.operations(most_spans=50))
+    assert 50 <= newest < all_spans

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import random
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from opentelemetry.trace import SpanKind
 
 from tracekit.findings._critical_path import by_service, by_step, critical_path
+from tracekit.formats._reading import TraceFile
 from tracekit.testing import build_span
 from tracekit.trace import Trace, traces_of
 
@@ -65,6 +68,8 @@ def test_nobody_waits_for_the_consumer_of_a_message() -> None:
     assert spent(by_service(trace)) == {"a": 100, "b": 80}
 
 
+# Those of its own tests, by hand: test1 to test9 below
+# https://github.com/jaegertracing/jaeger-ui/tree/main/packages/jaeger-ui/src/components/TracePage/CriticalPath
 JAEGER_CASES = {
     "one child after the other": (
         {"C": (None, 1, 101), "D": ("C", 20, 40), "E": ("C", 50, 60)},
@@ -116,6 +121,26 @@ def test_the_path_is_the_one_that_jaeger_draws(case: str) -> None:
     )
     found = [(part.node.name, part.start, part.end) for part in critical_path(trace)]
     assert found == expected
+
+
+def test_what_only_follows_is_not_waited_for_as_jaeger_has_it() -> None:
+    """test5: in Jaeger's file a reference FOLLOWS_FROM, within the time of its parent."""
+    span = {"traceID": "abc", "processID": "p1"}
+    reference = {"refType": "FOLLOWS_FROM", "traceID": "abc", "spanID": "a"}
+    document = {
+        "spans": [
+            span | {"spanID": "a", "operationName": "A", "startTime": 1, "duration": 30},
+            span
+            | {"spanID": "b", "operationName": "B", "startTime": 10, "duration": 10}
+            | {"references": [reference]},
+        ],
+        "processes": {"p1": {"serviceName": "service-one"}},
+    }
+    content = io.BytesIO(json.dumps({"data": [document]}).encode())
+    (trace,) = traces_of(TraceFile(content))
+    found = [(part.node.name, part.start, part.end) for part in critical_path(trace)]
+    assert found == [("A", 1000, 31_000)]
+    assert trace.nodes[1].parent is trace.nodes[0]
 
 
 def test_a_child_that_outlives_its_parent_has_only_what_was_waited_for() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from findings.made import FAULTS, MAY_BE_FOUND, NOISES, faulty, healthy
 from tracekit.findings._ranking import find_all, kinds
 from tracekit.trace import traces_of
 
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "find-what-is-wrong.md"
 SIZES = range(6)
 REPEATS = 4
 MIN_PRECISION = 0.95
@@ -52,12 +55,35 @@ def test_there_are_as_many_traces_as_promised() -> None:
 @pytest.mark.parametrize("kind", kinds())
 def test_what_is_found_is_there_and_what_is_there_is_found(kind: str, outcome) -> None:
     count = outcome[kind]
-    precision = count["right"] / max(1, count["right"] + count["wrong"])
-    recall = count["right"] / max(1, count["right"] + count["missed"])
+    precision, recall = _share(count, "wrong"), _share(count, "missed")
     print(f"{kind:20} precision {precision:.3f} recall {recall:.3f} of {sum(count.values())}")
     assert count["right"] > 0
     assert precision >= MIN_PRECISION, count
     assert recall >= MIN_RECALL.get(kind, 0.99), count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", kinds())
+def test_the_page_says_how_sure_a_finding_is(kind: str, outcome) -> None:
+    count = outcome[kind]
+    told = re.search(
+        rf"^\| `{kind}` \| (\d\.\d\d) \| (\d\.\d\d) \|$", PAGE.read_text(), re.MULTILINE
+    )
+    assert told is not None
+    precision, recall = map(float, told.groups())
+    assert precision == pytest.approx(_share(count, "wrong"), abs=0.006)
+    assert recall == pytest.approx(_share(count, "missed"), abs=0.006)
+
+
+def test_the_page_says_how_many_traces_there_were() -> None:
+    number = len(FAULTS) * len(SIZES) * len(NOISES) * REPEATS
+    assert f"{number:,} traces were made with a known fault in each: {len(FAULTS)} faults" in (
+        PAGE.read_text()
+    )
+
+
+def _share(count: Counter[str], otherwise: str) -> float:
+    return count["right"] / max(1, count["right"] + count[otherwise])
 
 
 @pytest.mark.slow

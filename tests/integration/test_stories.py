@@ -61,7 +61,7 @@ def test_retries_are_told_before_the_timeouts_that_they_cause(tmp_path: Path) ->
         told,
     ), told
     assert re.search(
-        r"2\. timeouts timeouts do not nest: front gave up on middle after 1\.\d+ s \(limit 1 s\), "
+        r"2\. timeouts limits do not nest: front gave up on middle after 1\.\d+ s \(limit 1 s\), "
         r"middle gave up on back after 2\.\d+ s \(limit 2 s\); back went on for [34]\.\d+ s",
         told,
     ), told

@@ -54,10 +54,19 @@ class StoredTraces(Traces):
         )
 
     def asked(self, wanted: Wanted) -> list[Asked]:
+        found = self._summaries(wanted, self.most)
+        took = self._reader.root_durations([each.trace_id for each in found])
         return [
-            Asked(each.trace_id, each.service, each.name, each.start_ns, took, each.failed)
-            for each in self._summaries(wanted, self.most)
-            if (took := each.duration_ns) is not None
+            Asked(
+                each.trace_id,
+                each.service,
+                each.name,
+                each.start_ns,
+                took[each.trace_id],
+                each.failed,
+            )
+            for each in found
+            if each.trace_id in took
         ]
 
     def _summaries(self, wanted: Wanted, limit: int) -> list[TraceSummary]:

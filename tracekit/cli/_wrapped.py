@@ -15,14 +15,18 @@ def wrapped(label: str, width: int, text: str, terminal: Terminal) -> Iterator[s
     """Yield a label, and beside it a sentence that goes on indented below itself."""
     import textwrap
 
-    lines = textwrap.wrap(shown(text, terminal), max(30, terminal.width - 5)) or [""]
-    first, *rest = lines
-    if width + 2 + len(first) <= terminal.width:
-        yield f"{label}  {first}"
-    else:
-        yield label
-        yield f"     {first}"
-    yield from (f"     {line}" for line in rest)
+    # What stands for the label is taken off again: colours have no width, but a length.
+    room = "\N{FULL BLOCK}" * (width + 2)
+    lines = textwrap.wrap(
+        shown(text, terminal),
+        max(30, terminal.width),
+        initial_indent=room,
+        subsequent_indent="     ",
+        break_on_hyphens=False,  # names have some, and are copied
+    )
+    first = lines[0] if lines else room
+    yield f"{label}  {first.removeprefix(room)}".rstrip()
+    yield from lines[1:]
 
 
 def shown(text: str, terminal: Terminal) -> str:

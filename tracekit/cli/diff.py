@@ -135,7 +135,9 @@ def _page(
     into = " ▸ " if terminal.unicode else " > "
     for step in sorted(shown, key=lambda step: -step.by_ns):
         name = printable(f"{step.service}{into}{step.name}")
-        yield f"{_change(step)}  {clip(name, max(20, terminal.width - 50), '.')}{_number(step)}"
+        change, number = _change(step), _number(step)
+        room = terminal.width - len(change) - len(number) - 2
+        yield f"{change}  {clip(name, max(20, room), '…' if terminal.unicode else '.')}{number}"
     if not shown:
         yield "  none"
     if values:
@@ -164,4 +166,5 @@ def _change(step: Grown) -> str:
 def _number(step: Grown) -> str:
     if step.mean_spans == step.usual_spans:
         return ""
-    return f"  ({step.mean_spans:.3g} spans against {step.usual_spans:.3g})"
+    unit = "span" if step.mean_spans == 1 else "spans"
+    return f"  ({step.mean_spans:.3g} {unit} against {step.usual_spans:.3g})"

@@ -191,7 +191,7 @@ def _table(found: Sequence[Pattern], traces: int, terminal: Terminal) -> Iterato
     yield style.paint("bold", f"{title}, by the time they waste")
     for pattern in found[:MAX_PATTERNS]:
         yield ""
-        wasted = format_duration(pattern.total_ns)
+        wasted = format_duration(pattern.total_ns) if pattern.total_ns else "no time"
         head = f"{wasted:>8}  {counted(pattern.traces, 'trace')}  {pattern.kind}"
         about = f"{pattern.service} ▸ {pattern.operation}"
         yield f"{style.paint('bold', head)}  {shown(about, terminal)}"

@@ -149,6 +149,17 @@ def _table(found: Sequence[Endpoint], window_s: float, terminal: Terminal) -> It
         numbers = f"{len(endpoint.traces):>6} {rate:>7.1f} {endpoint.errors or '':>6} {times}"
         name = printable(f"{endpoint.service}{into}{endpoint.name}")
         yield f"{numbers}  {style.paint('bold', clip(name, max(20, terminal.width - 50), '.'))}"
-        worst = endpoint.worst[0]
-        told = ", ".join(sorted(endpoint.findings)) or "no findings"
-        yield style.paint("dim", f"{'':>49}{told}; slowest {worst.trace_id:032x}"[: terminal.width])
+        yield from (style.paint("dim", line) for line in _below(endpoint, terminal))
+
+
+def _below(endpoint: Endpoint, terminal: Terminal) -> Iterator[str]:
+    """Say which trace was the slowest, and in how many of the slowest a finding was."""
+    from tracekit.cli._wrapped import wrapped
+
+    yield f"   slowest {endpoint.worst[0].trace_id:032x}"
+    if endpoint.findings:
+        often = sorted(endpoint.findings.items(), key=lambda item: (-item[1], item[0]))
+        of = len(endpoint.worst)
+        which = f"the {of} slowest" if of > 1 else "it"
+        told = ", ".join(f"{kind} in {times}" if of > 1 else kind for kind, times in often)
+        yield from wrapped("   findings", 11, f"of {which}: {told}", terminal)

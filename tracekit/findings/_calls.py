@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from opentelemetry.trace import SpanKind
@@ -15,9 +16,12 @@ from tracekit.trace import Node, Trace
 
 __all__ = [
     "Call",
+    "calls_below",
     "calls_of",
+    "calls_of_requests",
     "called_service",
     "entries",
+    "grouped",
     "is_named_by_method",
     "is_timeout",
     "label",
@@ -25,7 +29,11 @@ __all__ = [
     "status_of",
 ]
 
+K = TypeVar("K")
+
 _READS = ("GET", "HEAD", "OPTIONS")
+# Lists are quicker to look through than sets here: the hash of an enum is a function in Python.
+_CALLING = [SpanKind.CLIENT, SpanKind.INTERNAL, SpanKind.PRODUCER]
 _METHODS = {*_READS, "POST", "PUT", "PATCH", "DELETE", "QUERY", "HTTP"}
 # First words of statements and commands that change nothing.
 _READING = re.compile(
@@ -42,8 +50,8 @@ _TIMEOUT = re.compile(r"time(?:d\s*)?-?\s?out|deadline.?exceeded", re.IGNORECASE
 # What tracers wrote before OpenTelemetry, or write to Zipkin.
 # https://github.com/opentracing/specification/blob/master/semantic_conventions.md and
 # https://github.com/openzipkin/brave/blob/master/instrumentation/mysql8/README.md
-_OLDER_DB_SYSTEM = ("db.type",)
-_OLDER_QUERY = ("sql.query",)
+_DB_SYSTEM = (semconv.DB_SYSTEM_NAME, semconv.OLD_DB_SYSTEM, "db.type")
+_OLDER_QUERY = "sql.query"
 _OLDER_PEER = ("peer.hostname", "peer.address", "peer.service", semconv.NETWORK_PEER_ADDRESS)
 MAX_TEXT = 10_000
 MAX_PATH = 60
@@ -76,38 +84,35 @@ class Call(NamedTuple):
 @once
 def calls_of(trace: Trace) -> list[Call]:
     """Return the calls of a trace in the order of their starts."""
-    return [call for node in trace.nodes for call in _call(node)]
+    found = [_call(node) for node in trace.nodes if node.kind in _CALLING and node.attributes]
+    return [call for call in found if call is not None]
 
 
-def _call(node: Node) -> Iterator[Call]:
-    if node.span is None:
-        return
+def _call(node: Node) -> Call | None:
     attributes = node.attributes
-    system = _first(attributes, semconv.DB_SYSTEM_NAME, semconv.OLD_DB_SYSTEM, *_OLDER_DB_SYSTEM)
-    system = system or ("sql" if _OLDER_QUERY[0] in attributes else "")
-    if system:
-        yield _database_call(node, attributes, system)
-    elif node.kind is SpanKind.CLIENT:
-        if _first(attributes, semconv.HTTP_REQUEST_METHOD, semconv.OLD_HTTP_METHOD):
-            yield _http_call(node, attributes)
-        elif method := _first(attributes, "rpc.method"):
+    system = _first(attributes, *_DB_SYSTEM)
+    if system or _OLDER_QUERY in attributes:
+        return _database_call(node, attributes, system or "sql")
+    if node.kind is SpanKind.CLIENT:
+        if method := _first(attributes, semconv.HTTP_REQUEST_METHOD, semconv.OLD_HTTP_METHOD):
+            return _http_call(node, attributes, method)
+        if method := _first(attributes, "rpc.method"):
             service = _first(attributes, "rpc.service")
             name = f"{service}/{method}" if service else method
             peer = _peer(attributes)
-            yield Call(node, "rpc", peer, name, None, (name,), False, *_outcome(node))
+            return Call(node, "rpc", peer, name, None, (name,), False, *_outcome(node))
+    return None
 
 
-def _http_call(node: Node, attributes: Mapping[str, Any]) -> Call:
-    method = _first(attributes, semconv.HTTP_REQUEST_METHOD, semconv.OLD_HTTP_METHOD)
+def _http_call(node: Node, attributes: Mapping[str, Any], method: str) -> Call:
     url = _first(attributes, semconv.URL_FULL, semconv.OLD_HTTP_URL)
-    path = _path(attributes)
+    path, host = _split(url) if url else (_path(attributes), "")
     targets = (path, path.rpartition("/")[0])
-    peer = _peer(attributes) or _split(url)[1]
     return Call(
         node,
         "http",
-        peer,
-        f"{method} {_template(attributes)}",
+        _peer(attributes) or host,
+        f"{method} {_template(attributes, path)}",
         f"{method} {url}" if url else None,
         targets,
         method in _READS,
@@ -121,9 +126,9 @@ def _path(attributes: Mapping[str, Any]) -> str:
     return _first(attributes, semconv.URL_PATH, "http.path", "http.target").partition("?")[0]
 
 
-def _template(attributes: Mapping[str, Any]) -> str:
+def _template(attributes: Mapping[str, Any], path: str) -> str:
     given = _first(attributes, semconv.URL_TEMPLATE, semconv.HTTP_ROUTE)
-    return given or _ONE_OF_MANY.sub("{}", _path(attributes))
+    return given or _ONE_OF_MANY.sub("{}", path)
 
 
 def is_named_by_method(node: Node) -> bool:
@@ -142,7 +147,8 @@ def label(node: Node, *, exact: bool = False) -> str:
     """
     if not is_named_by_method(node):
         return node.name
-    path = _path(node.attributes) if exact else _template(node.attributes)
+    path = _path(node.attributes)
+    path = path if exact else _template(node.attributes, path)
     shown = path if len(path) <= MAX_PATH else f"{path[: MAX_PATH - 1]}…"
     return f"{node.name} {shown}" if shown else node.name
 
@@ -156,17 +162,15 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _database_call(node: Node, attributes: Mapping[str, Any], system: str) -> Call:
-    names = (semconv.DB_QUERY_TEXT, semconv.OLD_DB_STATEMENT, *_OLDER_QUERY)
+    names = (semconv.DB_QUERY_TEXT, semconv.OLD_DB_STATEMENT, _OLDER_QUERY)
     text = _first(attributes, *names)[:MAX_TEXT]
-    command = _first(attributes, "db.operation.name", "db.operation")
     summary = _first(attributes, semconv.DB_QUERY_SUMMARY) or node.name
     shape = _first(attributes, semconv.QUERY_HASH) or text or summary
     namespace = _first(attributes, semconv.DB_NAMESPACE, semconv.OLD_DB_NAME)
-    words = summary.split()
     targets = _first(attributes, "db.collection.name", "db.sql.table").split() or [
-        word for word in words[1:] if not word.isupper()
+        word for word in summary.split()[1:] if not word.isupper()
     ]
-    asked = text or command or summary
+    asked = text or _first(attributes, "db.operation.name", "db.operation") or summary
     is_read = bool(_READING.match(asked)) and not _CHANGING.search(text)
     return Call(
         node,
@@ -185,14 +189,16 @@ def _database_identity(attributes: Mapping[str, Any], shape: str, text: str) -> 
 
     A text without a placeholder holds its values, or has none.
     """
-    parameters = _first(attributes, semconv.PARAMETERS_HASH)
-    if not parameters:
-        prefix = semconv.DB_QUERY_PARAMETER
-        named = [f"{key}={attributes[key]!r}" for key in attributes if key.startswith(prefix)]
-        parameters = " ".join(sorted(named))
+    parameters = _first(attributes, semconv.PARAMETERS_HASH) or _parameters_in(attributes)
     if parameters:
         return f"{shape} {parameters}"
     return text if text and not _PLACEHOLDER.search(text) else None
+
+
+def _parameters_in(attributes: Mapping[str, Any]) -> str:
+    prefix = semconv.DB_QUERY_PARAMETER
+    named = [f"{key}={attributes[key]!r}" for key in attributes if key.startswith(prefix)]
+    return " ".join(sorted(named))
 
 
 def _outcome(node: Node) -> tuple[bool, str]:
@@ -254,6 +260,34 @@ def entries(trace: Trace) -> dict[Node, Node]:
         else:
             found[node] = found[above]
         pending += node.children
+    return found
+
+
+def calls_of_requests(trace: Trace, at_least: int) -> dict[Node, list[Call]]:
+    """Return the calls that each request made within its service, of those that made so many."""
+    came_in = entries(trace)
+    return grouped(calls_of(trace), lambda call: came_in[call.node], at_least)
+
+
+def calls_below(trace: Trace, at_least: int) -> dict[Node | None, list[Call]]:
+    """Return the calls below each span, of those that made so many; below None those of roots."""
+    return grouped(calls_of(trace), lambda call: call.node.parent, at_least)
+
+
+def grouped(calls: Sequence[Call], key: Callable[[Call], K], at_least: int) -> dict[K, list[Call]]:
+    """Return calls by a key, where so many have it, in their order.
+
+    The others are only counted: most groups of a large trace are small, and lists for all of them
+    would cost more than what is found in them.
+    """
+    keys = [*map(key, calls)]
+    found: dict[K, list[Call]] = {
+        each: [] for each, number in Counter(keys).items() if number >= at_least
+    }
+    if found:
+        for each, call in zip(keys, calls, strict=True):
+            if each in found:
+                found[each].append(call)
     return found
 
 

@@ -6,8 +6,9 @@ which it waited for no child are the span's own. A child that was still running 
 one began delayed nobody, so none of it is on the path. What of a child lies outside of its parent
 is cut off: whoever has given up does not wait. The sections add up to the duration of the root.
 
-The consumer of a message, and a child that begins after its parent has ended, are waited for by
-nobody. They are not on the path; as work that was done all the same they have paths of their own.
+The consumer of a message, a child that begins after its parent has ended, and what only follows
+from its parent, as OpenTracing calls it, are waited for by nobody. They are not on the path; as
+work that was done all the same they have paths of their own.
 
 Source: the same rules as the critical path in Jaeger's user interface, at
 https://github.com/jaegertracing/jaeger-ui (TracePage/CriticalPath)
@@ -23,6 +24,7 @@ from opentelemetry.trace import SpanKind
 
 from tracekit.findings._calls import label
 from tracekit.findings._once import once
+from tracekit.semconv import OPENTRACING_REF_TYPE
 from tracekit.trace import Node, Trace
 
 __all__ = ["Section", "Spent", "by_service", "by_step", "critical_path", "own_times"]
@@ -88,7 +90,7 @@ def _walk(top: Node, detached: list[Node]) -> Iterator[Section]:
         node, start, end = pending.pop()
         left = end
         for child in sorted(node.children, key=lambda child: (-min(child.end, end), child.start)):
-            if child.kind is SpanKind.CONSUMER or child.start >= node.end > node.start:
+            if _is_left_alone(child, node):
                 detached.append(child)
                 continue
             begin, stop = max(child.start, start), min(child.end, end)
@@ -100,3 +102,15 @@ def _walk(top: Node, detached: list[Node]) -> Iterator[Section]:
             left = begin
         if start < left:
             yield Section(node, start, left)
+
+
+def _is_left_alone(child: Node, node: Node) -> bool:
+    """Whether a span does not wait for this child of it."""
+    if child.kind is SpanKind.CONSUMER or child.start >= node.end > node.start:
+        return True
+    links = child.span.links if child.span is not None else ()
+    return any(
+        link.context.span_id == node.span_id
+        and (link.attributes or {}).get(OPENTRACING_REF_TYPE) == "follows_from"
+        for link in links or ()
+    )

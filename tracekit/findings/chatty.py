@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tracekit.findings._calls import Call, calls_of, entries
+from tracekit.findings._calls import Call, calls_of_requests
 from tracekit.findings._found import Finder, by_cost, finding, number_of, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding
@@ -23,14 +23,14 @@ MOST_OF_ONE_SHAPE = 0.5
 
 def chatty(trace: Trace, history: History) -> Iterator[Finding]:
     """Find requests that made at least thirty calls to one peer, one after another."""
-    came_in = entries(trace)
-    groups: dict[tuple[object, ...], list[Call]] = {}
-    for call in calls_of(trace):
-        groups.setdefault((came_in[call.node], call.peer), []).append(call)
-    for calls in groups.values():
-        number = number_of(call.node for call in calls)
-        if number >= MIN_CALLS and _is_mixed(calls) and _is_one_by_one(calls):
-            yield from _told(trace, calls)
+    for asked in calls_of_requests(trace, MIN_CALLS).values():
+        peers: dict[str, list[Call]] = {}
+        for call in asked:
+            peers.setdefault(call.peer, []).append(call)
+        for calls in peers.values():
+            number = number_of(call.node for call in calls)
+            if number >= MIN_CALLS and _is_mixed(calls) and _is_one_by_one(calls):
+                yield from _told(trace, calls)
 
 
 def _is_mixed(calls: Sequence[Call]) -> bool:

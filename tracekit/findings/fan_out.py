@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tracekit.findings._calls import Call, calls_of, label
+from tracekit.findings._calls import Call, calls_of, grouped, label
 from tracekit.findings._found import Finder, finding, number_of, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
@@ -18,11 +18,9 @@ MIN_AT_ONCE = 20
 
 def fan_out(trace: Trace, history: History) -> Iterator[Finding]:
     """Find spans below which at least twenty calls ran at the same time."""
-    groups: dict[Node | None, list[Call]] = {}
-    for call in calls_of(trace):
-        groups.setdefault(_asking(call.node), []).append(call)
+    groups = grouped(calls_of(trace), lambda call: _asking(call.node), MIN_AT_ONCE)
     for asking, calls in groups.items():
-        if asking is not None and number_of(call.node for call in calls) >= MIN_AT_ONCE:
+        if asking is not None:
             at_once = _most_at_once([call.node for call in calls])
             if at_once >= MIN_AT_ONCE:
                 yield _told(trace, calls, at_once)

@@ -6,11 +6,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from tracekit.findings._calls import Call, calls_of, entries, label, location_in
+from tracekit.findings._calls import Call, calls_of_requests, label, location_in
 from tracekit.findings._found import Finder, by_cost, finding, number_of, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding
-from tracekit.trace import Node, Trace, covered_ns
+from tracekit.trace import Trace, covered_ns
 
 __all__ = ["plugin"]
 
@@ -26,21 +26,25 @@ equal calls that are scattered over a request are no loop."""
 
 def n_plus_one(trace: Trace, history: History) -> Iterator[Finding]:
     """Find equal calls with different parameters, one after another, from one place."""
-    came_in = entries(trace)
-    groups: dict[tuple[object, ...], list[Call]] = {}
-    starts: dict[Node, list[int]] = {}
-    for call in calls_of(trace):
-        asking = came_in[call.node]
-        starts.setdefault(asking, []).append(call.node.start)
+    for asked in calls_of_requests(trace, MIN_CALLS).values():
+        beside = [call.node.start for call in asked]
+        for calls in _places(asked):
+            if _asks_differently(calls) and _is_one_by_one(calls) and _is_loop(calls, beside):
+                yield from _told(trace, calls)
+
+
+def _places(asked: Sequence[Call]) -> Iterator[list[Call]]:
+    """Yield calls of one shape that were made from one place, where they are many."""
+    groups: dict[tuple[str, ...], list[Call]] = {}
+    for call in asked:
         if not call.has_failed:
-            key = (asking, call.peer, call.shape, location_in(call.node.attributes))
+            key = (call.peer, call.shape, location_in(call.node.attributes))
             groups.setdefault(key, []).append(call)
-    for calls in groups.values():
-        if number_of(call.node for call in calls) < MIN_CALLS:
-            continue
-        beside = starts[came_in[calls[0].node]]
-        if _asks_differently(calls) and _is_one_by_one(calls) and _is_loop(calls, beside):
-            yield from _told(trace, calls)
+    return (calls for calls in groups.values() if _number(calls) >= MIN_CALLS)
+
+
+def _number(calls: Sequence[Call]) -> int:
+    return number_of(call.node for call in calls)
 
 
 def _is_loop(calls: Sequence[Call], beside: Sequence[int]) -> bool:

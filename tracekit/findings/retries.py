@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from tracekit import semconv
-from tracekit.findings._calls import Call, called_service, calls_of, label
+from tracekit.findings._calls import Call, called_service, calls_below, grouped, label
 from tracekit.findings._found import Finder, finding, listed, number_of, percent
 from tracekit.findings._history import History
 from tracekit.model import Finding, Severity
@@ -56,15 +56,14 @@ def retries(trace: Trace, history: History) -> Iterator[Finding]:
 
 
 def _runs(trace: Trace) -> Iterator[Run]:
-    siblings: dict[tuple[object, ...], list[Call]] = {}
-    for call in calls_of(trace):
-        asked = (call.system == "http" and call.identity) or call.shape
-        siblings.setdefault((call.node.parent, call.node.service, call.peer, asked), []).append(
-            call
-        )
-    for calls in siblings.values():
-        if len(calls) > 1:
+    for siblings in calls_below(trace, 2).values():
+        for calls in grouped(siblings, _asked, 2).values():
             yield from _split(calls)
+
+
+def _asked(call: Call) -> tuple[str, str, str]:
+    asked = (call.system == "http" and call.identity) or call.shape
+    return call.node.service, call.peer, asked
 
 
 def _split(calls: Sequence[Call]) -> Iterator[Run]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tracekit.findings._calls import Call, calls_of
+from tracekit.findings._calls import Call, calls_below
 from tracekit.findings._critical_path import critical_path
 from tracekit.findings._found import Finder, finding, listed, percent
 from tracekit.findings._history import History
@@ -27,12 +27,8 @@ def serial_calls(trace: Trace, history: History) -> Iterator[Finding]:
     between them says that probably none does.
     """
     waited_for = {section.node for section in critical_path(trace)}
-    siblings: dict[Node | None, list[Call]] = {}
-    for call in calls_of(trace):
-        if call.node.parent is not None:
-            siblings.setdefault(call.node.parent, []).append(call)
-    for calls in siblings.values():
-        for run in _runs(calls):
+    for parent, calls in calls_below(trace, MIN_CALLS).items():
+        for run in _runs(calls) if parent is not None else ():
             if len({call.shape for call in run}) >= MIN_CALLS and run[0].node in waited_for:
                 yield from _told(trace, run)
 

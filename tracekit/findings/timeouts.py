@@ -74,7 +74,7 @@ def _told(trace: Trace, found: Sequence[Abandoned]) -> Finding:
         trace,
         KIND,
         _severity(found, cost / trace.latency_ns),
-        f"timeouts do not nest: {', '.join(steps)}{more}; "
+        f"limits do not nest: {', '.join(steps)}{more}; "
         f"{called_service(worst.call)} went on for {percent(cost, trace)} with nobody waiting",
         [item.call for item in found],
         cost_ns=cost,

@@ -19,6 +19,7 @@ from opentelemetry.trace import (
     TraceState,
 )
 
+from tracekit import semconv
 from tracekit.formats._fields import Fields, bytes_in, double_in, integer_in, micros
 from tracekit.formats._format import TraceFormat, Unit, Unreadable
 from tracekit.formats._kept_in_tags import scope_from, status_from
@@ -130,7 +131,8 @@ def _references(
 ) -> tuple[SpanContext | None, list[Link]]:
     """Return the parent, and every other reference as a link.
 
-    The parent is the first CHILD_OF within the trace, else the first FOLLOWS_FROM within it.
+    The parent is the first CHILD_OF within the trace, else the first FOLLOWS_FROM within it; which
+    stays a link as well, because nobody waits for what only follows.
     """
     found = [(_ids(item), item.text("refType")) for item in fields.objects("references")]
     if old := fields.short_identifier("parentSpanID", 8):
@@ -139,9 +141,9 @@ def _references(
     within.sort(key=lambda reference: reference[1] != "CHILD_OF")
     chosen = within[0] if within else None
     links = [
-        Link(SpanContext(*ids, True, TraceFlags(0)), {"opentracing.ref_type": kind.lower()})
+        Link(SpanContext(*ids, True, TraceFlags(0)), {semconv.OPENTRACING_REF_TYPE: kind.lower()})
         for ids, kind in found
-        if (ids, kind) != chosen and all(ids)
+        if ((ids, kind) != chosen or kind == "FOLLOWS_FROM") and all(ids)
     ]
     parent = SpanContext(*chosen[0], False, flags) if chosen else None
     return parent, links
