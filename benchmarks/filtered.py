@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind, set_span_in_context
 
-from benchmarks.harness import Contestant, Effort, Figures, compare, row
-from benchmarks.sides import Discard
+from benchmarks.harness import Effort, Figures, compare, row
+from benchmarks.sides import Discard, with_and_without
 from benchmarks.spans import SPANS, trees
 from tracekit.exporters._otlp_encoder import encode
 from tracekit.processors.compress import CompressionProcessor
 from tracekit.processors.drop import DropProcessor
-from tracekit.sdk import BatchSpanProcessor, TracerProvider
 
 RULES = "drop name=noise; drop route=/internal/* kind=server; pings"
 CALLS, LOOP = 10, 200
 CALL = {"db.system.name": "redis", "db.operation.name": "GET", "server.address": "cache"}
 
 
-@contextmanager
-def _both(stage: Callable[[Any], Any]) -> Iterator[tuple[TracerProvider, TracerProvider]]:
-    """Make a provider without the stage and one with it, and shut both down at the end."""
-    providers = (TracerProvider(shutdown_on_exit=False), TracerProvider(shutdown_on_exit=False))
-    without, with_rules = providers
-    without.add_span_processor(BatchSpanProcessor(Discard(encode)))
-    with_rules.add_span_processor(stage(BatchSpanProcessor(Discard(encode))))
-    try:
-        yield providers
-    finally:
-        for provider in providers:
-            provider.shutdown()
-
-
 def _compared(rules: Any, work: Any, effort: Effort) -> Figures:
-    with _both(lambda following: DropProcessor(following, rules)) as providers:
-        sides = [_contestant(provider, work) for provider in providers]
-        return compare(sides[0], sides[1], SPANS, effort)
+    return _with(lambda following: DropProcessor(following, rules), work, effort)
 
 
-def _contestant(provider: TracerProvider, work: Any) -> Contestant:
-    tracer = provider.get_tracer("benchmarks", "1.0")
-    return Contestant(lambda items: work(tracer, items), provider.force_flush)
+def _with(stage: Callable[[Any], Any], work: Any, effort: Effort) -> Figures:
+    with with_and_without(stage, lambda: Discard(encode)) as (without, with_stage):
+        return compare(without.contestant(work), with_stage.contestant(work), SPANS, effort)
 
 
 def requests(tracer: Any, items: int) -> None:
@@ -84,9 +66,7 @@ def compressed(effort: Effort) -> Figures:
                 for _ in range(LOOP - 1):
                     tracer.start_span("GET", kind=SpanKind.CLIENT, attributes=CALL).end()
 
-    with _both(CompressionProcessor) as providers:
-        sides = [_contestant(provider, loops) for provider in providers]
-        return compare(sides[0], sides[1], SPANS, effort)
+    return _with(CompressionProcessor, loops, effort)
 
 
 @row("filtered.checks", "health checks that are dropped, against recorded", must=1.0, aim=0.6)

@@ -16,7 +16,7 @@ from benchmarks.harness import Contestant
 from tracekit.sdk import BatchSpanProcessor, TracerProvider
 from tracekit.testing import reset
 
-__all__ = ["Discard", "Side", "both_sides", "configured"]
+__all__ = ["Discard", "Side", "both_sides", "configured", "with_and_without"]
 
 
 class Discard(SpanExporter):
@@ -71,6 +71,23 @@ def both_sides(
     finally:
         theirs.shutdown()
         ours.shutdown()
+
+
+@contextmanager
+def with_and_without(
+    stage: Callable[[Any], Any], exporter: Callable[[], Any]
+) -> Iterator[tuple[Side, Side]]:
+    """Make ours twice, the second time with a stage in front of the batch processor."""
+    sides = []
+    for put in (lambda batch: batch, stage):
+        provider, made = TracerProvider(shutdown_on_exit=False), exporter()
+        provider.add_span_processor(put(BatchSpanProcessor(made)))
+        sides.append(Side(provider, provider.get_tracer("benchmarks", "1.0"), made))
+    try:
+        yield sides[0], sides[1]
+    finally:
+        for side in sides:
+            side.provider.shutdown()
 
 
 @contextmanager
