@@ -16,11 +16,14 @@ from tracekit.cli._group import group
 from tracekit.errors import ConfigurationError
 from tracekit.exporters._tree import render_tree
 from tracekit.exporters.memory import InMemorySpanExporter
+from tracekit.findings._history import history_of
 from tracekit.findings.n_plus_one import n_plus_one
 from tracekit.findings.redundant_calls import redundant_calls
+from tracekit.findings.slow_step import slow_step
 from tracekit.processors import compress
 from tracekit.processors.compress import CompressionProcessor
 from tracekit.sdk import BatchSpanProcessor, SimpleSpanProcessor, TracerProvider
+from tracekit.store.reader import StoreReader
 from tracekit.testing import ManualClock, build_span, reset
 from tracekit.trace import traces_of
 
@@ -358,6 +361,17 @@ def test_the_store_and_the_commands_keep_the_numbers(tmp_path, monkeypatch):
     told = CliRunner().invoke(group, ["show", "--store", str(tmp_path / "traces.db")])
     assert told.exit_code == 0, told.output
     assert "1,000x step" in told.output or "1,000× step" in told.output
+    with StoreReader(tmp_path / "traces.db") as reader:
+        (usual,) = reader.operations(name="step")
+    assert (usual.count, usual.max_ns < 5 * MS) == (4, True)  # not as long as all of the loop
+
+
+def test_a_loop_is_no_slow_step_and_says_nothing_about_what_is_usual():
+    trace = loop(1, ["SELECT * FROM users WHERE id = ?"] * 1000)
+    assert not list(slow_step(trace, {}))
+    usual = history_of([trace] * 20)
+    (query,) = (figures for (_, name, _), figures in usual.items() if name == "SELECT users")
+    assert query.p95_ns == 2 * MS
 
 
 @pytest.mark.parametrize("count", ["many", True, -5, float("nan"), 1e300, None])

@@ -84,6 +84,7 @@ def test_a_health_check_goes_with_all_that_it_does(path):
         {"http.target": "/healthz?full=1", "http.method": "GET"},
         {"http.target": "/", "http.user_agent": "GoogleHC/1.0"},
         {"rpc.method": "grpc.health.v1.Health/Check"},
+        {"rpc.service": "grpc.health.v1.Health", "rpc.method": "Watch"},
     ],
 )
 def test_a_health_check_is_known_by_its_path_or_by_who_asks(attributes):

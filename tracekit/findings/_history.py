@@ -61,7 +61,7 @@ def history_of(traces: Iterable[Trace]) -> History:
     durations: dict[tuple[str, str, int], list[int]] = {}
     for trace in traces:
         for node in trace.nodes:
-            if node.span is not None and node.is_ended:
+            if node.span is not None and node.is_ended and node.count == 1:
                 durations.setdefault(_operation(node), []).append(node.duration_ns)
     return {
         key: Usual(len(found), found[len(found) // 2], found[len(found) * 95 // 100])

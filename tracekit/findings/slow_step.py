@@ -39,7 +39,8 @@ def slow_step(trace: Trace, history: History) -> Iterator[Finding]:
         if taken < MIN_SHARE * trace.latency_ns:
             return
         usual = usual_for(history, node)
-        if node.span is not None and _is_slow(trace, node, taken, usual):
+        # Of one that stands for a loop, no step took long; n_plus_one and its like tell of it.
+        if node.span is not None and node.count == 1 and _is_slow(trace, node, taken, usual):
             yield _told(trace, node, taken, usual)
             return
 

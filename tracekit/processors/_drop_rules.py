@@ -41,6 +41,7 @@ _CHECKERS = (
     "Consul Health Check",
 )
 _GRPC_HEALTH = "grpc.health.v1.Health/"
+_OLD_RPC_SERVICE = "rpc.service"
 _READING = frozenset(("GET", "HEAD", "OPTIONS", None))
 # One lookup less each on the path of a request.
 URL_PATH, USER_AGENT_ORIGINAL = semconv.URL_PATH, semconv.USER_AGENT_ORIGINAL
@@ -66,7 +67,10 @@ def _is_other_health_check(attributes: Attributes) -> bool:
     target = attributes.get(semconv.OLD_HTTP_TARGET)
     if isinstance(target, str) and target.partition("?")[0] in _HEALTH_PATHS:
         return attributes.get(semconv.OLD_HTTP_METHOD) in _READING
-    if str(attributes.get(semconv.RPC_METHOD, "")).startswith(_GRPC_HEALTH):
+    # Older conventions split what newer ones write in one.
+    service = f"{attributes.get(_OLD_RPC_SERVICE, '')}/"
+    method = str(attributes.get(semconv.RPC_METHOD, ""))
+    if service == _GRPC_HEALTH or method.startswith(_GRPC_HEALTH):
         return True
     return _is_checker(attributes.get(semconv.OLD_HTTP_USER_AGENT))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import count
-from operator import add
+from itertools import count, repeat
+from operator import add, contains
 from typing import Any
 
 from opentelemetry.trace import DEFAULT_TRACE_STATE
 
+from tracekit.semconv import COMPRESSED_COUNT, COMPRESSED_TOTAL
 from tracekit.store.origins import Origins, ResourceRow, ScopeRow
 from tracekit.store.rows import MAX_SPAN_CHARS, Row, clean_row, more_of, shrink_row
 from tracekit.store.terms import NAME, UNCLEAN, Pair, TermCache, pack_terms, term
@@ -129,6 +130,8 @@ class Segment:
         names, numbers = find(columns[3], columns[4])
         if self.error_count:
             numbers = [number + (code == 2) for number, code in zip(numbers, columns[7])]  # noqa: B905
+        if any(map(contains, columns[9], repeat(COMPRESSED_COUNT))):
+            durations = tuple(map(_usual_duration, durations, columns[9]))
         size = len(durations)
         self.measures = (
             names,
@@ -158,6 +161,14 @@ class Segment:
         if len(text) <= MAX_SPAN_CHARS:
             return text
         return f"[{','.join([bounded_text(row) for row in self.rows])}]"
+
+
+def _usual_duration(duration: int, attributes: dict[str, Any]) -> int:
+    """Return how long a span took that stands for many: on average, for what is usual of it."""
+    number, total = attributes.get(COMPRESSED_COUNT), attributes.get(COMPRESSED_TOTAL)
+    if isinstance(number, int) and isinstance(total, int) and number > 0:
+        return total // number
+    return duration
 
 
 @lru_cache(256)
