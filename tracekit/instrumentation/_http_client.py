@@ -284,7 +284,7 @@ class Attempt:
         if sent is not None and self.carrier is not None:
             textmap = get_global_textmap()
             # Some formats have a header for each entry of baggage, so writing it says which.
-            written: dict[str, str] = {}
+            written: Any = {}
             textmap.inject(written, sent)
             for name in {*textmap.fields, *written}:
                 self.carrier.pop(name, None)
