@@ -23,7 +23,7 @@ def their_tracer() -> None:
     if TRACER == "ddtrace":
         os.environ.update(DD_INSTRUMENTATION_TELEMETRY_ENABLED="false", DD_TRACE_ENABLED="true")
         os.environ.update(DD_REMOTE_CONFIGURATION_ENABLED="false", DD_TRACE_STARTUP_LOGS="false")
-        import ddtrace
+        import ddtrace  # pyright: ignore[reportMissingImports]
 
         ddtrace.patch(raise_errors=True, **dict.fromkeys(set(CALLS) & DATADOG, True))
         return
