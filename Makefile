@@ -2,7 +2,7 @@
 # a stamp in .venv remembers it until pyproject.toml changes.
 .POSIX:
 .SUFFIXES:
-.PHONY: help demo test check bench backends docs format clean
+.PHONY: help demo test check bench matrix backends docs format clean
 
 VENV = .venv
 PY = $(VENV)/bin/python
@@ -14,6 +14,7 @@ help:
 	@echo "make test      run the tests                      (ARGS=\"-k word -x\" goes to pytest)"
 	@echo "make check     lint, format, types, architecture"
 	@echo "make bench     measure against opentelemetry-sdk  (ARGS goes to the benchmarks)"
+	@echo "make matrix    test the oldest and the newest version of each library"
 	@echo "make backends  fetch and run Jaeger, Zipkin, Datadog's test agent and a Collector"
 	@echo "make docs      build the documentation into site/"
 	@echo "make format    rewrite the sources in the house format"
@@ -32,6 +33,11 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@$(PY) -m benchmarks $(ARGS)
+
+# make matrix ARGS="redis grpc --side oldest"
+matrix: $(VENV)/.installed-dev
+	@sh .ci/system-packages
+	@$(PY) tests/compat/matrix.py $(ARGS)
 
 # make backends ARGS="zipkin jaeger"
 backends: $(VENV)/.installed-dev

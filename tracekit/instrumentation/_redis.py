@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._db_parameters import hash_of, secret_of
 from tracekit.instrumentation._operation import Operation, begin, is_within, under_way
 from tracekit.instrumentation._patch import quiet, report
+from tracekit.instrumentation._redis_status import status_code_of
 from tracekit.instrumentation._replacing import Make, Replacing, ReplacingInstrumentor
 from tracekit.instrumentation._said import Said
 
@@ -49,26 +49,6 @@ _CONTAINERS = frozenset((
     "XGROUP", "XINFO", "FT.CONFIG", "FT.CURSOR", "JSON.DEBUG",
 ))
 # fmt: on
-
-# The prefixes that a client takes off the message, by the class that stands for them.
-_PREFIXES = {
-    "AskError": "ASK",
-    "AuthenticationError": "NOAUTH",
-    "AuthenticationWrongNumberOfArgsError": "ERR",
-    "BusyLoadingError": "LOADING",
-    "ClusterCrossSlotError": "CROSSSLOT",
-    "ClusterDownError": "CLUSTERDOWN",
-    "ExecAbortError": "EXECABORT",
-    "MasterDownError": "MASTERDOWN",
-    "ModuleError": "ERR",
-    "MovedError": "MOVED",
-    "NoPermissionError": "NOPERM",
-    "NoScriptError": "NOSCRIPT",
-    "OutOfMemoryError": "OOM",
-    "ReadOnlyError": "READONLY",
-    "TryAgainError": "TRYAGAIN",
-}
-_PREFIX = re.compile(r"([A-Z][A-Z0-9_]*)(?: |$)")
 
 
 class RedisProtocolInstrumentor(ReplacingInstrumentor):
@@ -466,19 +446,3 @@ def _fail(operation: Operation, error: BaseException) -> None:
         operation.fail(error, {semconv.DB_RESPONSE_STATUS_CODE: code, semconv.ERROR_TYPE: code})
     else:
         operation.fail(error)
-
-
-def status_code_of(error: BaseException) -> str:
-    """Return the prefix of an error that the server answered with; empty for any other."""
-    names = [cls.__name__ for cls in type(error).__mro__]
-    if "RedisError" not in names and "ValkeyError" not in names:
-        return ""
-    code = getattr(error, "status_code", None)
-    if isinstance(code, str):
-        return code
-    if names[0] in _PREFIXES:
-        return _PREFIXES[names[0]]
-    if names[0] != "ResponseError":
-        return ""
-    prefix = _PREFIX.match(str(error))
-    return prefix[1] if prefix else "ERR"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
+from tracekit.instrumentation._other_tracers import other_tracer
 from tracekit.instrumentation._patch import LibraryInstrumentor, Patch
 from tracekit.instrumentation._wrapping import (
     _ABSENT,
@@ -21,7 +22,6 @@ from tracekit.instrumentation._wrapping import (
     _find,
     _key,
     _layers,
-    _other_tracer,
 )
 
 __all__ = ["Make", "Replacement", "Replacing", "ReplacingInstrumentor", "put_in_place"]
@@ -114,7 +114,7 @@ def put_in_place(
             if ours is not None and ours._self_key == _key(make):
                 ours._self_owners.append(owner)
                 return ours
-            other = _other_tracer(layer)
+            other = other_tracer(layer)
             if other is not None:
                 return f"already instrumented by {other}"
         replacement = Replacement(original, make, holder, name)

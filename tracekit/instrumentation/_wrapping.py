@@ -17,6 +17,8 @@ from typing import Any
 
 import wrapt
 
+from tracekit.instrumentation._other_tracers import other_tracer
+
 __all__ = ["PatchedFunction", "WrapperFunction", "put_on", "take_off"]
 
 WrapperFunction = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
@@ -27,14 +29,6 @@ LOCK = threading.RLock()
 _ABSENT = object()
 # A chain of wrappers is walked this far; `__wrapped__` may be a cycle in a library's own code.
 _DEEPEST = 32
-_OTHERS = {
-    "opentelemetry": "opentelemetry-instrumentation",
-    "ddtrace": "ddtrace",
-    "sentry_sdk": "sentry-sdk",
-    "logfire": "logfire",
-    "newrelic": "newrelic",
-    "elasticapm": "elastic-apm",
-}
 
 
 class _PatchedMethod(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
@@ -102,7 +96,7 @@ def put_on(
             if isinstance(layer, PatchedFunction) and layer._self_key == _key(wrapper):
                 layer._self_owners.append(owner)
                 return layer
-            other = _other_tracer(layer)
+            other = other_tracer(layer)
             if other is not None:
                 return f"already instrumented by {other}"
         return _wrap(holder, name, original, wrapper, owner)
@@ -156,23 +150,6 @@ def _layers(function: Any) -> Iterator[Any]:
         )
         if function is None:
             return
-
-
-def _other_tracer(layer: Any) -> str | None:
-    """Name the tracer that this layer of wrapping belongs to, if it is one.
-
-    ``functools.wraps`` copies ``__module__`` from what is wrapped, so the code that wraps is
-    told by its globals; a wrapt proxy by its wrapper function; ddtrace replaces the code of a
-    function in place and leaves a mark.
-    """
-    if isinstance(layer, PatchedFunction):
-        return None
-    if inspect.getattr_static(layer, "__dd_wrapped__", None) is not None:
-        return _OTHERS["ddtrace"]
-    code: Any = getattr(layer, "_self_wrapper", None) or layer
-    code = getattr(code, "__func__", getattr(code, "func", code))
-    module = getattr(code, "__globals__", {}).get("__name__", "")
-    return _OTHERS.get(module.partition(".")[0])
 
 
 def _key(wrapper: Any) -> object:
