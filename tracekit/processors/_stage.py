@@ -146,12 +146,6 @@ class Stage(SpanProcessor):
     def after_hand_out(self, called: Callable[[], None] | None) -> None:
         self.next.after_hand_out = called
 
-    @property
-    def employ(self) -> Callable[[Callable[[], float | None]], Callable[[], None]]:
-        """Let the worker do a stage's work; see ``BatchSpanProcessor.employ``."""
-        employ: Callable[[Callable[[], float | None]], Callable[[], None]] = self.next.employ
-        return employ
-
     # The ledger -------------------------------------------------------------------------
 
     def kept_back(self) -> int:
