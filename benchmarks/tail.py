@@ -21,21 +21,21 @@ def _compared(settings: TailSettings, work: Any, exporter: Any, effort: Effort) 
         return compare(without.contestant(work), with_tail.contestant(work), items, effort)
 
 
-@row("tail.all", "a tail sampler that keeps all, exported as OTLP", must=1.15, aim=1.08)
+@row("tail.all", "beside a tail sampler that keeps all, against none", must=1.15, aim=1.08)
 def keeping_all(effort: Effort) -> Figures:
     return _compared(TailSettings(share=1.0), trees, lambda: Discard(encode), effort)
 
 
-@row("tail.tenth", "one that keeps a tenth, exported as OTLP", must=1.15, aim=0.7)
+@row("tail.tenth", "beside one that keeps a tenth, against none", must=1.15, aim=0.7)
 def keeping_a_tenth(effort: Effort) -> Figures:
     return _compared(TailSettings(share=0.1), trees, lambda: Discard(encode), effort)
 
 
-@row("tail.roots", "the same where a trace is one span without attributes")
+@row("tail.roots", "the same of bare root spans")
 def single_spans(effort: Effort) -> Figures:
     return _compared(TailSettings(share=0.1), roots, lambda: Discard(encode), effort)
 
 
-@row("tail.discard", "one that keeps all, in front of an exporter that does nothing")
+@row("tail.discard", "beside one that keeps all, nothing exported")
 def nothing_exported(effort: Effort) -> Figures:
     return _compared(TailSettings(share=1.0), trees, Discard, effort)

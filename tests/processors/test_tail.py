@@ -20,6 +20,7 @@ from tracekit.processors.tail import TailSampler, TailSettings
 from tracekit.samplers.traceidratio import TraceIdRatioBased
 from tracekit.sdk import (
     BatchSpanProcessor,
+    CompressionProcessor,
     ParentBased,
     SimpleSpanProcessor,
     SpanProcessor,
@@ -669,6 +670,18 @@ def test_it_stands_in_front_of_the_simple_processor_as_well():
     wait_until(exporter.get_finished_spans)
     provider.shutdown()
     provider.get_tracer("test").start_span("dropped").end()
+
+
+def test_a_stage_behind_it_lends_the_worker_of_the_batch_processor():
+    exporter = InMemorySpanExporter()
+    batch = BatchSpanProcessor(exporter, schedule_delay_millis=20)
+    provider = TracerProvider(shutdown_on_exit=False)
+    stage = TailSampler(CompressionProcessor(batch), replace(NOTHING, share=1.0))
+    provider.add_span_processor(stage)
+    provider.get_tracer("test").start_span("a").end()
+    wait_until(exporter.get_finished_spans)
+    assert "tracekit-tail" not in {thread.name for thread in threading.enumerate()}
+    provider.shutdown()
 
 
 def test_who_listens_behind_it_is_told_of_the_start():
