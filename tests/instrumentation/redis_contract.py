@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    use_span,
+)
 
 from instrumentation.conftest import Instrument, Spans
 from instrumentation.http_client_contract import BrokenProvider, parent_id, raise_error
@@ -59,6 +66,17 @@ class RedisContract:
         raise NotImplementedError
 
     # What a span says
+
+    def test_a_command_below_a_span_that_is_passed_over_says_as_much_as_any(
+        self, instrument: Instrument, spans: Spans, port: int
+    ) -> None:
+        instrument(self.plugin)
+        passed_over = NonRecordingSpan(SpanContext(0xA, 0xB, False, TraceFlags(1)))
+        with use_span(passed_over):
+            self.send(port, "SET", "key", "secret")
+        told = spans.one().attributes or {}
+        assert told["code.file.path"] == self.calls_from
+        assert len(str(told["tracekit.db.parameters.hash"])) == 16
 
     def test_attributes_are_those_of_the_conventions(
         self, instrument: Instrument, spans: Spans, port: int

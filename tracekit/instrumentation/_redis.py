@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span, SpanKind
 
 from tracekit import semconv
 from tracekit._otel_context import SPAN_KEY, OnlySpan, current_context
@@ -175,8 +175,9 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
                 kept = self._commands_to(pool)
             said = kept.said.get((args[0], len(args))) or kept.say(args)
             attributes = said.attributes
-            if outer is None or outer.is_recording():
-                # What differs from call to call; nothing is recorded below one that is not.
+            is_known = outer is None or outer.is_recording()
+            if is_known:
+                # What differs from call to call; below one that is not recorded, few spans are.
                 if self._caller is not None:
                     place, last = self._caller.attributes(_INSIDE), said.last
                     attributes = last[1] if last[0] is place else said.asked_from(place)
@@ -186,12 +187,22 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
                         attributes = {**attributes, semconv.PARAMETERS_HASH: digest}
             span = self._tracer.start_span(said.name, parent, SpanKind.CLIENT, attributes)
             operation = Operation(span, self.system, parent)
+            if not is_known and span.is_recording():
+                self._say_more(span, args)
         except Exception:
             report("the beginning of a command")
             return None
         if self._request_hook is not None:
             _call_hook(self._request_hook, operation, client, args, kwargs)
         return operation
+
+    def _say_more(self, span: Span, args: Any) -> None:
+        """Write what differs from call to call on a span of which it was not said at its start."""
+        if self._caller is not None:
+            span.set_attributes(self._caller.attributes(_INSIDE))
+        digest = hash_of(args[1:], span, self._hash_secret)
+        if digest is not None:
+            span.set_attribute(semconv.PARAMETERS_HASH, digest)
 
     def _commands_to(self, pool: Any) -> _Commands:
         """Return what is said of commands to where a pool leads, and keep it there.
