@@ -257,6 +257,12 @@ def test_sampling_that_was_changed_is_told_with_by_whom_and_since_when(tracekit)
     assert ", by set_sampling()" in line
 
 
+def test_rules_that_sampled_out_are_told(tracekit) -> None:
+    run_program(TRACEKIT_RULES="drop name=step; drop name=other; keep")
+    assert "3 traces sampled out by rule 1: drop name=step" in tracekit("doctor").output
+    assert "rule 2" not in tracekit("doctor").output
+
+
 def test_sampling_as_configured_is_not_told_again(tracekit) -> None:
     run_program()
     assert ledger(tracekit)["stats"]["sampling"]["by"] == "configuration"

@@ -114,7 +114,7 @@ class _Page:
         for ledger in shown:
             fate = ledger["fate"]
             yield f"{self._process(ledger)}  {_counted(fate)}"
-            for line in _changed_sampling(ledger.get("stats", {}).get("sampling")):
+            for line in _sampling(ledger.get("stats", {}).get("sampling")):
                 yield f"    {line}"
             for line in explain(fate, ledger["running"]):
                 yield f"    {self._style.paint('yellow', line)}"
@@ -140,14 +140,18 @@ class _Page:
             yield f"{self._style.paint('red', self._bad)} {problem}"
 
 
-def _changed_sampling(found: Any) -> Iterator[str]:
-    """Say what is in force in a process where it is not what that was configured with."""
+def _sampling(found: Any) -> Iterator[str]:
+    """Say what is in force in a process where that was changed, and what rules sampled out."""
     if not isinstance(found, dict) or not isinstance(found.get("since"), (int, float)):
         return
     if found.get("by") != "configuration":
         until = f", until {_time(found['until'])}" if found.get("until") else ""
         since = f"since {_time(found['since'])}{until}, by {found.get('by')}"
         yield f"samples {found.get('sampler')} {since}"
+    rules = found.get("rules")
+    for rule, counts in rules.items() if isinstance(rules, dict) else ():
+        if counts.get("sampled_out"):
+            yield f"{counts['sampled_out']} traces sampled out by rule {rule}"
     if found.get("problem"):
         yield f"sampling stays as it was: {found['problem']}"
 

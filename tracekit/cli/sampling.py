@@ -160,8 +160,8 @@ def _told(run: DryRun, price: float | None) -> Iterator[str]:
     if run.reasons:
         reasons = ", ".join(f"{count} for {reason}" for reason, count in run.reasons.most_common())
         yield f"kept at the end, by process: {reasons}"
-    lost = [f"{count} by {fate}" for fate, count in run.fates.most_common() if fate != "kept"]
-    yield f"spans left out: {', '.join(count for count in lost if count[0] != '0') or 'none'}"
+    fates = [(fate, count) for fate, count in run.fates.most_common() if count and fate != "kept"]
+    yield f"spans left out: {', '.join(f'{count} by {fate}' for fate, count in fates) or 'none'}"
     for rule in _unmatched(run):
         yield f"rule {rule} matched nothing"
     if price is not None:
