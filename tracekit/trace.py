@@ -203,7 +203,8 @@ def join(trace_id: int, nodes: list[Node], *, align: bool = False) -> Trace:
         node.self_ns = node.end - node.start
         if len(node.children) == 1:
             (child,) = node.children
-            node.self_ns -= max(0, min(child.end, node.end) - max(child.start, node.start))
+            until = min(_busy_until(child), node.end)
+            node.self_ns -= max(0, until - max(child.start, node.start))
         elif node.children:
             node.self_ns -= covered_ns(node.children, node.start, node.end)
     return Trace(trace_id, roots, nodes, nodes[0].start, max(node.end for node in nodes))
@@ -360,8 +361,14 @@ def covered_ns(nodes: Iterable[Node], start: int, end: int) -> int:
 
     Of one that stands for many, as long as they took counts, not what lay between them.
     """
-    spans = [(node.start, node.start + node.busy_ns) for node in nodes]
+    spans = [(node.start, _busy_until(node)) for node in nodes]
     return sum(stop - begin for begin, stop in covered(spans, start, end))
+
+
+def _busy_until(node: Node) -> int:
+    if COMPRESSED_TOTAL in node.attributes:
+        return node.start + node.busy_ns
+    return node.end
 
 
 def format_duration(duration_ns: int, micro: str = "µ") -> str:

@@ -112,7 +112,7 @@ def test_of_half_a_file_what_can_be_read_is_told_to_be_a_part(tracekit, tmp_path
     path.write_text(f"{whole}\n{whole[: len(whole) // 2]}")
     done = tracekit("findings", "--file", str(path), "--json")
     assert "retries" in {item["kind"] for item in json.loads(done.stdout)}
-    assert f"{path}:" in done.stderr
+    assert f"{path}: partial: " in done.stderr
 
 
 @pytest.mark.parametrize("content", ["", "no traces", '{"a": 1}'])
@@ -122,6 +122,7 @@ def test_a_file_of_something_else_is_refused(tracekit, tmp_path, content: str) -
     done = tracekit("findings", "--file", str(path))
     assert done.exit_code == 1
     assert f"there is no trace in {path}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_store_that_is_not_there_is_said(tracekit, tmp_path) -> None:
@@ -318,3 +319,11 @@ def test_what_is_usual_is_taken_from_the_newest_spans_of_a_large_store(tmp_path)
         all_spans = sum(found.count for found in reader.operations())
         newest = sum(found.count for found in reader.operations(most_spans=50))
     assert 50 <= newest < all_spans
+
+
+def test_that_no_trace_is_as_wanted_is_said(tracekit, shop, file) -> None:
+    for place in (("--store", str(shop)), ("--file", str(file))):
+        done = tracekit("findings", "--service", "nobody", *place)
+        assert done.exit_code == 1
+        assert "no such trace" in done.stderr or "no trace of the store" in done.stderr
+        assert "No trace is like that" in tracekit("top", "--service", "nobody", *place).stderr

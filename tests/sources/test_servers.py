@@ -88,3 +88,24 @@ def test_the_limit_is_kept(holding, tracekit) -> None:  # noqa: F811
     words = ("findings", "--from", server, "--since", SINCE, "--limit", "1", "--json")
     found = json.loads(tracekit(*words).stdout)
     assert {item["traces"] for item in found} == {1}
+
+
+def test_endpoints_of_a_server_are_listed(holding, tracekit) -> None:  # noqa: F811
+    server, ids = holding
+    (row,) = json.loads(tracekit("top", "--from", server, "--since", SINCE, "--json").stdout)
+    assert (row["service"], row["traces"]) == ("orders", len(ids))
+    assert set(row["worst"]) == set(ids.values())
+    assert {"redundant_calls", "retries"} <= set(row["findings"])
+
+
+def test_two_traces_of_a_server_are_compared(holding, tracekit) -> None:  # noqa: F811
+    server, ids = holding
+    done = tracekit("diff", *ids.values(), "--from", server, "--json")
+    assert json.loads(done.stdout)["steps"], done.stderr
+
+
+def test_a_trace_of_a_server_is_shown_with_its_findings(holding, tracekit) -> None:  # noqa: F811
+    server, ids = holding
+    told = tracekit("show", ids["retried_in_vain"], "--from", server, color=False).stdout
+    assert told.startswith(f"trace {ids['retried_in_vain']}")
+    assert "⚑1 " in told

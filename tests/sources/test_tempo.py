@@ -96,4 +96,7 @@ def test_when_it_fails_half_way_what_was_read_is_told(tracekit) -> None:  # noqa
 def test_a_wrong_command_line_is_said(tracekit, words: list[str]) -> None:  # noqa: F811
     done = tracekit("findings", "--from", "tempo:http://localhost:3200", *words)
     assert done.exit_code
-    assert "not both" in done.stderr or "is not an address" in done.stderr
+    assert (
+        "give one of --from, --file and --store" in done.stderr
+        or "is not an address" in done.stderr
+    )

@@ -12,6 +12,7 @@ from tracekit.cli._traces import Traces, Wanted
 
 if TYPE_CHECKING:
     from tracekit.findings._history import History
+    from tracekit.formats._reading import TraceFile
     from tracekit.trace import Trace
 
 __all__ = ["FiledTraces"]
@@ -30,17 +31,19 @@ class FiledTraces(Traces):
         from tracekit.trace import traces_of
 
         spans: list[Any] = []
-        for path in paths:
-            try:
-                with _trace_files.opened(path, format_name) as file:
-                    spans += file
-            except OSError as error:
-                raise click.ClickException(f"{path}: {error.strerror or error}") from error
-            _trace_files.tell_unreadable(path, file)
         self._where = ", ".join(paths)
+        why = ""
+        for path in paths:
+            file = _read(path, format_name, spans)
+            if file.spans:
+                _tell_partial(path, file)
+            elif file.unreadable:
+                first = file.unreadable[0]
+                why = why or f" (line {first.line}: {first.reason})"
         self._newest = sorted(traces_of(spans), key=lambda trace: -trace.start)
         if not self._newest:
-            raise click.ClickException(f"there is no trace in {self._where}")
+            raise click.ClickException(f"there is no trace in {self._where}{why}")
+        self.nothing = f"no such trace in {self._where}"
         self._by_id = {f"{trace.trace_id:032x}": trace for trace in self._newest}
 
     def one(self, name: str) -> Trace:
@@ -68,3 +71,19 @@ class FiledTraces(Traces):
         from tracekit.findings._history import history_of
 
         return history_of(self._newest)
+
+
+def _read(path: str, format_name: str | None, spans: list[Any]) -> TraceFile:
+    """Add the spans of a file; return the file, which knows what could not be read."""
+    try:
+        with _trace_files.opened(path, format_name) as file:
+            spans += file
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror or error}") from error
+    return file
+
+
+def _tell_partial(path: str, file: TraceFile) -> None:
+    _trace_files.tell_unreadable(path, file)
+    if file.unreadable_count:
+        click.echo(f"{path}: partial: {file.spans} spans of it were read", err=True)

@@ -35,6 +35,7 @@ class ServedTraces(Traces):
 
         self._source = source_of(given, "--from")
         self._known: dict[str, Trace] = {}
+        self.nothing = f"{self._source.server.url} has no such trace in that time"
 
     def one(self, name: str) -> Trace:
         if (known := self._known.get(name)) is not None:

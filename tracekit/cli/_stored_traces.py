@@ -22,6 +22,7 @@ class StoredTraces(Traces):
     """What a store has. Others may write to it meanwhile; each answer is a snapshot."""
 
     most = 10_000
+    nothing = "no trace of the store is like that; `tracekit ls` lists all"
 
     def __init__(self, path: str | None) -> None:
         from tracekit.store.reader import StoreReader

@@ -50,9 +50,11 @@ class Traces:
 
     Attributes:
         most: How many traces ``asked`` returns at most.
+        nothing: What to say where no trace is as wanted.
     """
 
     most = 1_000
+    nothing: str
 
     def one(self, name: str) -> Trace:
         """Return a trace by its id or the beginning of it, or the ``last`` one.

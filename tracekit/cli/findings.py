@@ -66,6 +66,8 @@ def command(
     with opened(place) as traces:
         if wanted.is_any:
             found = traces.many(wanted, limit)
+            if not found:
+                raise click.ClickException(traces.nothing)
         else:
             found = [traces.one(trace)] if trace else traces.unnamed(limit)
         tell = _tell_one if len(found) == 1 and not wanted.is_any else _tell_many

@@ -275,15 +275,17 @@ def calls_below(trace: Trace, at_least: int) -> dict[Node | None, list[Call]]:
 
 
 def grouped(calls: Sequence[Call], key: Callable[[Call], K], at_least: int) -> dict[K, list[Call]]:
-    """Return calls by a key, where so many have it, in their order.
+    """Return calls by a key, where so many have it, in their order; compressed ones count as all.
 
     The others are only counted: most groups of a large trace are small, and lists for all of them
     would cost more than what is found in them.
     """
     keys = [*map(key, calls)]
-    found: dict[K, list[Call]] = {
-        each: [] for each, number in Counter(keys).items() if number >= at_least
-    }
+    counts = Counter(keys)
+    for each, call in zip(keys, calls, strict=True):
+        if semconv.COMPRESSED_COUNT in call.node.attributes:
+            counts[each] += call.node.count - 1
+    found: dict[K, list[Call]] = {each: [] for each, number in counts.items() if number >= at_least}
     if found:
         for each, call in zip(keys, calls, strict=True):
             if each in found:
