@@ -92,7 +92,7 @@ def test_dropped_span_has_the_same_readable_names(exporter):
 
 
 def _sampler(name):
-    from tracekit.configure import _sampler as make
+    from tracekit._head import sampler_of as make
     from tracekit.settings import Setting
 
     return make({"sampler": Setting(name, "argument")})

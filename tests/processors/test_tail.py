@@ -285,6 +285,18 @@ def test_when_predicates_hang_again_and_again_they_are_not_asked_any_more(
     assert tail.ledger()["kept"] == {"predicate_slow": 20}
 
 
+def test_what_fails_while_a_predicate_is_asked_is_kept(tailed):
+    def predicate(spans):
+        late.set_status(StatusCode.ERROR)
+        late.end()
+
+    tail = tailed(replace(NOTHING, predicate=predicate))
+    with tail.start("root"):
+        late = tail.tracer.start_span("late")
+    assert tail.names() == ["root", "late"]
+    assert tail.ledger()["kept"] == {"error": 2}
+
+
 def test_a_predicate_is_not_traced(tailed):
     def predicate(spans):
         asked.append(trace_api.get_current_span())

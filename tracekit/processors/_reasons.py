@@ -80,6 +80,8 @@ class Reasons:
             answer: What the functions said that were asked about it.
         """
         reason = reason or trace.asked
+        if not reason and trace.may_have_failed and _has_failed(trace):
+            reason = "error"  # of a span that ended while others were asked
         if reason:
             return self._verdict(True, reason)
         share = self._share(trace) if self._rules else self._otherwise
