@@ -78,7 +78,10 @@ class Tracer(trace_api.Tracer):
         span._binding = self.binding
         span._name = name
         span._kind = kind
-        span._attributes = _own(attributes) if attributes else None
+        if attributes:
+            span._attributes = attributes.copy() if type(attributes) is dict else _own(attributes)
+        else:
+            span._attributes = None
         span._end = None
         # Anything else that was passed, such as a span, holds no parent that could be read.
         if context is None or not isinstance(context, dict):

@@ -189,6 +189,7 @@ class Attempt:
     def begin(self) -> bool:
         """Start the span and make it current; False when this request is not to be watched."""
         exchange, steps, method = self.exchange, self.steps, self.method
+        context: Context
         parent, sends = exchange.parent, exchange.sends
         exchange.sends = sends + 1
         exchange.attempt = None
@@ -199,13 +200,21 @@ class Attempt:
             if not sends and method in steps.plain_methods:
                 attributes = self.destination.told_of(method, self.timeouts)
                 self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
-                context = with_span(parent, span)
-                if self.carrier is not None:
-                    # Where there is no baggage, the host does not matter.
-                    if type(context) is OnlySpan:
-                        self._write_headers(context)
-                    else:
-                        self._inject(context)
+                carrier = self.carrier
+                if type(parent) is OnlySpan or not parent:
+                    # with_span() and _inject(), written out for nearly all requests: where there
+                    # is no baggage, the host does not matter.
+                    context = only = OnlySpan()
+                    only.span = span
+                    if carrier is not None:
+                        try:
+                            get_global_textmap().inject(carrier, context, steps.setter)
+                            exchange.injected = context
+                        except Exception:
+                            report("the injection of trace headers")
+                else:
+                    context = with_span(parent, span)
+                    self._inject(context)
             else:
                 if steps.settings.is_excluded(self.url):
                     return self._refuse()
