@@ -146,6 +146,8 @@ def tail_settings(found: Settings) -> TailSettings | None:
     except UnknownNameError:
         raise
     except ConfigurationError as error:
+        if str(error).startswith(setting.source):
+            raise
         raise ConfigurationError(f"{setting.source}: {error}") from None
 
 
