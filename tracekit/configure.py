@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import trace as trace_api
 from opentelemetry.propagators.textmap import TextMapPropagator
@@ -27,9 +27,11 @@ from tracekit.libraries import carry_context, instrument, instrumentations, unin
 from tracekit.model import Resource as PlainResource
 from tracekit.samplers.always_on import AlwaysOnSampler
 from tracekit.samplers.parentbased import ParentBased
-from tracekit.sampling import Sampling, SamplingChange
 from tracekit.settings import Setting, Settings, names_in
 from tracekit.settings_file import SettingsFile
+
+if TYPE_CHECKING:
+    from tracekit.sampling import Sampling, SamplingChange
 
 __all__ = [
     "TracerProvider",
@@ -219,6 +221,8 @@ def configure(
     propagate.set_global_textmap(propagator)
     carry_context(found)
     exit_hooks.on_sigterm()
+    from tracekit.sampling import Sampling
+
     _state.sampling = Sampling(provider, configured, sampler_of, stage_changes(provider), file)
     _state.sampling.start(provider.sampler, from_file)
     exit_hooks.on_os_exit(_leave)
@@ -415,6 +419,8 @@ def _sampling() -> Sampling:
     if provider is None or provider.is_shut_down:
         raise ConfigurationError("set_sampling(): call tracekit.configure() first")
     if _state.sampling is None or _state.sampling.provider is not provider:
+        from tracekit.sampling import Sampling
+
         # A provider that the program made by hand.
         configured = {"sampler": Setting(provider.sampler, "argument")}
         _state.sampling = Sampling(provider, configured, sampler_of, stage_changes(provider))
