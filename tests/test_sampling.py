@@ -233,24 +233,29 @@ def test_a_sampler_that_stays_the_same_keeps_its_state(exporter, watched):
 def test_no_span_is_lost_while_threads_make_them_and_sampling_changes(exporter):
     configured(exporter, sampler=1.0)
 
+    enough, made = threading.Event(), []
+
     def work():
-        for number in range(4000):
+        number = 0
+        while not enough.is_set():
             with tracekit.span("root"), tracekit.span("child"):
+                number += 1
                 if number % 100 == 0:
                     time.sleep(0.001)
+        made.append(number)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
-    changes = 0
-    while any(thread.is_alive() for thread in threads):
+    for changes in range(20):
         tracekit.set_sampling((0.0, 0.5, "adaptive", 1.0)[changes % 4])
-        changes += 1
-        time.sleep(0.001)
-    assert changes > 4
+        time.sleep(0.002)
+    enough.set()
+    for thread in threads:
+        thread.join()
     assert tracekit.flush()
     stats = tracekit.stats()
-    assert stats["started"] + stats["sampled_out"] == 4 * 4000 * 2
+    assert stats["started"] + stats["sampled_out"] == 2 * sum(made)
     assert stats["sampled_out"] > 0
     assert len(exporter.get_finished_spans()) == stats["started"] == stats["ended"]
     roots = [span for span in exporter.get_finished_spans() if span.parent is None]
