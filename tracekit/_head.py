@@ -12,7 +12,7 @@ from tracekit.errors import ConfigurationError, NotInstalledError, UnknownNameEr
 from tracekit.interfaces import Sampler
 from tracekit.samplers.parentbased import ParentBased
 from tracekit.samplers.traceidratio import TraceIdRatioBased
-from tracekit.settings import Setting, Settings
+from tracekit.settings import Setting, Settings, placed
 
 __all__ = ["named_sampler", "sampler_of"]
 
@@ -65,12 +65,10 @@ def _with_rules(sampler: Sampler, found: Settings) -> Sampler:
         return sampler
     from tracekit.samplers.rules import RuleSampler
 
-    try:
+    with placed(setting.source):
         if isinstance(sampler, ParentBased):
             return sampler.with_root(RuleSampler(setting.value, sampler.root_sampler))
         return RuleSampler(setting.value, sampler)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{setting.source}: {error}") from None
 
 
 def _made_sampler(factory: Any, argument: Setting) -> Sampler:

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tracekit import discovery
-from tracekit.errors import ConfigurationError, UnknownNameError
+from tracekit.errors import ConfigurationError
 from tracekit.interfaces import SpanExporter
-from tracekit.settings import Setting, Settings, names_in
+from tracekit.settings import Setting, Settings, names_in, placed
 
 if TYPE_CHECKING:
     from tracekit.processors._drop_rules import DropRules
@@ -141,14 +141,8 @@ def tail_settings(found: Settings) -> TailSettings | None:
     from tracekit._finding_reasons import finder
     from tracekit.processors.tail import TailSettings
 
-    try:
+    with placed(setting.source):
         return TailSettings.from_setting(*setting, finder)
-    except UnknownNameError:
-        raise
-    except ConfigurationError as error:
-        if str(error).startswith(setting.source):
-            raise
-        raise ConfigurationError(f"{setting.source}: {error}") from None
 
 
 def _default_exporter() -> str:

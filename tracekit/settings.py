@@ -243,6 +243,23 @@ def refusing() -> Iterator[None]:
 
 
 @contextmanager
+def placed(place: str) -> Iterator[None]:
+    """Put in front of what a part says is wrong where it was asked for, unless it says so itself.
+
+    Raises:
+        ConfigurationError: What was raised within, with the place.
+    """
+    try:
+        yield
+    except UnknownNameError:
+        raise
+    except ConfigurationError as error:
+        if str(error).startswith(f"{place}="):
+            raise
+        raise ConfigurationError(f"{place}: {error}") from None
+
+
+@contextmanager
 def lenient() -> Iterator[None]:
     """Report and ignore also within ``refusing``: nobody called anything."""
     token = _mode.set(_LENIENT)

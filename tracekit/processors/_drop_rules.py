@@ -12,6 +12,7 @@ from tracekit._rule_text import InvalidRuleError, RuleText, invalid_rule, read_r
 from tracekit._rules import Conditions, conditions_of, matches, refuse_unreachable
 from tracekit.errors import ConfigurationError
 from tracekit.interfaces import ReadableSpan
+from tracekit.settings import placed
 
 __all__ = ["DEFAULT", "DropRules"]
 
@@ -159,11 +160,8 @@ class DropRules:
         """
         if isinstance(given, cls):
             return given
-        try:
+        with placed("drop" if source == "argument" else source):
             return cls(given)
-        except ConfigurationError as error:
-            place = "drop" if source == "argument" else source
-            raise ConfigurationError(f"{place}: {error}") from None
 
     def at_start(
         self, name: str, kind: SpanKind, attributes: Attributes, has_local_parent: bool

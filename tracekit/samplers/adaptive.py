@@ -11,13 +11,13 @@ from opentelemetry.trace import Link, SpanKind
 
 from tracekit import semconv
 from tracekit._ot_state import RANDOM_MASK, OtState, with_threshold
-from tracekit.errors import InvalidValueError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
 from tracekit.samplers._clock import clock_in_use
 from tracekit.samplers._composable import SamplingIntent, Start
 from tracekit.samplers._operations import OperationShares
 from tracekit.samplers._parent import parent_trace_state
+from tracekit.samplers._per_second import made_per_second
 
 __all__ = ["AdaptiveSampler"]
 
@@ -63,12 +63,7 @@ class AdaptiveSampler:
     @classmethod
     def from_argument(cls, argument: Any) -> Sampler:
         """Make the sampler that ``OTEL_TRACES_SAMPLER_ARG`` describes; 20 when it is empty."""
-        try:
-            return cls(DEFAULT_PER_SECOND if argument in (None, "") else float(argument))
-        except (TypeError, ValueError):
-            raise InvalidValueError(
-                "sampler argument", argument, "traces per second, a number above 0"
-            ) from None
+        return made_per_second(cls, argument, DEFAULT_PER_SECOND)
 
     def should_sample(
         self,

@@ -9,11 +9,11 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
 from tracekit._ot_state import with_threshold
-from tracekit.errors import InvalidValueError
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, Decision, SamplingResult
 from tracekit.samplers._bucket import TokenBucket
 from tracekit.samplers._parent import parent_trace_state
+from tracekit.samplers._per_second import made_per_second
 
 __all__ = ["RateLimitingSampler"]
 
@@ -46,12 +46,7 @@ class RateLimitingSampler:
     @classmethod
     def from_argument(cls, argument: Any) -> Sampler:
         """Make the sampler that ``OTEL_TRACES_SAMPLER_ARG`` describes; 100 when it is empty."""
-        try:
-            return cls(DEFAULT_PER_SECOND if argument in (None, "") else float(argument))
-        except (TypeError, ValueError):
-            raise InvalidValueError(
-                "sampler argument", argument, "traces per second, a number above 0"
-            ) from None
+        return made_per_second(cls, argument, DEFAULT_PER_SECOND)
 
     def should_sample(
         self,
