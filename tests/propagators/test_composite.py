@@ -41,6 +41,30 @@ def composite(**options: Any) -> CompositePropagator:
     return CompositePropagator(members, **options)
 
 
+class _Inheriting(CompositePropagator):
+    """May read more than its members do."""
+
+
+@pytest.mark.parametrize(
+    ("propagator", "headers"),
+    [
+        (
+            CompositePropagator([TraceContextPropagator(), BaggagePropagator()]),
+            ("traceparent", "baggage"),
+        ),
+        (CompositePropagator([BaggagePropagator()], trust=TrustPolicy()), ("baggage",)),
+        (CompositePropagator([BaggagePropagator()], []), ()),
+        (CompositePropagator([]), ()),
+        (CompositePropagator([TraceContextPropagator(), B3SinglePropagator()]), None),
+        (_Inheriting([BaggagePropagator()]), None),
+    ],
+)
+def test_headers_without_which_nothing_is_found_are_named_where_all_members_name_theirs(
+    propagator: CompositePropagator, headers: tuple[str, ...] | None
+) -> None:
+    assert propagator.reads_only == headers
+
+
 def trace_digit(context: Context) -> str:
     return f"{trace.get_current_span(context).get_span_context().trace_id:032x}"[0]
 

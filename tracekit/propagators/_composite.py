@@ -70,8 +70,8 @@ class CompositePropagator(TextMapPropagator):
     """Run several propagators, each for itself: one that raises does not stop the others.
 
     A propagator that has an attribute `injects_key` is not called for a context without that key:
-    it would find nothing to write. One that has `extracts_headers`, two spellings of its only
-    header, is not called for a dictionary that has neither: it would find nothing to read.
+    it would find nothing to write. One that has `extracts_headers`, two spellings of the header
+    without which it reads nothing, is not called for a dictionary that has neither.
 
     Args:
         inject: In the order in which they write.
@@ -82,6 +82,8 @@ class CompositePropagator(TextMapPropagator):
 
     Attributes:
         failed: How often a propagator raised, by class name. The first time is logged.
+        reads_only: Names of headers; of a carrier with none of them, whatever it is, nothing is
+            extracted into a context that is given. None where a member does not name its header.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class CompositePropagator(TextMapPropagator):
         self._extracts = tuple(
             (*_only_headers(propagator), propagator.extract) for propagator in self._extract
         )
+        self.reads_only = _all_headers(self, self._extracts)
         self._order = order
         self._takes_care = trust is not None or order == "first"
         self._trust = trust
@@ -213,6 +216,15 @@ def _only_headers(propagator: TextMapPropagator) -> tuple[str | None, str | None
     # Of the class itself: one that inherits from it may read more.
     own: tuple[str, str] | None = vars(type(propagator)).get("extracts_headers")
     return own or (None, None)
+
+
+def _all_headers(
+    composite: CompositePropagator, extracts: Sequence[tuple[str | None, Any, Any]]
+) -> tuple[str, ...] | None:
+    names = tuple(name for name, _, _ in extracts if name is not None)
+    # Not for a class that inherits: see above.
+    is_all = len(names) == len(extracts) and type(composite) is CompositePropagator
+    return names if is_all else None
 
 
 def _keep_first(

@@ -105,6 +105,9 @@ class TraceContextPropagator(TextMapPropagator):
     Source: https://www.w3.org/TR/trace-context-2/
     """
 
+    # A tracestate alone is not looked at.
+    extracts_headers = ("traceparent", "Traceparent")
+
     def __init__(self) -> None:
         self.refused: dict[str, int] = {}
 
