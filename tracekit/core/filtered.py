@@ -93,8 +93,11 @@ def look_first(binding: Binding, span: Any, parent: Any) -> DroppedSpan | None:
     is_below = above in RECORDING
     rule = None
     if drops is not None:
+        attributes = span._attributes
+        if attributes is None:
+            attributes = EMPTY
         try:
-            rule = drops.at_start(span._name, span._kind, span._attributes or EMPTY, is_below)
+            rule = drops.at_start(span._name, span._kind, attributes, is_below)
         except Exception:
             _logger.debug("a drop rule could not be asked about %r", span._name, exc_info=True)
     if rule is None:
