@@ -24,6 +24,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import default_getter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON, Sampler, SamplingResult
@@ -45,6 +46,8 @@ from http_servers import (
 from instrumentation.deciding import Deciding
 from tracekit.propagators._composite import CompositePropagator as CautiousPropagator
 from tracekit.propagators._composite import TrustPolicy
+from tracekit.propagators.baggage import BaggagePropagator
+from tracekit.propagators.tracecontext import TraceContextPropagator
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 SPAN_ID = "b7ad6b7169203331"
@@ -160,6 +163,16 @@ class _BrokenProvider(trace.TracerProvider):
         if self._late:
             return _BrokenSpan(SpanContext(1, 2, False))
         raise RuntimeError("broken")
+
+
+class _OwnHeader(TraceContextTextMapPropagator):
+    """A propagator that somebody wrote for a header of their own."""
+
+    def extract(
+        self, carrier: Any, context: Context | None = None, getter: Any = default_getter
+    ) -> Context:
+        (header,) = getter.get(carrier, "x-caller")
+        return super().extract({"traceparent": header}, context)
 
 
 Start = Callable[..., Client]
@@ -329,6 +342,31 @@ class HttpServerContract:
         assert span.parent is not None
         assert f"{span.parent.trace_id:032x}" == f"{span.context.trace_id:032x}" == TRACE_ID
         assert (f"{span.parent.span_id:016x}", span.parent.is_remote) == (SPAN_ID, True)
+
+    def test_our_own_propagators_find_what_was_sent(self, start: Start, spans: Spans) -> None:
+        # They name their headers, and are not asked about requests that have none of them.
+        propagate.set_global_textmap(
+            CautiousPropagator([TraceContextPropagator(), BaggagePropagator()])
+        )
+        client = start()
+        client.ask()
+        laden = client.ask("/baggage", headers=[("Baggage", "user=amy")])
+        client.ask(headers=[("Traceparent", TRACEPARENT[1])])
+        nothing, baggage_only, continued = spans.server(3)
+        assert (laden.body, nothing.parent, baggage_only.parent) == (b"amy", None, None)
+        assert f"{continued.context.trace_id:032x}" == TRACE_ID
+
+    def test_a_propagator_is_asked_about_each_request_from_when_it_is_set(
+        self, start: Start, spans: Spans
+    ) -> None:
+        propagate.set_global_textmap(CautiousPropagator([TraceContextPropagator()]))
+        client = start()
+        client.ask(headers=[("x-caller", TRACEPARENT[1])])
+        propagate.set_global_textmap(_OwnHeader())
+        client.ask(headers=[("x-caller", TRACEPARENT[1])])
+        before, since = spans.server(2)
+        assert before.parent is None
+        assert f"{since.context.trace_id:032x}" == TRACE_ID
 
     # Whom to trust.
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter
@@ -26,15 +26,20 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
 from tracekit._otel_context import OnlySpan, attach, current_context, detach, with_span
-from tracekit._url_secrets import redact_query
-from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded, split_authority
+from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded
 from tracekit.instrumentation._http import (
     HttpSettings,
     is_suppressed,
     record_failure,
-    truncated,
 )
-from tracekit.instrumentation._patch import quiet
+from tracekit.instrumentation._http_server_attributes import (
+    Address,
+    OwnAddress,
+    old_names,
+    server_attributes,
+    whole_url,
+)
+from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._traceresponse import ALWAYS, NEVER, Answer, answer
 from tracekit.instrumentation._trust import Trust, caller_of, trust_of
 
@@ -42,12 +47,13 @@ __all__ = [
     "REQUEST_KEY",
     "Headers",
     "HttpServer",
-    "Incoming",
     "ServerRequest",
     "ServerSettings",
     "adopt_route",
-    "body_measures",
     "current_request",
+    "detach_request",
+    "enter_request",
+    "leave_request",
     "name_route",
     "note_exception",
 ]
@@ -56,66 +62,17 @@ __all__ = [
 # decided not to trace it. Whatever is mounted or wrapped inside finds the decision made.
 REQUEST_KEY = "tracekit.server_request"
 
-BODY_BYTES = "tracekit.response.body_bytes"
-BODY_CHUNKS = "tracekit.response.body_chunks"
-FIRST_BYTE = "tracekit.response.first_byte_s"  # from the start of the span
 ABANDONED = "tracekit.abandoned"  # the response was not sent to its end
 
 # One lookup less each on the path of a request.
-CLIENT_ADDRESS = semconv.CLIENT_ADDRESS
-HTTP_REQUEST_METHOD = semconv.HTTP_REQUEST_METHOD
-HTTP_RESPONSE_STATUS_CODE = semconv.HTTP_RESPONSE_STATUS_CODE
-HTTP_ROUTE = semconv.HTTP_ROUTE
-NETWORK_PEER_ADDRESS = semconv.NETWORK_PEER_ADDRESS
-NETWORK_PEER_PORT = semconv.NETWORK_PEER_PORT
-NETWORK_PROTOCOL_VERSION = semconv.NETWORK_PROTOCOL_VERSION
-SERVER_ADDRESS = semconv.SERVER_ADDRESS
-SERVER_PORT = semconv.SERVER_PORT
-URL_PATH = semconv.URL_PATH
-URL_QUERY = semconv.URL_QUERY
-URL_SCHEME = semconv.URL_SCHEME
-USER_AGENT_ORIGINAL = semconv.USER_AGENT_ORIGINAL
+HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE = semconv.HTTP_RESPONSE_STATUS_CODE, semconv.HTTP_ROUTE
+SERVER = SpanKind.SERVER
+# Bound once, with the reader of the current exception: these too are on that path.
+_now_ns, _exc_info = time.perf_counter_ns, sys.exc_info
 
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-_LONGEST_VALUE = 4096
-_LONGEST_ADDRESS = 300
-
-_OLD_NAMES = {
-    semconv.HTTP_REQUEST_METHOD: semconv.OLD_HTTP_METHOD,
-    semconv.URL_SCHEME: semconv.OLD_HTTP_SCHEME,
-    semconv.SERVER_ADDRESS: semconv.OLD_NET_HOST_NAME,
-    semconv.SERVER_PORT: semconv.OLD_NET_HOST_PORT,
-    semconv.CLIENT_ADDRESS: semconv.OLD_HTTP_CLIENT_IP,
-    semconv.NETWORK_PEER_ADDRESS: semconv.OLD_NET_PEER_IP,
-    semconv.NETWORK_PEER_PORT: semconv.OLD_NET_PEER_PORT,
-    semconv.NETWORK_PROTOCOL_VERSION: semconv.OLD_HTTP_FLAVOR,
-    semconv.USER_AGENT_ORIGINAL: semconv.OLD_HTTP_USER_AGENT,
-    semconv.HTTP_RESPONSE_STATUS_CODE: semconv.OLD_HTTP_STATUS_CODE,
-}
+_ANY_LENGTH = sys.maxsize
 
 Headers = Iterable[tuple["str | bytes", "str | bytes"]]
-
-
-class Incoming(NamedTuple):
-    """What a request says of itself before the program has seen it.
-
-    Attributes:
-        source: The scope or environ, for the propagators' getter and for hooks.
-        own: Host and port that the server listens on, for requests without a Host.
-    """
-
-    source: Any
-    carrier: Any
-    method: str
-    scheme: str
-    path: str
-    query: str
-    version: str | None
-    peer: tuple[str | None, int | None]
-    own: tuple[str | None, int | None]
-    host: str | None
-    user_agent: str | None
-    forwarded: Forwarded = NOT_FORWARDED
 
 
 @dataclass(frozen=True)
@@ -145,10 +102,10 @@ class ServerSettings(HttpSettings):
 
 _current: ContextVar[ServerRequest | None] = ContextVar("tracekit.server_request", default=None)
 
-
-def current_request() -> ServerRequest | None:
-    """Return the traced request that this code serves, also in its tasks and worker threads."""
-    return _current.get()
+current_request = _current.get
+"""Return the traced request that this code serves, also in its tasks and worker threads."""
+enter_request, leave_request = _current.set, _current.reset
+"""The steps of :meth:`ServerRequest.attach` and its undoing, for what runs in one place."""
 
 
 def name_route(route: str) -> None:
@@ -202,60 +159,50 @@ class ServerRequest:
 
     __slots__ = (
         "_handled_before",
-        "_settings",
+        "_server",
         "_started_ns",
         "body_length",
         "context",
         "failed",
         "is_ended",
+        "is_silent",
         "method",
         "route",
         "route_prefix",
         "span",
         "status",
         "suspect",
-        "tracer",
     )
 
     def __init__(
-        self, span: Span, context: Context, method: str, tracer: Tracer, settings: ServerSettings
+        self, span: Span, context: Context, method: str, server: HttpServer, is_silent: bool
     ) -> None:
         self.span = span
         self.context = context
         self.method = method
-        self.tracer = tracer
-        self.route: str | None = None
-        self.route_prefix = ""
+        self.route = self.route_prefix = ""
         self.status = 0
-        self.body_length = sys.maxsize  # no more bytes than this will follow the headers
-        self.failed = False
-        self.is_ended = False
+        self.body_length = _ANY_LENGTH  # no more bytes than this will follow the headers
+        self.failed = self.is_ended = False
         # An exception that the framework answers itself; it counts if the answer is a 5xx.
         self.suspect: BaseException | None = None
-        self._settings = settings
-        self._started_ns = time.perf_counter_ns()
-        self._handled_before = id(sys.exc_info()[1])
+        self._server = server
+        # Neither are headers of the response looked at nor the caller to be told anything.
+        self.is_silent = is_silent
+        self._started_ns = _now_ns()
+        self._handled_before = id(_exc_info()[1])
+
+    @property
+    def tracer(self) -> Tracer:
+        return self._server.tracer
 
     def attach(self, context: Context | None = None) -> tuple[Token[Any], Token[Any]]:
-        """Make the request and its span current; give the result to :meth:`detach`."""
+        """Make the request and its span current; give the result to :func:`detach_request`."""
         return _current.set(self), attach(context or self.context)
-
-    @staticmethod
-    def detach(tokens: tuple[Token[Any], Token[Any]]) -> None:
-        """Restore what was current before, if this is where it was attached.
-
-        A coroutine that nobody finished is closed by the garbage collector wherever that runs.
-        There is nothing to restore in such a place, and OpenTelemetry would log an error.
-        """
-        try:
-            _current.reset(tokens[0])
-        except ValueError:
-            return
-        detach(tokens[1])
 
     def matched(self, route: str) -> None:
         """Name the span for the template of the route that serves the request."""
-        if route and route != self.route and not self.is_ended:
+        if not self.is_ended and route and route != self.route:
             self.route = route
             self.span.set_attribute(HTTP_ROUTE, route)
             self.span.update_name(f"{self.method} {route}")
@@ -270,19 +217,19 @@ class ServerRequest:
         if status >= 500:
             self._blame(status)
         self.suspect = None
-        settings = self._settings
+        return () if self.is_silent else self._respond(status, headers)
+
+    def _respond(self, status: int, headers: Headers) -> Answer:
+        settings = self._server.settings
         if settings.response_headers is not None:
             self.span.set_attributes(settings.response_headers.attributes(headers))
         if settings.server_response_hook is not None:
             settings.server_response_hook(self.span, status, headers)
-        # Asked here, not there: nearly all requests need no more.
-        if getattr(self.span, "kept", None) is None and settings.traceresponse != ALWAYS:
-            return ()
         return self.answer(status)
 
     def answer(self, status: int) -> Answer:
         """Return the headers that tell the caller what is decided about the trace."""
-        span, mode = self.span, self._settings.traceresponse
+        span, mode = self.span, self._server.settings.traceresponse
         kept = getattr(span, "kept", None)
         if mode == NEVER or (kept is None and mode != ALWAYS):
             return ()
@@ -305,26 +252,34 @@ class ServerRequest:
         # The body of an answer to HEAD is not meant to be sent.
         self.end(attributes if self.method == "HEAD" else {**(attributes or {}), ABANDONED: True})
 
-    @quiet
     def end(self, attributes: Mapping[str, Any] | None = None) -> None:
         """End the span, once."""
         if self.is_ended:
             return
         self.is_ended = True
-        try:
-            self._write_outcome(attributes)
-        finally:
-            self.suspect = None
-            self.span.end()
+        span, status = self.span, self.status
+        try:  # and not `quiet`: one frame less for each request
+            try:
+                if status:
+                    span.set_attribute(HTTP_RESPONSE_STATUS_CODE, status)
+                    if status >= 500 or self._server.writes_old_names:
+                        self._write_outcome(status)
+                if attributes:
+                    span.set_attributes(attributes)
+            finally:
+                self.suspect = None
+                span.end()
+        except Exception:
+            report("the end of a request")
 
     def elapsed_ns(self) -> int:
-        return time.perf_counter_ns() - self._started_ns
+        return _now_ns() - self._started_ns
 
     def _blame(self, status: int) -> None:
         # Error middleware answers from within its `except` block: the exception is at hand there
         # and, once the body is sent, too late. One that was being handled before the request
         # came in (by a program that calls the application itself) has no part in this.
-        exception = self.suspect or sys.exc_info()[1]
+        exception = self.suspect or _exc_info()[1]
         if (
             exception is not None
             and id(exception) != self._handled_before
@@ -332,77 +287,183 @@ class ServerRequest:
         ):
             self.fail(exception)
 
-    def _write_outcome(self, attributes: Mapping[str, Any] | None) -> None:
-        span, status = self.span, self.status
-        if status:
-            span.set_attribute(HTTP_RESPONSE_STATUS_CODE, status)
-            if self._settings.writes_old_names:
-                span.set_attribute(semconv.OLD_HTTP_STATUS_CODE, status)
+    def _write_outcome(self, status: int) -> None:
+        span = self.span
+        if self._server.writes_old_names:
+            span.set_attribute(semconv.OLD_HTTP_STATUS_CODE, status)
         if status >= 500 and not self.failed:
             span.set_attribute(semconv.ERROR_TYPE, str(status))
             span.set_status(Status(StatusCode.ERROR))
-        if attributes:
-            span.set_attributes(attributes)
+
+
+def detach_request(tokens: tuple[Token[Any], Token[Any]]) -> None:
+    """Restore what was current before a request was attached, if this is where it was.
+
+    A coroutine that nobody finished is closed by the garbage collector wherever that runs.
+    There is nothing to restore in such a place, and OpenTelemetry would log an error.
+    """
+    try:
+        leave_request(tokens[0])
+    except ValueError:
+        return
+    detach(tokens[1])
 
 
 class HttpServer:
-    """Start the SERVER spans of one library."""
+    """Start the SERVER spans of one library.
 
-    def __init__(self, tracer: Tracer, settings: ServerSettings, getter: Getter[Any]) -> None:
+    Args:
+        spelled: Returns a header's name as the library's headers have it.
+    """
+
+    __slots__ = (
+        "_adds",
+        "_asked",
+        "_excludes",
+        "_get_propagator",
+        "_getter",
+        "_is_silent",
+        "_is_silent_to_callers",
+        "_known_methods",
+        "_links",
+        "_request_hook",
+        "_spelled",
+        "_trust",
+        "settings",
+        "tracer",
+        "writes_old_names",
+    )
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        settings: ServerSettings,
+        getter: Getter[Any],
+        spelled: Callable[[str], Any],
+    ) -> None:
         self.tracer = tracer
         self.settings = settings
         self._getter = getter
-        self._extract: Callable[..., Context] | None = None
+        self._spelled = spelled
+        self._get_propagator: Callable[[], Any] | None = None
+        # The last propagator, and the headers without all of which it extracts nothing.
+        self._asked: tuple[Any, tuple[Any, ...] | None] = (None, None)
+        # Of the settings, what each request asks for: a slot is read in a fifth of the time that
+        # an attribute takes above the default that a class has for it.
+        self._known_methods = settings.known_methods
+        self._excludes = settings.excluded_urls is not None
+        self.writes_old_names = settings.writes_old_names
+        self._adds = settings.request_headers is not None or settings.writes_old_names
+        self._links, self._trust = settings.links, settings.trust
+        self._request_hook = settings.server_request_hook
+        hears = settings.response_headers is not None or settings.server_response_hook is not None
+        self._is_silent = not hears and settings.traceresponse != ALWAYS
+        self._is_silent_to_callers = not hears and settings.traceresponse == NEVER
 
-    def start(self, incoming: Incoming) -> ServerRequest | None:
-        """Start the span of a request, or return None if it is not to be traced."""
-        settings = self.settings
+    def start(
+        self,
+        source: Any,
+        carrier: Any,
+        headers: Container[Any],
+        method: str,
+        scheme: str,
+        path: str,
+        query: str,
+        version: str | None,
+        peer: Address,
+        own: OwnAddress,
+        host: str | None,
+        user_agent: str | None,
+        proxied: Forwarded = NOT_FORWARDED,
+    ) -> ServerRequest | None:
+        """Start the span of a request, or return None if it is not to be traced.
+
+        So many parameters, and no record of them: to make one and to read it takes as long as the
+        attributes that are made of it.
+
+        Args:
+            source: The scope, environ or request, for hooks.
+            carrier: What the getter reads headers from.
+            headers: Tells whether a header is there, by its name as `spelled`.
+            own: Host and port that the server listens on, for requests without a Host.
+        """
         around = current_context()
-        if is_suppressed(around) or (
-            settings.excluded_urls is not None and settings.is_excluded(_url(incoming))
+        has_context = type(around) is OnlySpan or len(around) > 0
+        if has_context and is_suppressed(around):
+            return None
+        if self._excludes and self.settings.is_excluded(
+            whole_url(scheme, host or own[0] or "", path, query)
         ):
             return None
-        context = self._remote_context(incoming, around)
-        method, original = incoming.method, None
-        if method not in settings.known_methods:
-            method, original = settings.method(method)
-        attributes = _attributes(incoming, method)
-        if original is not None:
-            attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
-        if settings.request_headers is not None:
-            pairs = self._headers(incoming)
-            attributes.update(settings.request_headers.attributes(pairs))
-        if settings.writes_old_names:
-            attributes.update(_old_names(incoming, attributes))
-        links = None if settings.links is None else settings.links(context)
+        context = self._remote_context(carrier, headers, around)
+        original = None
+        if method not in self._known_methods:
+            method, original = self.settings.method(method)
+        attributes = server_attributes(
+            method, scheme, path, query, version, peer, own, host, user_agent, proxied
+        )
+        if self._adds or original is not None:
+            self._add(attributes, original, carrier, host)
+        links = None if self._links is None else self._links(context)
         # There is nothing to judge where nothing was sent, and in a context of a span only, which
         # no policy has touched, nothing to find.
-        if context is not around and (settings.trust is not None or type(context) is not OnlySpan):
+        if context is not around and (self._trust is not None or type(context) is not OnlySpan):
             context, more = caller_of(
-                settings.trust, context, around, attributes, incoming.carrier, self._getter
+                self._trust, context, around, attributes, carrier, self._getter
             )
             links = (*(links or ()), *more)
         name = "HTTP" if method == semconv.METHOD_OTHER else method
-        span = self.tracer.start_span(name, context, SpanKind.SERVER, attributes, links)
-        request = ServerRequest(span, with_span(context, span), name, self.tracer, settings)
-        if settings.server_request_hook is not None:
-            _call_hook(settings.server_request_hook, span, incoming.source)
+        span = self.tracer.start_span(name, context, SERVER, attributes, links)
+        is_silent = self._is_silent
+        if has_context or context is not around:  # there may be a caller to be told
+            is_silent = self._is_silent_to_callers
+        request = ServerRequest(span, with_span(context, span), name, self, is_silent)
+        if self._request_hook is not None:
+            _call_hook(self._request_hook, span, source)
         return request
 
-    def _remote_context(self, incoming: Incoming, around: Context) -> Context:
-        extract = self._extract
-        if extract is None:
+    def _add(
+        self, attributes: dict[str, Any], original: str | None, carrier: Any, host: str | None
+    ) -> None:
+        """Add what few requests have or few programs want."""
+        if original is not None:
+            attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
+        wanted = self.settings.request_headers
+        if wanted is not None:
+            attributes.update(wanted.attributes(self._headers(carrier)))
+        if self.writes_old_names:
+            attributes.update(old_names(attributes, host))
+
+    def _remote_context(self, carrier: Any, headers: Container[Any], around: Context) -> Context:
+        if self._get_propagator is None:
             # Importing it reads OTEL_PROPAGATORS and scans entry points.
             from opentelemetry import propagate
 
-            extract = self._extract = propagate.extract
+            self._get_propagator = propagate.get_global_textmap
+        propagator = self._get_propagator()
+        known, names = self._asked
+        if known is not propagator:
+            names = self._ask(propagator)
+        if names is not None:  # one of ours, and most requests bring nothing
+            for name in names:
+                if name in headers:
+                    break
+            else:
+                return around
         try:
-            return extract(incoming.carrier, around, self._getter)
+            context: Context = propagator.extract(carrier, around, self._getter)
         except Exception:  # of a propagator: a request without a remote parent is still a request
             return around
+        return context
 
-    def _headers(self, incoming: Incoming) -> Headers:
-        getter, carrier = self._getter, incoming.carrier
+    def _ask(self, propagator: Any) -> tuple[Any, ...] | None:
+        given = getattr(propagator, "reads_only", None)
+        names = tuple(map(self._spelled, given)) if isinstance(given, tuple) else None
+        self._asked = (propagator, names)
+        return names
+
+    def _headers(self, carrier: Any) -> Headers:
+        getter = self._getter
         return [
             (name, value)
             for name in getter.keys(carrier)
@@ -413,66 +474,6 @@ class HttpServer:
 @quiet
 def _call_hook(hook: Callable[[Span, Any], None], span: Span, source: Any) -> None:
     hook(span, source)
-
-
-def _attributes(incoming: Incoming, method: str) -> dict[str, Any]:
-    """Return what is known before the program runs, so that samplers can decide on it."""
-    _, _, _, scheme, path, query, version, peer, own, host, user_agent, proxied = incoming
-    if proxied.scheme is not None:
-        scheme = proxied.scheme
-    attributes: dict[str, Any] = {
-        HTTP_REQUEST_METHOD: method,
-        URL_SCHEME: scheme,
-        URL_PATH: path if len(path) <= _LONGEST_VALUE else truncated(path, _LONGEST_VALUE),
-    }
-    if query:
-        attributes[URL_QUERY] = redact_query(query)
-    address, port = split_authority(proxied.host or host or "")
-    if address is None:
-        address, port = own
-    elif port is None:
-        port = _DEFAULT_PORTS.get(scheme)
-    if address:
-        attributes[SERVER_ADDRESS] = address
-        if port is not None:
-            attributes[SERVER_PORT] = port
-    address, port = peer
-    if address and len(address) > _LONGEST_ADDRESS:  # a server took it from a header
-        address = None
-    if address:
-        attributes[NETWORK_PEER_ADDRESS] = address
-        if port is not None:
-            attributes[NETWORK_PEER_PORT] = port
-    address = proxied.client or address
-    if address:
-        attributes[CLIENT_ADDRESS] = address
-    if version:
-        attributes[NETWORK_PROTOCOL_VERSION] = version
-    if user_agent:
-        attributes[USER_AGENT_ORIGINAL] = truncated(user_agent, _LONGEST_VALUE)
-    return attributes
-
-
-def _old_names(incoming: Incoming, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    old = {_OLD_NAMES[name]: value for name, value in attributes.items() if name in _OLD_NAMES}
-    query = attributes.get(URL_QUERY)
-    path = attributes[URL_PATH]
-    old[semconv.OLD_HTTP_TARGET] = f"{path}?{query}" if query else path
-    if incoming.host:
-        old[semconv.OLD_HTTP_HOST] = truncated(incoming.host, _LONGEST_VALUE)
-    return old
-
-
-def _url(incoming: Incoming) -> str:
-    url = f"{incoming.scheme}://{incoming.host or incoming.own[0] or ''}{incoming.path}"
-    return f"{url}?{incoming.query}" if incoming.query else url
-
-
-def body_measures(chunks: int, size: int, first_ns: int) -> dict[str, Any] | None:
-    """Return the attributes of a body that was sent in several chunks, None for any other."""
-    if chunks < 2:
-        return None
-    return {BODY_BYTES: size, BODY_CHUNKS: chunks, FIRST_BYTE: first_ns / 1e9}
 
 
 def _sole(exception: BaseException) -> BaseException:

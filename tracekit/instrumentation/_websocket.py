@@ -16,7 +16,12 @@ from opentelemetry.trace import Span, Tracer
 
 from tracekit import semconv
 from tracekit.instrumentation._http import record_failure
-from tracekit.instrumentation._http_server import Headers, ServerRequest, adopt_route
+from tracekit.instrumentation._http_server import (
+    Headers,
+    ServerRequest,
+    adopt_route,
+    detach_request,
+)
 from tracekit.instrumentation._patch import quiet
 
 __all__ = ["SWITCHING_PROTOCOLS", "WebSocket", "WebSocketLife"]
@@ -135,7 +140,7 @@ class WebSocket(WebSocketLife):
             raise
         finally:
             self.end()
-            request.detach(tokens)
+            detach_request(tokens)
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -154,7 +159,7 @@ class WebSocket(WebSocketLife):
         if kind == "websocket.send":
             self.sent(_data(message))
         elif kind == "websocket.accept":
-            if self._request.route is None:
+            if not self._request.route:
                 adopt_route(self._request, self._scope)
             self.accepted(message.get("headers", ()))
         elif kind == "websocket.close":

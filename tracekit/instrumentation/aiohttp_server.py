@@ -20,12 +20,12 @@ from tracekit.instrumentation._forwarded import NOT_FORWARDED, forwarded
 from tracekit.instrumentation._http_server import (
     REQUEST_KEY,
     HttpServer,
-    Incoming,
     ServerRequest,
     ServerSettings,
-    body_measures,
     current_request,
+    detach_request,
 )
+from tracekit.instrumentation._http_server_attributes import Address, body_measures
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation._traceresponse import Answer, with_answer
@@ -40,7 +40,8 @@ __all__ = ["AiohttpServerInstrumentor"]
 
 _READ = ("Host", "User-Agent")
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto")
-_VERSIONS = {(1, 0): "1.0", (1, 1): "1.1"}  # all that aiohttp speaks
+_VERSIONS: dict[Any, str] = {(1, 0): "1.0", (1, 1): "1.1"}  # all that aiohttp speaks
+_UNKNOWN: Address = (None, None)
 
 
 class AiohttpServerInstrumentor(ReplacingInstrumentor):
@@ -58,7 +59,8 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = ServerSettings.read(self.name, options)
-        self._server = HttpServer(self.tracer, settings, _HeadersGetter())
+        # Names of headers are looked up without being folded to lower case each time.
+        self._server = HttpServer(self.tracer, settings, _HeadersGetter(), _spelled)
         self._reads_headers = (
             settings.response_headers is not None or settings.server_response_hook is not None
         )
@@ -80,8 +82,7 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
         )
 
     def _serve(self, original: Call, owners: Sequence[object]) -> Call:
-        # Looked up without being folded to lower case each time.
-        names = [sys.modules["multidict"].istr(name) for name in (*_READ, *_FORWARDED)]
+        names = tuple(map(_spelled, (*_READ, *_FORWARDED)))
 
         async def handle_request(
             protocol: Any, request: BaseRequest, start_time: Any, handler: Call
@@ -100,13 +101,13 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
                 served.end(answered[1])
                 return answered
             finally:
-                served.request.detach(tokens)
+                detach_request(tokens)
 
         return handle_request
 
-    def _begin(self, request: BaseRequest, names: Sequence[str]) -> _Served | None:
+    def _begin(self, request: BaseRequest, names: tuple[Any, ...]) -> _Served | None:
         try:  # and not `quiet`: one frame less for each request
-            traced = self._server.start(_incoming(request, *names))
+            traced = _start_span(self._server, request, names)
             if traced is None:
                 return None
             served = _Served(traced, self._reads_headers)
@@ -138,20 +139,24 @@ class _Served:
         self._bytes = self._chunks = self._first_ns = 0
         self._is_gone = False
 
-    @quiet
-    def started(self, response: StreamResponse) -> None:
+    def started(self, response: StreamResponse, status: int) -> None:
         """Note a response whose headers are sent, or just about to be."""
-        request = self.request
-        if isinstance(response, Exception):
-            # `raise HTTPInternalServerError from error` is an answer to that error.
-            request.suspect = response.__cause__ or request.suspect
-        if response.status == SWITCHING_PROTOCOLS and hasattr(response, "close_code"):
-            self.websocket = WebSocketLife(request, request.tracer)
-            self.websocket.accepted(response.headers.items())
-        else:
-            told = request.responded(response.status, response.headers.items())
-            if told and not self.reads_headers:
-                _tell(response, told)
+        try:  # and not `quiet`: one frame less for each request
+            request = self.request
+            if isinstance(response, Exception):
+                # `raise HTTPInternalServerError from error` is an answer to that error.
+                request.suspect = response.__cause__ or request.suspect
+            if status == SWITCHING_PROTOCOLS and hasattr(response, "close_code"):
+                self.websocket = WebSocketLife(request, request.tracer)
+                self.websocket.accepted(response.headers.items())
+            elif request.is_silent:
+                request.responded(status, ())
+            else:
+                told = request.responded(status, response.headers.items())
+                if told and not self.reads_headers:
+                    _tell(response, told)
+        except Exception:
+            report("the reading of a response")
 
     @quiet
     def about_to_start(self, response: StreamResponse) -> None:
@@ -191,7 +196,7 @@ class _Served:
         elif (is_gone or self._is_gone) and not self.request.failed:
             self.request.abandon(self._measures())
         else:
-            self.request.end(self._measures())
+            self.request.end(self._measures() if self._chunks else None)
 
     def _measures(self) -> Mapping[str, Any] | None:
         return body_measures(self._chunks, self._bytes, self._first_ns)
@@ -214,10 +219,11 @@ def _start(original: Call, _owners: Sequence[object]) -> Call:
         served = _served(request)
         if served is None:
             return original(response, request)
-        if served.reads_headers or response.status == SWITCHING_PROTOCOLS:
+        status = response.status
+        if served.reads_headers or status == SWITCHING_PROTOCOLS:
             served.about_to_start(response)
             return _started(served, response, original(response, request))
-        served.started(response)
+        served.started(response, status)
         return original(response, request)
 
     return start
@@ -225,7 +231,7 @@ def _start(original: Call, _owners: Sequence[object]) -> Call:
 
 async def _started(served: _Served, response: StreamResponse, starting: Awaitable[Any]) -> Any:
     writer = await starting
-    served.started(response)
+    served.started(response, response.status)
     return writer
 
 
@@ -353,37 +359,45 @@ def _text(value: str) -> str:
     )
 
 
-def _incoming(request: BaseRequest, host_name: str, agent_name: str, *proxied: str) -> Incoming:
-    headers, url, transport = request.headers, request.rel_url, request.transport
-    get = headers.get
-    peer = own = None
-    if transport is not None:
-        peer = transport.get_extra_info("peername")
-        own = transport.get_extra_info("sockname")
-    host, user_agent = get(host_name), get(agent_name)
-    by_standard, by_for, by_host, by_proto = proxied
+def _spelled(name: str) -> Any:
+    return sys.modules["multidict"].istr(name)
+
+
+def _start_span(
+    server: HttpServer, request: BaseRequest, names: tuple[Any, ...]
+) -> ServerRequest | None:
+    host_name, agent_name, by_standard, by_for, by_host, by_proto = names
+    # What the public properties are made of, without a frame for each.
+    message, url = request._message, request._rel_url
+    headers = message.headers
+    host, user_agent = headers.get(host_name), headers.get(agent_name)
     is_proxied = by_standard in headers or by_for in headers or by_host in headers
     is_proxied = is_proxied or by_proto in headers
-    version: Any = request.version
-    return Incoming(
+    return server.start(
         request,
         headers,
-        request.method,
+        headers,
+        message.method,
         request.scheme,
         url.path,
         url.raw_query_string,
-        _VERSIONS.get(version),
-        _address(peer),
-        _address(own),
-        None if host is None else _text(host),
-        None if user_agent is None else _text(user_agent),
-        forwarded(*map(get, proxied)) if is_proxied else NOT_FORWARDED,
+        _VERSIONS.get(message.version),
+        _address(request._transport_peername),
+        _UNKNOWN if host else _own_address(request),
+        host if host is None or host.isascii() else _text(host),
+        user_agent if user_agent is None or user_agent.isascii() else _text(user_agent),
+        forwarded(*map(headers.get, names[2:])) if is_proxied else NOT_FORWARDED,
     )
 
 
-def _address(name: Any) -> tuple[str | None, int | None]:
+def _own_address(request: BaseRequest) -> Address:
+    transport = request.transport
+    return _UNKNOWN if transport is None else _address(transport.get_extra_info("sockname"))
+
+
+def _address(name: Any) -> Address:
     """Return host and port of a socket's name, which is a path or empty for a Unix socket."""
-    return (name[0], name[1]) if isinstance(name, tuple) and len(name) >= 2 else (None, None)
+    return (name[0], name[1]) if isinstance(name, tuple) and len(name) >= 2 else _UNKNOWN
 
 
 plugin: type[LibraryInstrumentor] = AiohttpServerInstrumentor

@@ -8,7 +8,7 @@ scope is not traced.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
@@ -21,14 +21,14 @@ from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded, forwar
 from tracekit.instrumentation._http_server import (
     REQUEST_KEY,
     HttpServer,
-    Incoming,
     ServerRequest,
     ServerSettings,
     adopt_route,
-    body_measures,
+    detach_request,
     name_route,
     note_exception,
 )
+from tracekit.instrumentation._http_server_attributes import Address, body_measures
 from tracekit.instrumentation._patch import (
     InstrumentationStatus,
     LibraryInstrumentor,
@@ -60,7 +60,7 @@ _STARLETTE_KEY = "starlette.opentelemetry"
 
 _HOST, _AUTHORITY, _USER_AGENT = b"host", b":authority", b"user-agent"
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
-_READ = frozenset((_HOST, _AUTHORITY, _USER_AGENT, *_FORWARDED))
+_UNKNOWN: Address = (None, None)
 
 
 @functools.lru_cache(maxsize=256)
@@ -84,7 +84,7 @@ class AsgiServer:
     """Trace the requests of ASGI applications."""
 
     def __init__(self, tracer: Tracer, settings: ServerSettings) -> None:
-        self._server = HttpServer(tracer, settings, _ScopeGetter())
+        self._server = HttpServer(tracer, settings, _ScopeGetter(), _header_name)
 
     def run(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Return what `app` returns, with a span around it where one is wanted."""
@@ -139,7 +139,7 @@ async def _serve(
         raise
     finally:
         response.is_over()
-        request.detach(tokens)
+        detach_request(tokens)
 
 
 class _Response:
@@ -262,7 +262,7 @@ def _decide(scope: Scope, request: ServerRequest | None) -> None:
 
 @quiet
 def _note(request: ServerRequest, scope: Scope, message: Message) -> Answer:
-    if request.route is None:
+    if not request.route:
         adopt_route(request, scope)
     return request.responded(message["status"], message.get("headers", ()))
 
@@ -275,38 +275,34 @@ def _answered(message: Message, told: Answer) -> Message:
 
 @quiet
 def _start(server: HttpServer, scope: Scope) -> ServerRequest | None:
-    return server.start(_incoming(scope))
-
-
-def _incoming(scope: Scope) -> Incoming:
     get = scope.get
     carrier = get("headers", ())
-    # One pass for all that is read; the first of several headers counts.
-    headers: dict[bytes, str] = {}
-    for name, value in carrier:
-        if name in _READ and name not in headers:
-            headers[name] = value.decode("latin-1")
+    # In one go for all that is asked for; the first of several headers counts.
+    headers: dict[bytes, bytes] = dict(reversed([*carrier]))
     peer, own = get("client"), get("server")
     is_websocket = scope["type"] == "websocket"
-    return Incoming(
+    host, user_agent = headers.get(_AUTHORITY) or headers.get(_HOST), headers.get(_USER_AGENT)
+    return server.start(
         scope,
         carrier,
+        headers,
         # The handshake of a WebSocket is a GET; over HTTP/2 it is a CONNECT, which ASGI hides.
         "GET" if is_websocket else scope["method"],
         get("scheme") or ("ws" if is_websocket else "http"),
         scope["path"],
         get("query_string", b"").decode("latin-1"),
         get("http_version"),
-        (peer[0], peer[1]) if peer else (None, None),
-        (own[0], own[1]) if own else (None, None),
-        headers.get(_AUTHORITY) or headers.get(_HOST),
-        headers.get(_USER_AGENT),
+        (peer[0], peer[1]) if peer else _UNKNOWN,
+        (own[0], own[1]) if own else _UNKNOWN,
+        None if host is None else host.decode("latin-1"),
+        None if user_agent is None else user_agent.decode("latin-1"),
         NOT_FORWARDED if headers.keys().isdisjoint(_FORWARDED) else _forwarded(headers),
     )
 
 
-def _forwarded(headers: dict[bytes, str]) -> Forwarded:
-    standard, x_for, x_host, x_proto = map(headers.get, _FORWARDED)
+def _forwarded(headers: Mapping[bytes, bytes]) -> Forwarded:
+    said = [headers[name].decode("latin-1") if name in headers else None for name in _FORWARDED]
+    standard, x_for, x_host, x_proto = said
     return forwarded(standard, x_for, x_host, x_proto)
 
 

@@ -40,7 +40,7 @@ class FlaskInstrumentor(ReplacingInstrumentor):
             # Around middleware that users put into `app.wsgi_app`.
             Replacing("flask.app", "Flask.__call__", self._call),
             # Called without the other by DispatcherMiddleware and by `gunicorn app:app.wsgi_app`.
-            Replacing("flask.app", "Flask.wsgi_app", self._call),
+            Replacing("flask.app", "Flask.wsgi_app", self._call_inner),
             Replacing("flask.app", "Flask.handle_user_exception", _note_exception),
             Replacing("flask.app", "Flask.handle_exception", _note_exception),
             Replacing("flask.ctx", "RequestContext.match_request", _match, optional=True),
@@ -50,9 +50,23 @@ class FlaskInstrumentor(ReplacingInstrumentor):
         run = self._server.run
 
         def call(app: Any, environ: Any, start_response: Any) -> Any:
-            if REQUEST_KEY in environ or not owners:
+            if not owners:
                 return original(app, environ, start_response)
             return run(MethodType(original, app), environ, start_response)
+
+        return call
+
+    def _call_inner(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        outer = self._call(original, owners)
+
+        # The usual way through is another than that of `_call`: the interpreter learns one call
+        # for each place in the code, and would unlearn it at every other.
+        def call(app: Any, environ: Any, start_response: Any) -> Any:
+            if REQUEST_KEY in environ:
+                return original(app, environ, start_response)
+            return outer(app, environ, start_response)
 
         return call
 

@@ -15,6 +15,7 @@ from tracekit.instrumentation._http_server import (
     ServerRequest,
     ServerSettings,
     current_request,
+    detach_request,
 )
 from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
 from tracekit.instrumentation.asgi import AsgiServer
@@ -123,7 +124,7 @@ async def _background(task: Awaitable[Any], request: ServerRequest, span: Span) 
         record_failure(span, exception)
         raise
     finally:
-        request.detach(tokens)
+        detach_request(tokens)
         span.end()
 
 

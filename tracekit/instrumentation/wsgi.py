@@ -22,14 +22,15 @@ from tracekit.instrumentation._forwarded import NOT_FORWARDED, forwarded
 from tracekit.instrumentation._http_server import (
     REQUEST_KEY,
     HttpServer,
-    Incoming,
     ServerRequest,
     ServerSettings,
     adopt_route,
-    body_measures,
+    enter_request,
+    leave_request,
     name_route,
     note_exception,
 )
+from tracekit.instrumentation._http_server_attributes import body_measures, port_number
 from tracekit.instrumentation._patch import (
     InstrumentationStatus,
     LibraryInstrumentor,
@@ -82,7 +83,7 @@ class WsgiServer:
         settings: ServerSettings,
         is_whole: Callable[[Any], bool] | None = None,
     ) -> None:
-        self._server = HttpServer(tracer, settings, _EnvironGetter())
+        self._server = HttpServer(tracer, settings, _EnvironGetter(), _environ_key)
         self._is_whole = is_whole
 
     def run(self, app: WsgiApp, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -90,14 +91,14 @@ class WsgiServer:
         if REQUEST_KEY in environ:  # we are mounted in an application that is traced
             return app(environ, start_response)
         try:  # and not `quiet`: one frame less for each request
-            request = self._server.start(_incoming(environ))
+            request = _start(self._server, environ)
         except Exception:
             report("the beginning of a request")
             request = None
         environ[REQUEST_KEY] = request
         if request is None:
             return app(environ, start_response)
-        tokens = request.attach()
+        token, outer = enter_request(request), attach(request.context)
         try:
             body = app(environ, _watched(start_response, request, environ))
         except BaseException as exception:
@@ -107,7 +108,8 @@ class WsgiServer:
             request.end()
             raise
         finally:
-            request.detach(tokens)
+            leave_request(token)
+            detach(outer)
         if self._is_whole is not None and self._is_whole(body):
             return _WholeBody(body, request)
         return _until_its_end(body, request, environ)
@@ -137,29 +139,29 @@ class WSGIMiddleware:
         return self._server.run(self.app, environ, start_response)
 
 
-def _incoming(environ: Environ) -> Incoming:
-    get = environ.get
-    path = get("SCRIPT_NAME", "") + get("PATH_INFO", "")
+def _start(server: HttpServer, environ: Environ) -> ServerRequest | None:
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     if not path.isascii():  # PEP 3333: bytes, each as the character of its number
         path = path.encode("latin-1", "replace").decode("utf-8", "replace")
-    version = get("SERVER_PROTOCOL", "")
-    return Incoming(
+    version, port = environ.get("SERVER_PROTOCOL", ""), environ.get("REMOTE_PORT")
+    return server.start(
         environ,
         environ,
-        get("REQUEST_METHOD", ""),
-        get("wsgi.url_scheme", "http"),
+        environ,
+        environ.get("REQUEST_METHOD", ""),
+        environ.get("wsgi.url_scheme", "http"),
         path,
-        get("QUERY_STRING", ""),
+        environ.get("QUERY_STRING", ""),
         version[5:] if version.startswith("HTTP/") else None,
-        (get("REMOTE_ADDR"), _number(get("REMOTE_PORT"))),
-        (get("SERVER_NAME"), _number(get("SERVER_PORT"))),
-        get("HTTP_HOST"),
-        get("HTTP_USER_AGENT"),
+        (environ.get("REMOTE_ADDR"), None if port is None else port_number(port)),
+        (environ.get("SERVER_NAME"), environ.get("SERVER_PORT")),
+        environ.get("HTTP_HOST"),
+        environ.get("HTTP_USER_AGENT"),
         forwarded(
-            get("HTTP_FORWARDED"),
-            get("HTTP_X_FORWARDED_FOR"),
-            get("HTTP_X_FORWARDED_HOST"),
-            get("HTTP_X_FORWARDED_PROTO"),
+            environ.get("HTTP_FORWARDED"),
+            environ.get("HTTP_X_FORWARDED_FOR"),
+            environ.get("HTTP_X_FORWARDED_HOST"),
+            environ.get("HTTP_X_FORWARDED_PROTO"),
         )
         if "HTTP_FORWARDED" in environ
         or "HTTP_X_FORWARDED_FOR" in environ
@@ -169,24 +171,17 @@ def _incoming(environ: Environ) -> Incoming:
     )
 
 
-def _number(port: Any) -> int | None:
-    try:
-        return int(port)
-    except (TypeError, ValueError):
-        return None
-
-
 def _watched(
     start_response: StartResponse, request: ServerRequest, environ: Environ
 ) -> StartResponse:
     """Note the status; what `start_response` returns is the server's own write()."""
 
-    def start(status: str, headers: Any, *exc_info: Any, **more: Any) -> Any:
+    def start(status: str, headers: Any, exc_info: Any = None) -> Any:
         try:
-            if request.route is None:
+            if not request.route:
                 adopt_route(request, environ)
-            if exc_info or more:
-                _note_suspect(request, exc_info[0] if exc_info else more.get("exc_info"))
+            if exc_info is not None and exc_info[1] is not None:
+                request.suspect = exc_info[1]
             code = status[:3]
             told = request.responded(int(code) if code.isdecimal() else 0, headers)
             request.body_length = _content_length(headers)
@@ -194,22 +189,21 @@ def _watched(
                 headers = with_answer(headers, told)
         except Exception:
             report("the reading of a response")
-        return start_response(status, headers, *exc_info, **more)
+        if exc_info is None:
+            return start_response(status, headers)
+        return start_response(status, headers, exc_info)
 
     return start
 
 
-def _note_suspect(request: ServerRequest, exc_info: Any) -> None:
-    if exc_info and exc_info[1] is not None:
-        request.suspect = exc_info[1]
-
-
 def _content_length(headers: Any) -> int:
-    """Return how many bytes the body has, or more than it ever will where that is not said."""
-    for name, value in headers:
-        if name.lower() == "content-length" and value.isdecimal():
-            return int(value)
-    return sys.maxsize
+    """Return how many bytes the body has, or more than it ever will where that is not said.
+
+    Spelled in one of the two ways that frameworks do: looking at each of the headers takes longer.
+    """
+    said = dict(headers)
+    length = said.get("Content-Length") or said.get("content-length")
+    return int(length) if length is not None and length.isdecimal() else sys.maxsize
 
 
 def _until_its_end(
@@ -220,17 +214,17 @@ def _until_its_end(
         # Complete already, and servers look for its length.
         request.end()
         return body
-    if _is_file(body, environ) and _ends_at_close(body, request):
+    wrapper = environ.get("wsgi.file_wrapper")
+    if wrapper is not None and _is_file(body, wrapper) and _ends_at_close(body, request):
         return body
     return (_SizedBody if hasattr(body, "__len__") else _Body)(body, request)
 
 
-def _is_file(body: Iterable[bytes], environ: Environ) -> bool:
+def _is_file(body: Iterable[bytes], wrapper: Any) -> bool:
     """Say whether the server knows a faster way to send this body than by iterating it.
 
     Servers tell by the class: https://peps.python.org/pep-3333/#optional-platform-specific-file-handling
     """
-    wrapper = environ.get("wsgi.file_wrapper")
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
@@ -283,15 +277,15 @@ class _Body:
         return self
 
     def __next__(self) -> bytes:
-        request = self._request
-        if request.is_ended and self._iterator is not None:
+        request, iterator = self._request, self._iterator
+        if iterator is not None and request.is_ended:
             # Behind the last byte: the span is over, and usually so is the body.
-            return next(self._iterator)
+            return next(iterator)
         token = attach(self._context)
         try:
-            if self._iterator is None:
-                self._iterator = iter(self._body)
-            chunk = next(self._iterator)
+            if iterator is None:
+                iterator = self._iterator = iter(self._body)
+            chunk = next(iterator)
             # A generator may hold a span open across its yields: that one is the parent again
             # when the generator goes on.
             self._context = current_context()
@@ -304,16 +298,19 @@ class _Body:
             raise
         finally:
             detach(token)
-        if chunk:
-            if not self._chunks:
-                self._first_ns = request.elapsed_ns()
-            self._chunks += 1
         if isinstance(chunk, bytes):  # anything else is for the server to refuse
-            self._bytes += len(chunk)
-            # Clients inside the process (Flask's, for tests) ask for no more than they need.
-            if self._bytes >= request.body_length:
-                request.end(self._measures())
+            self._count(len(chunk), request)
         return chunk
+
+    def _count(self, size: int, request: ServerRequest) -> None:
+        self._bytes += size
+        if size:
+            self._chunks += 1
+        # Clients inside the process (Flask's, for tests) ask for no more than they need.
+        if self._bytes >= request.body_length:
+            request.end(self._measures() if self._chunks > 1 else None)
+        elif self._chunks == 1 and size:
+            self._first_ns = request.elapsed_ns()
 
     def close(self) -> None:
         """Close the program's body; what it has not sent by then, nobody waits for."""
@@ -328,17 +325,18 @@ class _Body:
             raise
         finally:
             detach(token)
-            self._abandon()
+            if not request.is_ended:
+                self._abandon()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._body, name)
 
     def __del__(self) -> None:
-        self._abandon()
+        if not self._request.is_ended:
+            self._abandon()
 
     def _abandon(self) -> None:
-        if not self._request.is_ended:
-            self._request.abandon(self._measures())
+        self._request.abandon(self._measures())
 
     def _measures(self) -> Mapping[str, Any] | None:
         return body_measures(self._chunks, self._bytes, self._first_ns)
