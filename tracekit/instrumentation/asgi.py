@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 from opentelemetry import trace
@@ -33,7 +34,7 @@ from tracekit.instrumentation._patch import (
     InstrumentationStatus,
     LibraryInstrumentor,
     Patch,
-    quiet,
+    report,
 )
 from tracekit.instrumentation._traceresponse import Answer, with_answer
 from tracekit.instrumentation._websocket import WebSocket
@@ -52,12 +53,14 @@ Message = Any
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Call = Callable[..., Awaitable[Any]]
 
 # Recent FastAPI, and a middleware of recent Starlette, trace requests themselves. Each looks for
 # its key in the scope before it does; two SERVER spans for one request are what nobody wants.
 FASTAPI_KEY = "fastapi.telemetry"
 _STARLETTE_KEY = "starlette.opentelemetry"
 
+_KINDS = frozenset(("http", "websocket"))
 _HOST, _AUTHORITY, _USER_AGENT = b"host", b":authority", b"user-agent"
 _FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto")
 _UNKNOWN: Address = (None, None)
@@ -89,16 +92,41 @@ class AsgiServer:
     def run(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Return what `app` returns, with a span around it where one is wanted."""
         kind = scope["type"]
-        if kind not in ("http", "websocket") or REQUEST_KEY in scope or _is_traced(scope):
+        if kind not in _KINDS or REQUEST_KEY in scope:
             return app(scope, receive, send)
-        request = _start(self._server, scope)
-        _decide(scope, request)
+        # One or the other is seldom there, and makes no difference where it says nothing.
+        if (FASTAPI_KEY in scope or _STARLETTE_KEY in scope) and _is_traced(scope):
+            return app(scope, receive, send)
+        try:  # and not `quiet`: one frame less for each request
+            request = _start(self._server, scope)
+        except Exception:
+            report("the beginning of a request")
+            request = None
+        scope[REQUEST_KEY] = request
+        scope.setdefault(FASTAPI_KEY, None)
+        scope.setdefault(_STARLETTE_KEY, True)
         if request is None:
             return app(scope, receive, send)
-        request.route_prefix = _application_root(scope)
+        if scope.get("root_path"):
+            request.route_prefix = _application_root(scope)
         if kind == "http":
             return _serve(app, scope, receive, send, request)
         return WebSocket(request, self._server.tracer, receive, send).serve(app, scope)
+
+    def around(self, original: Call, owners: Sequence[object]) -> Call:
+        """Return what takes the place of an application's ``__call__``; see `Replacing`.
+
+        A coroutine function as that is: servers and frameworks ask whether it is one.
+        """
+        run = self.run
+
+        async def call(app: Any, scope: Scope, receive: Receive, send: Send) -> None:
+            if owners:
+                await run(MethodType(original, app), scope, receive, send)
+            else:
+                await original(app, scope, receive, send)
+
+        return call
 
 
 class ASGIMiddleware:
@@ -170,10 +198,7 @@ class _Response:
         """Pass any message on, unknown ones and extensions too, and note what was sent."""
         kind = message.get("type")
         if kind == "http.response.start":
-            self._has_trailers = bool(message.get("trailers"))
-            told = _note(self._request, self._scope, message)
-            if told:
-                message = _answered(message, told)
+            message = self._started(message)
         try:
             await self._send(message)
         except (
@@ -183,7 +208,7 @@ class _Response:
             raise
         if kind == "http.response.body":
             self._sent(message)
-        elif _is_last(kind, message, self._has_trailers):
+        elif kind != "http.response.start" and _is_last(kind, message, self._has_trailers):
             self._request.end(self._measures())
 
     def broke_off(self, exception: BaseException) -> None:
@@ -205,15 +230,29 @@ class _Response:
         else:
             request.abandon(self._measures())
 
+    def _started(self, message: Message) -> Message:
+        """Note what the response starts with; return the message to send."""
+        self._has_trailers = bool(message.get("trailers"))
+        request = self._request
+        try:  # and not `quiet`: one frame less for each request
+            if not request.route:
+                adopt_route(request, self._scope)
+            told = request.responded(message["status"], message.get("headers", ()))
+            return _answered(message, told) if told else message
+        except Exception:
+            report("the reading of a response")
+            return message
+
     def _sent(self, message: Message) -> None:
-        size = len(message.get("body") or b"")
-        if size:  # many frameworks send an empty part at the end
-            if not self._chunks:
+        body = message.get("body")
+        is_last = not message.get("more_body") and not self._has_trailers
+        if body is not None and (size := len(body)):  # many send an empty part at the end
+            if not self._chunks and not is_last:
                 self._first_ns = self._request.elapsed_ns()
             self._chunks += 1
             self._bytes += size
-        if not message.get("more_body") and not self._has_trailers:
-            self._request.end(self._measures())
+        if is_last:
+            self._request.end(self._measures() if self._chunks > 1 else None)
 
     def _measures(self) -> dict[str, Any] | None:
         return body_measures(self._chunks, self._bytes, self._first_ns)
@@ -250,21 +289,8 @@ def _is_traced(scope: Scope) -> bool:
 
 def _application_root(scope: Scope) -> str:
     """Return the part of the path in front of the application, which belongs to its routes."""
-    root = scope.get("root_path")
-    return root.rstrip("/") if root and scope["path"].startswith(root) else ""
-
-
-def _decide(scope: Scope, request: ServerRequest | None) -> None:
-    scope[REQUEST_KEY] = request
-    scope.setdefault(FASTAPI_KEY, None)
-    scope.setdefault(_STARLETTE_KEY, True)
-
-
-@quiet
-def _note(request: ServerRequest, scope: Scope, message: Message) -> Answer:
-    if not request.route:
-        adopt_route(request, scope)
-    return request.responded(message["status"], message.get("headers", ()))
+    root: str = scope["root_path"]
+    return root.rstrip("/") if scope["path"].startswith(root) else ""
 
 
 def _answered(message: Message, told: Answer) -> Message:
@@ -273,13 +299,11 @@ def _answered(message: Message, told: Answer) -> Message:
     return {**message, "headers": with_answer(message.get("headers", ()), pairs)}
 
 
-@quiet
 def _start(server: HttpServer, scope: Scope) -> ServerRequest | None:
-    get = scope.get
-    carrier = get("headers", ())
+    carrier = scope.get("headers", ())
     # In one go for all that is asked for; the first of several headers counts.
     headers: dict[bytes, bytes] = dict(reversed([*carrier]))
-    peer, own = get("client"), get("server")
+    peer, own = scope.get("client"), scope.get("server")
     is_websocket = scope["type"] == "websocket"
     host, user_agent = headers.get(_AUTHORITY) or headers.get(_HOST), headers.get(_USER_AGENT)
     return server.start(
@@ -288,10 +312,10 @@ def _start(server: HttpServer, scope: Scope) -> ServerRequest | None:
         headers,
         # The handshake of a WebSocket is a GET; over HTTP/2 it is a CONNECT, which ASGI hides.
         "GET" if is_websocket else scope["method"],
-        get("scheme") or ("ws" if is_websocket else "http"),
+        scope.get("scheme") or ("ws" if is_websocket else "http"),
         scope["path"],
-        get("query_string", b"").decode("latin-1"),
-        get("http_version"),
+        scope.get("query_string", b"").decode("latin-1"),
+        scope.get("http_version"),
         (peer[0], peer[1]) if peer else _UNKNOWN,
         (own[0], own[1]) if own else _UNKNOWN,
         None if host is None else host.decode("latin-1"),

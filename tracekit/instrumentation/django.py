@@ -26,7 +26,7 @@ from tracekit.instrumentation._http_server import (
     ServerSettings,
     current_request,
 )
-from tracekit.instrumentation._patch import LibraryInstrumentor, quiet
+from tracekit.instrumentation._patch import LibraryInstrumentor, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation.asgi import AsgiServer
 from tracekit.instrumentation.wsgi import WsgiServer
@@ -62,7 +62,7 @@ class DjangoInstrumentor(ReplacingInstrumentor):
         base, client = "django.core.handlers.base", "django.test.client"
         return (
             Replacing("django.core.handlers.wsgi", "WSGIHandler.__call__", self._serve_wsgi),
-            Replacing("django.core.handlers.asgi", "ASGIHandler.__call__", self._serve_asgi),
+            Replacing("django.core.handlers.asgi", "ASGIHandler.__call__", self._asgi.around),
             Replacing(client, "ClientHandler.__call__", self._serve_client),
             Replacing(client, "AsyncClientHandler.__call__", self._serve_async_client),
             Replacing(base, "BaseHandler.resolve_request", _resolve),
@@ -78,15 +78,6 @@ class DjangoInstrumentor(ReplacingInstrumentor):
             if not owners:
                 return original(handler, environ, start_response)
             return self._wsgi.run(MethodType(original, handler), environ, start_response)
-
-        return call
-
-    def _serve_asgi(self, original: Call, owners: Sequence[object]) -> Call:
-        async def call(handler: Any, scope: Any, receive: Any, send: Any) -> None:
-            if not owners:
-                await original(handler, scope, receive, send)
-            else:
-                await self._asgi.run(MethodType(original, handler), scope, receive, send)
 
         return call
 
@@ -155,13 +146,15 @@ def _resolve(original: Call, owners: Sequence[object]) -> Call:
     def resolve_request(handler: Any, request: Any) -> Any:
         match = original(handler, request)
         if owners:
-            _name(request, match)
+            try:  # and not `quiet`: one frame less for each request
+                _name(request, match)
+            except Exception:
+                report("the name of a route")
         return match
 
     return resolve_request
 
 
-@quiet
 def _name(django_request: Any, match: Any) -> None:
     source = getattr(django_request, "scope", None) or django_request.META
     request: ServerRequest | None = source.get(REQUEST_KEY)

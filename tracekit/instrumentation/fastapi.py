@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from tracekit.instrumentation._http_server import REQUEST_KEY, ServerRequest, ServerSettings
-from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
+from tracekit.instrumentation._http_server import REQUEST_KEY, ServerSettings
+from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation.asgi import FASTAPI_KEY, AsgiServer
-from tracekit.instrumentation.starlette import ROUTING
+from tracekit.instrumentation.starlette import ROUTING, name_for
 
 __all__ = ["FastApiInstrumentor"]
 
+Call = Callable[..., Awaitable[Any]]
 
-class FastApiInstrumentor(LibraryInstrumentor):
+
+class FastApiInstrumentor(ReplacingInstrumentor):
     """Patch the class, so that applications made before are traced too, outside of all middleware.
 
     Options: ``excluded_urls``, ``server_request_hook``, ``server_response_hook``,
@@ -31,42 +35,51 @@ class FastApiInstrumentor(LibraryInstrumentor):
     def configure(self, options: Mapping[str, Any]) -> None:
         self._server = AsgiServer(self.tracer, ServerSettings.read(self.name, options))
 
-    def patches(self) -> Sequence[Patch]:
+    def patches(self) -> Sequence[Replacing]:
+        telemetry = "fastapi.telemetry._asgi"
         return (
-            Patch("fastapi.applications", "FastAPI.__call__", self._call),
-            Patch("fastapi.routing", "APIRoute.handle", _route, optional=True),
-            Patch("fastapi.telemetry._asgi", "NativeTelemetry.__call__", _native, optional=True),
+            Replacing("fastapi.applications", "FastAPI.__call__", self._call),
+            Replacing("fastapi.routing", "APIRoute.handle", _route, optional=True),
+            Replacing(telemetry, "NativeTelemetry.__call__", _native, optional=True),
             *ROUTING,
         )
 
-    def _call(
-        self, wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: Any
-    ) -> Any:
-        native = getattr(instance, "_native_telemetry", None)
-        if native is not None and _twin_of(native) is not None:
-            wrapped = functools.partial(_with_native, wrapped)
-        return self._server.run(wrapped, *args, **kwargs)
+    def _call(self, original: Call, owners: Sequence[object]) -> Call:
+        run = self._server.run
+
+        # As :meth:`AsgiServer.around`.
+        async def call(app: Any, scope: Any, receive: Any, send: Any) -> None:
+            if not owners:
+                await original(app, scope, receive, send)
+                return
+            serve: Any = MethodType(original, app)
+            native = getattr(app, "_native_telemetry", None)
+            if native is not None and _twin_of(native) is not None:
+                serve = functools.partial(_with_native, serve)
+            await run(serve, scope, receive, send)
+
+        return call
 
 
-def _route(
-    wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    if args:
-        _name(instance, args[0])
-    return wrapped(*args, **kwargs)
+def _route(original: Call, owners: Sequence[object]) -> Call:
+    def handle(route: Any, scope: Any, receive: Any, send: Any) -> Awaitable[Any]:
+        if owners:
+            name_for(_effective(route, scope), scope)
+        return original(route, scope, receive, send)
+
+    return handle
 
 
-@quiet
-def _name(route: Any, scope: Any) -> None:
-    """Name the span for a route, whose path has prefixes where its router is included."""
-    request: ServerRequest | None = scope.get(REQUEST_KEY)
-    if request is None:
-        return
-    # Older versions copy the routes of an included router, each with its whole path.
-    included = scope.get("fastapi", {}).get("effective_route_context")
-    if included is not None and included.original_route is route:
-        route = included
-    request.matched(request.route_prefix + route.path_format)
+def _effective(route: Any, scope: Any) -> Any:
+    """Return what has the path of a route with the prefixes of the routers it is included in."""
+    try:
+        # Older versions copy the routes of an included router, each with its whole path.
+        included = scope.get("fastapi", {}).get("effective_route_context")
+        if included is not None and included.original_route is route:
+            return included
+    except Exception:
+        report("the path of a route")
+    return route
 
 
 # FastAPI's own telemetry gives way to ours (see asgi.py), but its metrics and logs, where somebody
@@ -85,20 +98,21 @@ def _twin_of(native: Any) -> Any:
         return _twins[native]
 
 
-def _with_native(wrapped: Callable[..., Any], scope: Any, receive: Any, send: Any) -> Any:
+def _with_native(serve: Call, scope: Any, receive: Any, send: Any) -> Awaitable[Any]:
     if scope.get(FASTAPI_KEY, ()) is None and scope.get(REQUEST_KEY) is not None:
         del scope[FASTAPI_KEY]
-    return wrapped(scope, receive, send)
+    return serve(scope, receive, send)
 
 
-def _native(
-    wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    if kwargs.get("scope", {}).get(REQUEST_KEY) is not None:
-        twin = _twins.get(instance)  # None for a twin itself
-        if twin is not None:
-            return twin(*args, **kwargs)
-    return wrapped(*args, **kwargs)
+def _native(original: Call, owners: Sequence[object]) -> Call:
+    async def call(native: Any, *args: Any, **kwargs: Any) -> Any:
+        if owners and kwargs.get("scope", {}).get(REQUEST_KEY) is not None:
+            twin = _twins.get(native)  # None for a twin itself
+            if twin is not None:
+                return await twin(*args, **kwargs)
+        return await original(native, *args, **kwargs)
+
+    return call
 
 
 plugin: type[LibraryInstrumentor] = FastApiInstrumentor
