@@ -10,7 +10,15 @@ from typing import Any, TypeVar
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
-from tracekit._otel_context import SPAN_KEY, OnlySpan, attach, current_context, detach, with_span
+from tracekit._otel_context import (
+    PLAIN_SPANS,
+    SPAN_KEY,
+    OnlySpan,
+    attach,
+    current_context,
+    detach,
+    with_span,
+)
 from tracekit.core.binding import (
     DEFAULT_OPTIONS,
     RANDOM_MASK,
@@ -216,6 +224,7 @@ class _ScopeWithOptions(ScopedSpan):
 
 
 RECORDING.update({ScopedSpan, _ScopeWithOptions})
+PLAIN_SPANS.update({ScopedSpan, _ScopeWithOptions})
 
 
 class DroppedScope(DroppedSpan):

@@ -34,7 +34,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceState
 
-from tracekit._otel_context import SPAN_KEY, OnlySpan
+from tracekit._otel_context import PLAIN_SPANS, SPAN_KEY, OnlySpan
 from tracekit.core.ambient import inherited_attributes
 from tracekit.core.attributes import EMPTY, MUTABLE, nanoseconds, plain, snapshots, text
 from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Anchor, SpanOptions
@@ -396,7 +396,6 @@ class Span(Reading, trace_api.Span):
         """Replace the trace state of an ended span, which says how many traces it stands for."""
         flags, _, offset, local_trace = self._anchor
         self._anchor = (flags, trace_state, offset, local_trace)
-        self._context = None
 
     def _refuses(self) -> bool:
         """Count a write after the end; it is refused unless it comes out of on_ending()."""
@@ -472,3 +471,4 @@ def _rewritten(
 
 
 RECORDING.add(Span)
+PLAIN_SPANS.add(Span)
