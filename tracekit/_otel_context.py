@@ -8,6 +8,7 @@ implementation chosen by ``OTEL_PYTHON_CONTEXT``) the public functions are used 
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
@@ -26,6 +27,7 @@ from opentelemetry.trace.propagation import _SPAN_KEY
 
 __all__ = [
     "FLAGS",
+    "NO_CONTEXT",
     "PLAIN_SPANS",
     "SPAN_KEY",
     "OnlySpan",
@@ -67,6 +69,10 @@ def _ways() -> tuple[GetCurrent, Attach, Detach, bool]:
 SPAN_KEY: str = _span_key()
 current_context, attach, detach, is_fast = _ways()
 
+NO_CONTEXT: Context = contextvars.Context().run(current_context)
+"""The current context where nobody has attached one, as at a root; asking a context whether it is
+empty takes longer than a comparison with this one."""
+
 
 class OnlySpan(Context):
     """A Context that holds the current span and nothing else, as most do.
@@ -85,6 +91,9 @@ class OnlySpan(Context):
     __slots__ = ("span",)
 
     span: Any
+
+    # There is nothing to fill it with, which dict's own would look for.
+    __init__: Any = object.__init__
 
     def get(self, key: str, default: Any = None) -> Any:
         return self.span if key == SPAN_KEY else default

@@ -36,6 +36,7 @@ __all__ = [
 
 SCOPE_NAME = "tracekit"
 _INTERNAL = SpanKind.INTERNAL
+_NO_LINKS: Sequence[Link] = ()
 _tracer: Tracer | None = None
 _C = TypeVar("_C", bound=MutableMapping[str, Any])
 
@@ -80,7 +81,7 @@ def span(
     /,
     *,
     kind: SpanKind = _INTERNAL,
-    links: Sequence[Link] = (),
+    links: Sequence[Link] = _NO_LINKS,
     context: Context | None = None,
     start_time: int | None = None,
     **attributes: Any,
@@ -96,10 +97,18 @@ def span(
 
     Cost: see docs/reference; about a tenth of opentelemetry-sdk's.
     """
-    options = DEFAULT_OPTIONS
-    if links or context is not None or start_time is not None:
+    scope: ScopedSpan
+    if links is _NO_LINKS and context is None and start_time is None:
+        tracer = _tracer
+        if tracer is not None:
+            # What new_scope() would do, without its frame.
+            binding = tracer.binding
+            scope = binding.new_scope(binding, name, kind, attributes or None)
+            return scope
+        options = DEFAULT_OPTIONS
+    else:
         options = SpanOptions(context if isinstance(context, dict) else None, links, start_time)
-    scope: ScopedSpan = new_scope(name, kind, attributes or None, options)
+    scope = new_scope(name, kind, attributes or None, options)
     return scope
 
 

@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from tracekit._otel_context import (
+    NO_CONTEXT,
     PLAIN_SPANS,
     SPAN_KEY,
     OnlySpan,
@@ -29,7 +30,7 @@ from tracekit.core.binding import (
 )
 from tracekit.core.dropped import DROPPED, DroppedSpan
 from tracekit.core.scope import leave_elsewhere
-from tracekit.core.span import RECORDING, SAMPLED, Span
+from tracekit.core.span import IS_SAMPLED, RECORDING, Span
 from tracekit.core.wrap import wrap
 
 __all__ = ["DroppedScope", "ScopedSpan", "choose_new_scope", "scope_with_options"]
@@ -63,8 +64,8 @@ class ScopedSpan(Span):
         if type(context) is OnlySpan:
             parent: Any = context.span
             if (
-                type(parent) not in RECORDING
-                or not parent._anchor[0] & SAMPLED
+                (type(parent) is not ScopedSpan and type(parent) not in RECORDING)
+                or not IS_SAMPLED[parent._anchor[0]]
                 or not binding.is_plain
             ):
                 return self._enter(context)
@@ -72,7 +73,11 @@ class ScopedSpan(Span):
             self._anchor = parent._anchor
             self._parent = parent._span_id
             self._start = binding.monotonic_ns()
-        elif context or not binding.keeps_roots or self._kind is binding.asked_kind:
+        elif (
+            context is not NO_CONTEXT
+            or not binding.keeps_roots
+            or self._kind is binding.asked_kind
+        ):
             return self._enter(context)
         else:
             self._trace_id = binding.random_bits(128) or binding.random_bits(128)
@@ -263,8 +268,7 @@ class DroppedScope(DroppedSpan):
         return self._binding.dropped_anchor
 
     def __enter__(self) -> Any:
-        context = current_context()
-        if type(context) is OnlySpan or context:
+        if current_context() is not NO_CONTEXT:
             return self._enter_instead()
         self._binding.count_sampled_out()
         only = OnlySpan()
@@ -346,8 +350,7 @@ def _scope_decided_early(
     binding: Binding, name: str, kind: SpanKind, attributes: dict[str, Any] | None
 ) -> ScopedSpan | DroppedScope:
     """Return such a span, or what stands for it where the trace id says that it is dropped."""
-    context = current_context()
-    if type(context) is OnlySpan or context:
+    if current_context() is not NO_CONTEXT:
         return _scope(binding, name, kind, attributes)
     if not binding.drops_roots:
         trace_id = binding.random_bits(128) or 1

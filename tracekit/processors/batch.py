@@ -135,7 +135,6 @@ class BatchSpanProcessor(SpanProcessor):
         self._count_unsampled = self._unsampled.add
         self._dropped = {"queue_full": 0, "after_shutdown": 0}
         self._lost_and_told = 0
-        self._flush_wanted = False
 
     def after_fork_in_child(self) -> None:
         self._progress = threading.Condition()
@@ -268,10 +267,6 @@ class BatchSpanProcessor(SpanProcessor):
                 del intake[: len(taken)]
                 for first in range(0, len(taken), size):
                     self._hand_out_batch(taken[first : first + size])
-        if self._flush_wanted:
-            self._flush_wanted = False
-            for lane in self._lanes:
-                lane.put(self._taken, [])
         self._attention_at = 0 if self._is_shut_down else size
         for lane in self._lanes:
             lane.check_timeout()
@@ -304,9 +299,8 @@ class BatchSpanProcessor(SpanProcessor):
 
     def _push(self, target: int, deadline: float) -> bool:
         """Wait until every lane has settled the first ``target`` spans."""
-        if self._worker is None and not self._intake:
+        if self._is_settled(target):
             return True
-        self._flush_wanted = True
         self._wake.set()
         if self._worker is None or not self._worker.is_alive():
             self._hand_out()
