@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
@@ -92,8 +92,9 @@ class OnlySpan(Context):
 
     span: Any
 
-    # There is nothing to fill it with, which dict's own would look for.
-    __init__: Any = object.__init__
+    if not TYPE_CHECKING:
+        # There is nothing to fill it with, which dict's own would look for.
+        __init__ = object.__init__
 
     def get(self, key: str, default: Any = None) -> Any:
         return self.span if key == SPAN_KEY else default

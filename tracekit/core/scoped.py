@@ -74,9 +74,7 @@ class ScopedSpan(Span):
             self._parent = parent._span_id
             self._start = binding.monotonic_ns()
         elif (
-            context is not NO_CONTEXT
-            or not binding.keeps_roots
-            or self._kind is binding.asked_kind
+            context is not NO_CONTEXT or not binding.keeps_roots or self._kind is binding.asked_kind
         ):
             return self._enter(context)
         else:

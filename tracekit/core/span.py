@@ -90,12 +90,9 @@ class Span(Reading, trace_api.Span):
         if options is not DEFAULT_OPTIONS:
             self._options = options
         # A context of a span only has nothing to inherit; whatever it is asked for fills it.
-        if type(context) is OnlySpan:
-            parent: Any = context.span
-            holds_more = False
-        else:
-            holds_more = context is not NO_CONTEXT
-            parent = context.get(SPAN_KEY) if holds_more else None
+        is_only = type(context) is OnlySpan
+        holds_more = not is_only and context is not NO_CONTEXT
+        parent: Any = context.span if is_only else context.get(SPAN_KEY) if holds_more else None  # type: ignore[attr-defined]
         if self._kind is binding.asked_kind or binding.asks_all:
             stand_in = look_first(binding, self, parent)
             if stand_in is not None:
