@@ -78,13 +78,13 @@ class ScopedSpan(Span):
         ):
             return self._enter(context)
         else:
-            self._trace_id = binding.random_bits(128) or binding.random_bits(128)
+            self._trace_id = binding.random_bits(128)
             self._start = start = binding.monotonic_ns()
             self._anchor = (
                 binding.renew_anchor(start) if start >= binding.anchored_until else binding.anchor
             )
             self._parent = None
-        self._span_id = binding.random_bits(64) or binding.random_bits(64)
+        self._span_id = binding.random_bits(64)
         attributes = self._attributes
         if attributes is not None and (
             is_tracked(attributes) or len(attributes) > binding.max_start_attributes

@@ -113,7 +113,7 @@ class Span(Reading, trace_api.Span):
                 if (trace_id & RANDOM_MASK) < binding.root_threshold:
                     return self._dropped(trace_id, binding.dropped_anchor)
             else:
-                trace_id = binding.random_bits(128) or binding.random_bits(128)
+                trace_id = binding.random_bits(128)
             self._trace_id = trace_id
             self._start = start = binding.monotonic_ns()
             self._anchor = (
@@ -124,7 +124,7 @@ class Span(Reading, trace_api.Span):
             dropped = self._begin_sampled(context, parent)
             if dropped is not None:
                 return dropped
-        self._span_id = binding.random_bits(64) or binding.random_bits(64)
+        self._span_id = binding.random_bits(64)
         attributes = self._attributes
         if attributes is not None and (
             is_tracked(attributes) or len(attributes) > binding.max_start_attributes
