@@ -97,18 +97,11 @@ def span(
 
     Cost: see docs/reference; about a tenth of opentelemetry-sdk's.
     """
-    scope: ScopedSpan
-    if links is _NO_LINKS and context is None and start_time is None:
-        tracer = _tracer
-        if tracer is not None:
-            # What new_scope() would do, without its frame.
-            binding = tracer.binding
-            scope = binding.new_scope(binding, name, kind, attributes or None)
-            return scope
-        options = DEFAULT_OPTIONS
-    else:
+    options = DEFAULT_OPTIONS
+    if links is not _NO_LINKS or context is not None or start_time is not None:
         options = SpanOptions(context if isinstance(context, dict) else None, links, start_time)
-    scope = new_scope(name, kind, attributes or None, options)
+    # Its frame is not to be saved: as deep as this one goes at least, a span can still be ended.
+    scope: ScopedSpan = new_scope(name, kind, attributes or None, options)
     return scope
 
 
