@@ -1,15 +1,15 @@
 """Counting without a lock on the caller's path.
 
-``next()`` on an ``itertools.count`` is one C call, so concurrent increments are never lost.
-A counter cannot be read without taking a number from it; the numbers taken by readers are
-subtracted.
+``next()`` on an ``itertools.repeat`` is one C call, so concurrent increments are never lost; how
+often it may still be called says how often it was.
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
+import sys
 from collections.abc import Callable
+from operator import length_hint
 
 __all__ = ["Counter", "Tally", "export_watchers", "tell_exported"]
 
@@ -26,32 +26,27 @@ def tell_exported(exporter: object, duration_s: float, reason: str) -> None:
 class Counter:
     """A counter that any thread may increment by calling ``add()``.
 
-    Concurrency: ``add`` is ``itertools.count.__next__``, one C call that no other thread
+    Concurrency: ``add`` is ``itertools.repeat.__next__``, one C call that no other thread
     interrupts while the GIL is held.
-    Cost: 0.03 µs.
+    Cost: 0.015 µs; an ``itertools.count`` makes a number each time, which takes twice as long.
     """
 
-    __slots__ = ("_lock", "_taken", "add")
+    __slots__ = ("_before", "_left", "add")
 
     def __init__(self) -> None:
-        self.add = itertools.count().__next__
-        self._lock = threading.Lock()
-        self._taken = 0
+        self._left = itertools.repeat(None, sys.maxsize)
+        self.add: Callable[[], None] = self._left.__next__
+        self._before = 0
 
     def read(self) -> int:
-        with self._lock:
-            value = self.add() - self._taken
-            self._taken += 1
-            return value
+        return sys.maxsize - length_hint(self._left) - self._before
 
     def after_fork_in_child(self) -> None:
         """Begin at zero again: what the parent counted is the parent's.
 
-        ``add`` stays the same object, since spans hold it. The lock is a new one: a thread
-        that exists only in the parent may have held the old.
+        ``add`` stays the same object, since spans hold it.
         """
-        self._lock = threading.Lock()
-        self._taken = self.add() + 1
+        self._before += self.read()
 
 
 class Tally:

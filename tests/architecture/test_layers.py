@@ -60,6 +60,7 @@ PART_OF = {
     "_door": "testing",
     "_finding_reasons": "configure",
     "_listening": "interfaces",
+    "_records": "model",
     "_sql_summary": "_sql",
     "_head": "configure",
     "_stages": "configure",

@@ -6,7 +6,6 @@ exporter or a test) makes of them the values of OTLP's AnyValue, bounded in size
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import sys
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -143,7 +142,9 @@ def _clean_rich(value: Any, bounds: _Bounds, depth: int) -> Any:
         return bytes(value)
     if isinstance(value, Mapping):
         return _clean_mapping(value, bounds, depth)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    # Not imported: as with datetime, the program did if there is such a value.
+    dataclasses: Any = sys.modules.get("dataclasses")
+    if dataclasses and dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name, None) for f in dataclasses.fields(value)}
         return _clean_mapping(fields, bounds, depth)
     if isinstance(value, (Sequence, Set)):

@@ -36,6 +36,7 @@ __all__ = [
 
 SCOPE_NAME = "tracekit"
 _INTERNAL = SpanKind.INTERNAL
+_NO_LINKS: Sequence[Link] = ()
 _tracer: Tracer | None = None
 _C = TypeVar("_C", bound=MutableMapping[str, Any])
 
@@ -80,7 +81,7 @@ def span(
     /,
     *,
     kind: SpanKind = _INTERNAL,
-    links: Sequence[Link] = (),
+    links: Sequence[Link] = _NO_LINKS,
     context: Context | None = None,
     start_time: int | None = None,
     **attributes: Any,
@@ -97,8 +98,9 @@ def span(
     Cost: see docs/reference; about a tenth of opentelemetry-sdk's.
     """
     options = DEFAULT_OPTIONS
-    if links or context is not None or start_time is not None:
+    if links is not _NO_LINKS or context is not None or start_time is not None:
         options = SpanOptions(context if isinstance(context, dict) else None, links, start_time)
+    # Its frame is not to be saved: as deep as this one goes at least, a span can still be ended.
     scope: ScopedSpan = new_scope(name, kind, attributes or None, options)
     return scope
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from opentelemetry.trace import (
+    DEFAULT_TRACE_STATE,
     Link,
     SpanContext,
     SpanKind,
@@ -17,7 +18,7 @@ from opentelemetry.trace import (
 )
 
 from tracekit._local_trace import LocalTrace
-from tracekit._otel_context import span_context
+from tracekit._otel_context import FLAGS, new_span_context, span_context
 from tracekit.core.attributes import EMPTY, all_plain, clean, text
 from tracekit.core.binding import DEFAULT_OPTIONS, Anchor, Binding, SpanOptions
 from tracekit.model import Attributes, Event, InstrumentationScope, Resource, span_to_json
@@ -85,18 +86,25 @@ class Reading:
     _dropped_attributes: int = 0
     _dropped_events: int = 0
     _dropped_links: int = 0
-    _context: SpanContext | None = None
     _clean: tuple[Attributes, int] | None = None
 
     def get_span_context(self) -> SpanContext:
-        context = self._context
-        if context is None:
-            if self._end is None:
-                self._is_named = True  # type: ignore[misc]
-            flags, state, _, _ = self._anchor
-            context = span_context(self._trace_id, self._span_id, False, flags, state)
-            self._context = context  # type: ignore[misc]
-        return context
+        # Written only where somebody asks: above a default on the class, that is slow.
+        if self._binding.marks_parents and self._end is None:
+            self._is_named = True  # type: ignore[misc]
+        flags, state, _, _ = self._anchor
+        # Not kept: making it takes no longer than keeping it above a default on the class.
+        return new_span_context(
+            SpanContext,
+            (
+                self._trace_id,
+                self._span_id,
+                False,
+                FLAGS[flags],
+                DEFAULT_TRACE_STATE if state is None else state,
+                True,
+            ),
+        )
 
     @property
     def context(self) -> SpanContext:
@@ -283,10 +291,10 @@ class Reading:
     def is_referred_to(self) -> bool:
         """Whether a child, another process or a log record may name this span's id.
 
-        Children are known where a processor says ``marks_parents``. Whoever reads the ids of an
-        ended span has the span itself.
+        Both are known where a processor says ``marks_parents``; elsewhere it may be. Whoever
+        reads the ids of an ended span has the span itself.
         """
-        return self._is_parent or self._is_named
+        return self._is_parent or self._is_named or not self._binding.marks_parents
 
     def alike_fields(self) -> tuple[Any, ...]:
         """Return at once what compression compares; as many property calls would cost 1 µs.

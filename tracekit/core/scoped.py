@@ -10,7 +10,16 @@ from typing import Any, TypeVar
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
-from tracekit._otel_context import SPAN_KEY, OnlySpan, attach, current_context, detach, with_span
+from tracekit._otel_context import (
+    NO_CONTEXT,
+    PLAIN_SPANS,
+    SPAN_KEY,
+    OnlySpan,
+    attach,
+    current_context,
+    detach,
+    with_span,
+)
 from tracekit.core.binding import (
     DEFAULT_OPTIONS,
     RANDOM_MASK,
@@ -21,7 +30,7 @@ from tracekit.core.binding import (
 )
 from tracekit.core.dropped import DROPPED, DroppedSpan
 from tracekit.core.scope import leave_elsewhere
-from tracekit.core.span import RECORDING, SAMPLED, Span
+from tracekit.core.span import IS_SAMPLED, RECORDING, Span
 from tracekit.core.wrap import wrap
 
 __all__ = ["DroppedScope", "ScopedSpan", "choose_new_scope", "scope_with_options"]
@@ -55,8 +64,8 @@ class ScopedSpan(Span):
         if type(context) is OnlySpan:
             parent: Any = context.span
             if (
-                type(parent) not in RECORDING
-                or not parent._anchor[0] & SAMPLED
+                (type(parent) is not ScopedSpan and type(parent) not in RECORDING)
+                or not IS_SAMPLED[parent._anchor[0]]
                 or not binding.is_plain
             ):
                 return self._enter(context)
@@ -64,16 +73,18 @@ class ScopedSpan(Span):
             self._anchor = parent._anchor
             self._parent = parent._span_id
             self._start = binding.monotonic_ns()
-        elif context or not binding.keeps_roots or self._kind is binding.asked_kind:
+        elif (
+            context is not NO_CONTEXT or not binding.keeps_roots or self._kind is binding.asked_kind
+        ):
             return self._enter(context)
         else:
-            self._trace_id = binding.random_bits(128) or binding.random_bits(128)
+            self._trace_id = binding.random_bits(128)
             self._start = start = binding.monotonic_ns()
             self._anchor = (
                 binding.renew_anchor(start) if start >= binding.anchored_until else binding.anchor
             )
             self._parent = None
-        self._span_id = binding.random_bits(64) or binding.random_bits(64)
+        self._span_id = binding.random_bits(64)
         attributes = self._attributes
         if attributes is not None and (
             is_tracked(attributes) or len(attributes) > binding.max_start_attributes
@@ -216,6 +227,7 @@ class _ScopeWithOptions(ScopedSpan):
 
 
 RECORDING.update({ScopedSpan, _ScopeWithOptions})
+PLAIN_SPANS.update({ScopedSpan, _ScopeWithOptions})
 
 
 class DroppedScope(DroppedSpan):
@@ -254,8 +266,7 @@ class DroppedScope(DroppedSpan):
         return self._binding.dropped_anchor
 
     def __enter__(self) -> Any:
-        context = current_context()
-        if type(context) is OnlySpan or context:
+        if current_context() is not NO_CONTEXT:
             return self._enter_instead()
         self._binding.count_sampled_out()
         only = OnlySpan()
@@ -337,8 +348,7 @@ def _scope_decided_early(
     binding: Binding, name: str, kind: SpanKind, attributes: dict[str, Any] | None
 ) -> ScopedSpan | DroppedScope:
     """Return such a span, or what stands for it where the trace id says that it is dropped."""
-    context = current_context()
-    if type(context) is OnlySpan or context:
+    if current_context() is not NO_CONTEXT:
         return _scope(binding, name, kind, attributes)
     if not binding.drops_roots:
         trace_id = binding.random_bits(128) or 1

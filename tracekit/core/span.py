@@ -34,7 +34,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceState
 
-from tracekit._otel_context import SPAN_KEY, OnlySpan
+from tracekit._otel_context import NO_CONTEXT, PLAIN_SPANS, SPAN_KEY, OnlySpan
 from tracekit.core.ambient import inherited_attributes
 from tracekit.core.attributes import EMPTY, MUTABLE, nanoseconds, plain, snapshots, text
 from tracekit.core.binding import DEFAULT_OPTIONS, RANDOM_MASK, Anchor, SpanOptions
@@ -47,6 +47,8 @@ from tracekit.core.reading import RawEvent, Reading
 __all__ = ["RECORDING", "Span"]
 
 SAMPLED = 1
+IS_SAMPLED = tuple(flags & SAMPLED != 0 for flags in range(256))
+"""By trace flags: a look into a tuple takes a third of the time of a bitwise operation."""
 OK, ERROR = StatusCode.OK, StatusCode.ERROR
 _NONE: tuple[None, ...] = (None, None, None, None)
 
@@ -87,16 +89,17 @@ class Span(Reading, trace_api.Span):
         binding = self._binding
         if options is not DEFAULT_OPTIONS:
             self._options = options
-        # A context of a span only has nothing to inherit, and is not to be asked for its length.
+        # A context of a span only has nothing to inherit; whatever it is asked for fills it.
         is_only = type(context) is OnlySpan
-        parent: Any = context.span if is_only else context.get(SPAN_KEY)  # type: ignore[attr-defined]
+        holds_more = not is_only and context is not NO_CONTEXT
+        parent: Any = context.span if is_only else context.get(SPAN_KEY) if holds_more else None  # type: ignore[attr-defined]
         if self._kind is binding.asked_kind or binding.asks_all:
             stand_in = look_first(binding, self, parent)
             if stand_in is not None:
                 return stand_in
         if (
             type(parent) in RECORDING
-            and parent._anchor[0] & SAMPLED
+            and IS_SAMPLED[parent._anchor[0]]
             and binding.follows_local_parent
         ):
             self._trace_id = parent._trace_id
@@ -110,7 +113,7 @@ class Span(Reading, trace_api.Span):
                 if (trace_id & RANDOM_MASK) < binding.root_threshold:
                     return self._dropped(trace_id, binding.dropped_anchor)
             else:
-                trace_id = binding.random_bits(128) or binding.random_bits(128)
+                trace_id = binding.random_bits(128)
             self._trace_id = trace_id
             self._start = start = binding.monotonic_ns()
             self._anchor = (
@@ -121,13 +124,13 @@ class Span(Reading, trace_api.Span):
             dropped = self._begin_sampled(context, parent)
             if dropped is not None:
                 return dropped
-        self._span_id = binding.random_bits(64) or binding.random_bits(64)
+        self._span_id = binding.random_bits(64)
         attributes = self._attributes
         if attributes is not None and (
             is_tracked(attributes) or len(attributes) > binding.max_start_attributes
         ):
             self._check_attributes(attributes)
-        if not is_only and context:
+        if holds_more:
             self._inherit(context)
         if options is not DEFAULT_OPTIONS:
             self._apply_options(options)
@@ -396,7 +399,6 @@ class Span(Reading, trace_api.Span):
         """Replace the trace state of an ended span, which says how many traces it stands for."""
         flags, _, offset, local_trace = self._anchor
         self._anchor = (flags, trace_state, offset, local_trace)
-        self._context = None
 
     def _refuses(self) -> bool:
         """Count a write after the end; it is refused unless it comes out of on_ending()."""
@@ -472,3 +474,4 @@ def _rewritten(
 
 
 RECORDING.add(Span)
+PLAIN_SPANS.add(Span)

@@ -9,7 +9,7 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
-from tracekit._otel_context import OnlySpan, current_context
+from tracekit._otel_context import NO_CONTEXT, current_context
 from tracekit.core.binding import Binding, Listeners, Parts, SpanOptions
 from tracekit.core.counts import Counts
 from tracekit.core.scoped import (
@@ -78,10 +78,10 @@ class Tracer(trace_api.Tracer):
         span._binding = self.binding
         span._name = name
         span._kind = kind
-        if attributes:
-            span._attributes = attributes.copy() if type(attributes) is dict else _own(attributes)
-        else:
+        if attributes is None:
             span._attributes = None
+        else:
+            span._attributes = attributes.copy() if type(attributes) is dict else _own(attributes)
         span._end = None
         # Anything else that was passed, such as a span, holds no parent that could be read.
         if context is None or not isinstance(context, dict):
@@ -107,7 +107,7 @@ class Tracer(trace_api.Tracer):
     ) -> ScopedSpan | DroppedScope:
         """Return a span that starts and is current in a ``with`` block, or per decorated call."""
         own = None
-        if attributes:
+        if attributes is not None:
             own = attributes.copy() if type(attributes) is dict else _own(attributes)
         if (
             context is None
@@ -120,8 +120,7 @@ class Tracer(trace_api.Tracer):
             binding = self.binding
             # What new_scope() would do, without its frame: 0.04 µs of a root's 1.5.
             if binding.decides_early:
-                current = current_context()
-                if not binding.drops_roots or type(current) is OnlySpan or current:
+                if not binding.drops_roots or current_context() is not NO_CONTEXT:
                     return binding.new_scope(binding, name, kind, own)  # type: ignore[no-any-return]
                 scope: DroppedScope = DroppedScope()
                 scope._binding = binding

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from opentelemetry import context as context_api
 
 from tracekit._ledger import tell_exported
+from tracekit._listening import listens
 from tracekit._own_work import in_empty_context, suppressed, suppressed_context
 from tracekit.interfaces import ExportOutcome, ReadableSpan, SpanExporter
 from tracekit.processors._fates import Fates, call_export, exporter_name, failed, put_aside, told_by
@@ -70,6 +71,7 @@ class Lane:
         self._limit = limit
         self._timeout_s = timeout_s
         self._at_once = _at_once(exporter)
+        self._holds_back = listens(exporter, "force_flush")
         self._max_left_behind = MAX_LEFT_BEHIND + self._at_once - 1
         self.owns_exporter = True
         self.begin(progress)
@@ -274,6 +276,8 @@ class Lane:
                 return
 
     def flush_exporter(self, deadline: float) -> bool:
+        if not self._holds_back:
+            return True
         left = deadline - time.monotonic()
         return left > 0 and self._ask("force_flush", left, int(left * 1000)) is not False
 

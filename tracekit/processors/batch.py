@@ -2,13 +2,13 @@
 
 Theory of operation
 -------------------
-``on_end`` appends the span to a deque and compares one number; that is all the caller pays.
+``on_end`` appends the span to a list and compares one number; that is all the caller pays.
 The *worker* thread, started by the first span, wakes when a batch is full or the delay is
-over. It empties the deque and puts batches into one *lane* per exporter. Each lane has a
+over. It empties the list and puts batches into one *lane* per exporter. Each lane has a
 thread that calls ``export``, so a slow or dead exporter fills its own lane and delays nobody;
 an exporter that is slow and takes several batches at once gets more threads.
 
-Bounds. The deque and each lane hold at most ``max_queue_size`` spans when that is set, and
+Bounds. The list and each lane hold at most ``max_queue_size`` spans when that is set, and
 at most ``MAX_LANE_BYTES`` (an estimate) in any case. By default only memory bounds them: a
 burst that is faster than the worker, which has to wait for the GIL, is kept. What does not
 fit is dropped and counted by reason, the newest first.
@@ -17,7 +17,7 @@ Time. An ``export`` that exceeds the timeout is left behind in its thread, its b
 counted as failed and the lane goes on in a new thread. ``force_flush`` and ``shutdown`` end
 by their deadline whatever an exporter does.
 
-Fork. The child has none of these threads; it starts with an empty deque and empty lanes (what
+Fork. The child has none of these threads; it starts with an empty list and empty lanes (what
 was queued is the parent's) and starts its own worker at its first span.
 """
 
@@ -28,9 +28,7 @@ import math
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import repeat, starmap
 from typing import Any
 
 from tracekit import _fork
@@ -53,6 +51,9 @@ MIN_DELAY_S = 0.01
 SHARE_FOR_SENDING = 0.6
 """Of the time for a shutdown, where what is left then can be kept: the rest is for keeping it."""
 MAX_DIGITS = 18
+BATCHES_AT_ONCE = 16
+"""Batches that are taken out of the intake together. What is behind them moves up, which costs
+little for many at once; and as long as they are handed out, nobody learns how many are queued."""
 UNBOUNDED_QUEUE_SIZE = 1_000_000
 """Spans that may wait when no queue size is set: a backstop behind the bound in bytes."""
 
@@ -119,7 +120,8 @@ class BatchSpanProcessor(SpanProcessor):
 
     def _begin(self) -> None:
         """Start with nothing queued and no thread; the first span asks for attention."""
-        self._intake: deque[ReadableSpan] = deque()
+        # A list: appending takes half as long as with a deque, and so many are taken out at once.
+        self._intake: list[ReadableSpan] = []
         self._attention_at = 1
         self._wake = threading.Event()
         self._start_lock = threading.Lock()
@@ -133,7 +135,6 @@ class BatchSpanProcessor(SpanProcessor):
         self._count_unsampled = self._unsampled.add
         self._dropped = {"queue_full": 0, "after_shutdown": 0}
         self._lost_and_told = 0
-        self._flush_wanted = False
 
     def after_fork_in_child(self) -> None:
         self._progress = threading.Condition()
@@ -190,12 +191,12 @@ class BatchSpanProcessor(SpanProcessor):
             self._wake.set()
 
     def _drop_newest(self, reason: str) -> None:
-        try:
-            self._intake.pop()
-        except IndexError:  # the worker was faster
-            return
-        with self._start_lock:
-            self._dropped[reason] += 1
+        # Under the lock of whoever takes spans out, else both might have the same one.
+        with self._handing:
+            room = 0 if self._is_shut_down else self._limit
+            if len(self._intake) > room:  # else the worker was faster
+                self._intake.pop()
+                self._dropped[reason] += 1
 
     def _start_worker(self) -> bool:
         with self._start_lock:
@@ -261,19 +262,17 @@ class BatchSpanProcessor(SpanProcessor):
         self._attention_at = self._limit + 1
         while intake:
             with self._handing:
-                self._hand_out_batch(intake, min(len(intake), size))
-        if self._flush_wanted:
-            self._flush_wanted = False
-            for lane in self._lanes:
-                lane.put(self._taken, [])
+                # Another thread may hand out as well, and have taken them.
+                taken = intake[: size * BATCHES_AT_ONCE]
+                del intake[: len(taken)]
+                for first in range(0, len(taken), size):
+                    self._hand_out_batch(taken[first : first + size])
         self._attention_at = 0 if self._is_shut_down else size
         for lane in self._lanes:
             lane.check_timeout()
 
-    def _hand_out_batch(self, intake: deque[ReadableSpan], count: int) -> None:
-        # In C throughout, which takes half as long: it is a third of what the worker does.
-        batch = list(starmap(intake.popleft, repeat((), count)))
-        self._taken += count
+    def _hand_out_batch(self, batch: list[ReadableSpan]) -> None:
+        self._taken += len(batch)
         for lane in self._lanes:
             lane.put(self._taken, batch)
 
@@ -300,9 +299,8 @@ class BatchSpanProcessor(SpanProcessor):
 
     def _push(self, target: int, deadline: float) -> bool:
         """Wait until every lane has settled the first ``target`` spans."""
-        if self._worker is None and not self._intake:
+        if self._is_settled(target):
             return True
-        self._flush_wanted = True
         self._wake.set()
         if self._worker is None or not self._worker.is_alive():
             self._hand_out()

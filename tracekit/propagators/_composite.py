@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from opentelemetry.context import Context, get_current, set_value
+from opentelemetry.context import Context, set_value
 from opentelemetry.propagators.textmap import (
     Getter,
     Setter,
@@ -17,7 +17,7 @@ from opentelemetry.propagators.textmap import (
 )
 from opentelemetry.trace import Span, SpanContext, get_current_span, set_span_in_context
 
-from tracekit._otel_context import SPAN_KEY, OnlySpan
+from tracekit._otel_context import SPAN_KEY, OnlySpan, current_context
 from tracekit.propagators._headers import Headers
 
 __all__ = [
@@ -102,7 +102,7 @@ class CompositePropagator(TextMapPropagator):
             for propagator in self._inject
         )
         self._injects_span = tuple(
-            (None, inject) for key, inject in self._injects if key in (None, SPAN_KEY)
+            inject for key, inject in self._injects if key in (None, SPAN_KEY)
         )
         self._extracts = tuple(
             (*_only_headers(propagator), propagator.extract) for propagator in self._extract
@@ -141,10 +141,16 @@ class CompositePropagator(TextMapPropagator):
         setter: Setter[Any] = default_setter,
     ) -> None:
         if context is None:
-            context = get_current()
-        for key, inject in self._injects_span if type(context) is OnlySpan else self._injects:
-            if key is not None and context.get(key) is None:
-                continue
+            context = current_context()
+        if type(context) is OnlySpan:
+            injects: Sequence[Callable[..., None]] = self._injects_span
+        else:
+            injects = [
+                inject
+                for key, inject in self._injects
+                if key is None or context.get(key) is not None
+            ]
+        for inject in injects:
             try:
                 inject(carrier, context, setter)
             except Exception:

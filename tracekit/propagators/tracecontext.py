@@ -7,7 +7,6 @@ from binascii import unhexlify
 from struct import Struct
 from typing import Any
 
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import (
     Getter,
@@ -24,7 +23,16 @@ from opentelemetry.trace import (
     get_current_span,
 )
 
-from tracekit._otel_context import SPAN_KEY, OnlySpan, span_context, with_span
+from tracekit._otel_context import (
+    FLAGS,
+    PLAIN_SPANS,
+    SPAN_KEY,
+    OnlySpan,
+    current_context,
+    new_span_context,
+    span_context,
+    with_span,
+)
 from tracekit.propagators._headers import header_values
 from tracekit.propagators._refusal import RefusedError, count_refusal
 from tracekit.propagators._remote import KNOWN_FLAGS
@@ -48,8 +56,9 @@ _VALID_00 = re.compile("00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{
 _VERSION = re.compile("[0-9a-f]{2}-").match
 _FIELDS = re.compile("-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
 
-_unpack = Struct(">BQQQB").unpack
-_current = otel_context.get_current
+_unpack = Struct(">B16sQB").unpack
+_number = int.from_bytes
+_FLAGS_OF = tuple(FLAGS[flags & KNOWN_FLAGS] for flags in range(256))
 
 # "Vendors MUST set those [other flags] to zero": https://www.w3.org/TR/trace-context-2/#other-flags
 _FLAGS_TEXT = ("-00", "-01", "-02", "-03")
@@ -82,15 +91,16 @@ def _remote_span(header: str) -> _RemoteSpan | None:
         return None
     try:
         # Exactly three: a fourth dash is no digit.
-        digits = unhexlify(header.replace("-", "", 3))
+        version, digits, span_id, flags = _unpack(unhexlify(header.replace("-", "", 3)))
     except ValueError:
         return None
-    version, high, low, span_id, flags = _unpack(digits)
-    trace_id = high << 64 | low
+    trace_id = _number(digits, "big")
     if version or not trace_id or not span_id or header != header.lower():
         return None
     span: _RemoteSpan = _RemoteSpan()
-    span._context = span_context(trace_id, span_id, True, flags & KNOWN_FLAGS, None)
+    span._context = new_span_context(
+        SpanContext, (trace_id, span_id, True, _FLAGS_OF[flags], DEFAULT_TRACE_STATE, True)
+    )
     return span
 
 
@@ -127,26 +137,26 @@ class TraceContextPropagator(TextMapPropagator):
         orders: those over 128 characters first, then from the end.
         """
         if context is None:
-            context = _current()
+            context = current_context()
         span: Any = context.span if type(context) is OnlySpan else context.get(SPAN_KEY)
-        if span is None:
+        if type(span) in PLAIN_SPANS and not span._binding.marks_parents:
+            trace_id, span_id = span._trace_id, span._span_id
+            flags, state, _, _ = span._anchor
+        elif span is None:
             return
-        try:
-            # A SpanContext is a tuple, and its properties are calls.
-            trace_id, span_id, _, flags, state, valid = span.get_span_context()
-        except (AttributeError, TypeError, ValueError):
-            trace_id, span_id, flags, state, valid = _read_by_name(context)
-        if not valid:
-            return
+        else:
+            trace_id, span_id, flags, state, is_valid = _told_by(span, context)
+            if not is_valid:
+                return
         # The cheapest way to padded hex, a dash behind the first 16 bytes; format() takes twice as
         # long for each of the two.
         ids = (trace_id << 64 | span_id).to_bytes(24, "big").hex("-", -16)
-        header = f"00-{ids}{_FLAGS_TEXT[flags & 3]}"
+        header = f"00-{ids}{_FLAGS_TEXT[flags]}"
         if setter is default_setter and type(carrier) is dict:
             carrier["traceparent"] = header
         else:
             setter.set(carrier, "traceparent", header)
-        if state is not DEFAULT_TRACE_STATE:
+        if state is not None:
             _inject_state(carrier, state, setter)
 
     def extract(
@@ -179,14 +189,16 @@ class TraceContextPropagator(TextMapPropagator):
         found = header_values(carrier, "traceparent", getter, "Traceparent")
         if not found:
             return context
-        try:
-            header = _checked(found)
-        except RefusedError as error:
-            # "If the vendor failed to parse traceparent, it MUST NOT attempt to parse
-            # tracestate": https://www.w3.org/TR/trace-context-2/#tracestate-header
-            count_refusal(self.refused, error.reason)
-            return context
-        span: Any = _remote_span(header)
+        is_text = len(found) == 1 and type(found[0]) is str
+        span: Any = _remote_span(found[0]) if is_text else None
+        if span is None:
+            try:
+                span = _remote_span(_checked(found))
+            except RefusedError as error:
+                # "If the vendor failed to parse traceparent, it MUST NOT attempt to parse
+                # tracestate": https://www.w3.org/TR/trace-context-2/#tracestate-header
+                count_refusal(self.refused, error.reason)
+                return context
         self._keep_state(span, carrier, getter)
         return with_span(context, span)
 
@@ -204,10 +216,17 @@ class TraceContextPropagator(TextMapPropagator):
         span._context = span_context(trace_id, span_id, is_remote, flags, state)
 
 
-def _read_by_name(context: Context | None) -> tuple[int, int, int, TraceState, bool]:
-    # What is no span has an invalid context here, and a SpanContext may have any layout.
-    found = get_current_span(context).get_span_context()
-    return found.trace_id, found.span_id, found.trace_flags, found.trace_state, found.is_valid
+def _told_by(span: Any, context: Context) -> tuple[int, int, int, TraceState | None, bool]:
+    """Return ids, flags, trace state (None when it is empty) and validity, as any span says."""
+    try:
+        # A SpanContext is a tuple, and its properties are calls.
+        trace_id, span_id, _, flags, state, valid = span.get_span_context()
+    except (AttributeError, TypeError, ValueError):
+        # What is no span has an invalid context here, and a SpanContext may have any layout.
+        found = get_current_span(context).get_span_context()
+        trace_id, span_id, flags = found.trace_id, found.span_id, found.trace_flags
+        state, valid = found.trace_state, found.is_valid
+    return trace_id, span_id, flags & 3, None if state is DEFAULT_TRACE_STATE else state, valid
 
 
 def _inject_state(carrier: Any, state: TraceState, setter: Setter[Any]) -> None:
@@ -229,8 +248,6 @@ def _checked(values: list[Any]) -> str:
     if len(values) > 1:
         raise RefusedError("traceparent_repeated")
     header = values[0]
-    if type(header) is str and _VALID_00(header):
-        return header
     if not isinstance(header, str):
         raise RefusedError("traceparent_type")
     if len(header) > _MAX_TRACEPARENT:
