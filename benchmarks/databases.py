@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.harness import Effort, Figures, row
-from benchmarks.http import _added as _added_by
+from benchmarks.http import added
 
 # The servers of the tests, which are no package of their own.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from database_servers import find_postgresql, postgres_server
 
+__all__ = ["postgresql"]
+
 
 def _added(subject: str, effort: Effort) -> Figures:
-    return _added_by(subject, effort, module="benchmarks.databases_worker")
+    return added(subject, effort, module="benchmarks.databases_worker")
 
 
 @row("db.sqlite3", "added to a query: sqlite3", must=0.25, aim=0.12)
@@ -22,13 +26,19 @@ def sqlite3_query(effort: Effort) -> Figures:
     return _added("sqlite3", effort)
 
 
-def _added_on_server(subject: str, effort: Effort) -> Figures:
-    """Measure with a PostgreSQL of the benchmark's own."""
+@contextmanager
+def postgresql() -> Iterator[int]:
+    """Run a PostgreSQL of the benchmark's own; give its port."""
     programs = find_postgresql()
     if programs is None:
         raise RuntimeError("PostgreSQL is not installed")
     with postgres_server(programs) as server:
-        return _added_by(subject, effort, server.port, "benchmarks.databases_worker")
+        yield server.port
+
+
+def _added_on_server(subject: str, effort: Effort) -> Figures:
+    with postgresql() as port:
+        return added(subject, effort, port, "benchmarks.databases_worker")
 
 
 @row("db.sqlalchemy", "added to a query: SQLAlchemy on sqlite3", must=0.25, aim=0.12)

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.fresh import ROOT
 from benchmarks.harness import Effort, Figures, row
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "added", "loopback"]
 
 SIDES = ("bare", "opentelemetry", "tracekit")
 REQUESTS = 150
@@ -66,9 +66,10 @@ def _workers(subject: str, port: int, module: str) -> Iterator[list[Worker]]:
         yield workers
 
 
-def _added(
+def added(
     subject: str, effort: Effort, port: int = 0, module: str = "benchmarks.http_worker"
 ) -> Figures:
+    """Have three workers take turns with a subject of theirs; return what tracing adds."""
     rounds: list[list[float]] = []
     spans: list[float] = []
     # One process differs from the next, doing the same, by nearly as much as tracing adds.
@@ -98,37 +99,44 @@ def _figures(rounds: Sequence[Sequence[float]], spans: Sequence[float]) -> Figur
     )
 
 
-def _added_on_loopback(subject: str, effort: Effort) -> Figures:
+@contextmanager
+def loopback() -> Iterator[int]:
+    """Run a server in a process of its own; give its port."""
     server = Worker("benchmarks.loopback")
     try:
-        return _added(subject, effort, server.read())
+        yield server.read()
     finally:
         server.stop()
 
 
+def _added_on_loopback(subject: str, effort: Effort) -> Figures:
+    with loopback() as port:
+        return added(subject, effort, port)
+
+
 @row("http.flask", "added to a request: Flask, WSGI in process", must=0.25, aim=0.12)
 def flask_request(effort: Effort) -> Figures:
-    return _added("flask", effort)
+    return added("flask", effort)
 
 
 @row("http.django", "added to a request: Django, WSGI in process", must=0.25, aim=0.12)
 def django_request(effort: Effort) -> Figures:
-    return _added("django", effort)
+    return added("django", effort)
 
 
 @row("http.fastapi", "added to a request: FastAPI, ASGI in process", must=0.25, aim=0.12)
 def fastapi_request(effort: Effort) -> Figures:
-    return _added("fastapi", effort)
+    return added("fastapi", effort)
 
 
 @row("http.starlette", "added to a request: Starlette, ASGI in process", must=0.25, aim=0.12)
 def starlette_request(effort: Effort) -> Figures:
-    return _added("starlette", effort)
+    return added("starlette", effort)
 
 
 @row("http.aiohttp_server", "added to a request: aiohttp server, no socket", must=0.25, aim=0.12)
 def aiohttp_request(effort: Effort) -> Figures:
-    return _added("aiohttp_server", effort)
+    return added("aiohttp_server", effort)
 
 
 @row("http.requests", "added to a call: requests.get, loopback", must=0.25, aim=0.12)

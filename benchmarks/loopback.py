@@ -47,8 +47,8 @@ async def _serve(latency_s: float) -> None:
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Answers(latency_s), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
-    async with server:
-        await asyncio.to_thread(sys.stdin.read)
+    # Leaving `async with server` would wait for clients that keep their connections.
+    await asyncio.to_thread(sys.stdin.read)
 
 
 if __name__ == "__main__":

@@ -6,32 +6,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.harness import Effort, Figures, row
-from benchmarks.http import Worker, _added
+from benchmarks.http import Worker, added
+
+__all__ = ["server"]
 
 
 def _added_to(subject: str, effort: Effort, port: int = 0) -> Figures:
-    return _added(subject, effort, port, module="benchmarks.services_worker")
+    return added(subject, effort, port, module="benchmarks.services_worker")
 
 
 @contextmanager
-def _server(kind: str) -> Iterator[int]:
+def server(kind: str) -> Iterator[int]:
     """Run a server in a process of its own, where nothing is watched."""
-    server = Worker("benchmarks.services_loopback", kind)
+    worker = Worker("benchmarks.services_loopback", kind)
     try:
-        yield server.read()
+        yield worker.read()
     finally:
-        server.stop()
+        worker.stop()
 
 
 @row("db.redis", "added to a command: redis, loopback", must=0.25, aim=0.12)
 def redis_command(effort: Effort) -> Figures:
-    with _server("redis") as port:
+    with server("redis") as port:
         return _added_to("redis", effort, port)
 
 
 @row("rpc.grpc", "added to a call: grpc, unary, loopback", must=0.25, aim=0.12)
 def grpc_call(effort: Effort) -> Figures:
-    with _server("grpc") as port:
+    with server("grpc") as port:
         return _added_to("grpc", effort, port)
 
 
@@ -42,5 +44,5 @@ def celery_send(effort: Effort) -> Figures:
 
 @row("cloud.botocore", "added to a call: botocore, HeadBucket, loopback", must=0.25, aim=0.12)
 def botocore_call(effort: Effort) -> Figures:
-    with _server("http") as port:
+    with server("http") as port:
         return _added_to("botocore", effort, port)

@@ -38,8 +38,8 @@ class _Http(_Redis):
 async def _serve(protocol: Callable[[], asyncio.Protocol]) -> None:
     server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
-    async with server:
-        await asyncio.to_thread(sys.stdin.read)
+    # Leaving `async with server` would wait for clients that keep their connections.
+    await asyncio.to_thread(sys.stdin.read)
 
 
 def _serve_grpc() -> None:

@@ -31,6 +31,19 @@ pytest.register_assert_rewrite(*sorted(_shared - set(sys.modules)))
 
 _numbers = itertools.count()
 
+_LONGEST = {"backends", "benchmarks", "findings", "formats", "integration"}
+"""Folders with files that take longest, of few tests though they may be."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Have the longest files come first where xdist shares files out to processes.
+
+    The last one to be taken would keep one process busy while the others are done.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.parent.name not in _LONGEST)
+
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

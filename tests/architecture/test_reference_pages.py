@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import filter as filter_names
+from fnmatch import fnmatch
 from typing import Any
 
 import pytest
@@ -268,6 +270,53 @@ def _own(tree: ast.Module) -> Iterator[str]:
 
 def _is_own(value: object) -> bool:
     return isinstance(value, str) and value.startswith("tracekit.")
+
+
+# performance.md ------------------------------------------------------------------------------
+
+MEANINGS, RUN = "What the rows mean", "A run"
+
+
+def test_performance_page_says_what_every_row_of_the_benchmarks_means() -> None:
+    names = _named(MEANINGS)
+    assert [row for row in _measured() if not any(fnmatch(row, name) for name in names)] == []
+
+
+@pytest.mark.parametrize("heading", [MEANINGS, RUN])
+def test_performance_page_has_no_row_that_is_not_measured(heading: str) -> None:
+    measured = _measured()
+    assert [name for name in _named(heading) if not filter_names(measured, name)] == []
+
+
+def test_performance_page_keeps_figures_apart_from_meanings() -> None:
+    for name, *meaning in rows(section("performance.md", MEANINGS)):
+        assert (name, len(meaning)) == (name, 1)
+        assert not _is_figure(meaning[0]), name
+    for name, *figures in rows(section("performance.md", RUN)):
+        assert (name, len(figures)) == (name, 5)
+        assert all(map(_is_figure, figures)), name
+
+
+def _named(heading: str) -> list[str]:
+    """Return the names of a table's rows: `spans.root`, or `memory.span`, `.setup`, or `http.*`."""
+    names = []
+    for first, *others in (quoted(row[0]) for row in rows(section("performance.md", heading))):
+        theme = first.partition(".")[0]
+        names += [first, *(theme + name if name[0] == "." else name for name in others)]
+    return names
+
+
+def _measured() -> list[str]:
+    """Return the rows that there are, as they stand in the sources: importing them takes long."""
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py"))
+    return [
+        name for text in texts for name in re.findall(r'^@row\(\s*"([^"]+)"', text, re.MULTILINE)
+    ]
+
+
+def _is_figure(cell: str) -> bool:
+    """Tell `2.61 s`, `0 lost`, `6.40 µs (without)` or `-` from a sentence."""
+    return bool(re.fullmatch(r"-|-?[\d,.]+( [A-Za-zµ]+)?( \(\w+\))?", cell))
 
 
 # README.md -----------------------------------------------------------------------------------

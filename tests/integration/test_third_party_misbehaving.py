@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -14,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 import tracekit
-from tracekit.sdk import InMemorySpanExporter, SimpleSpanProcessor
+from tracekit.sdk import InMemorySpanExporter, SimpleSpanProcessor, TracerProvider
 
 BOUND_S = 5.0
 
@@ -349,18 +350,34 @@ def test_a_sampler_that_answers_nonsense_drops(
     assert tracekit.stats()["sampled_out"] == 3
 
 
+class RaisingSampler:
+    def should_sample(self, *_arguments: Any, **_named: Any) -> Any:
+        raise RuntimeError("third-party bug")
+
+    def get_description(self) -> str:
+        return "Raising"
+
+
 def test_a_sampler_that_raises_drops_and_is_said_once(
     caplog: pytest.LogCaptureFixture, ours: InMemorySpanExporter
 ) -> None:
-    class Raising:
-        def should_sample(self, *_arguments: Any, **_named: Any) -> Any:
-            raise RuntimeError("third-party bug")
-
-        def get_description(self) -> str:
-            return "Raising"
-
     processor = SimpleSpanProcessor(ours)
-    tracekit.configure(exporters="none", processors=[processor], sampler=Raising())
+    tracekit.configure(exporters="none", processors=[processor], sampler=RaisingSampler())
     work(3)
     assert ours.get_finished_spans() == ()
     assert said(caplog, "the sampler raised") == 1
+
+
+def test_of_each_sampler_that_raises_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        # Not the record: its traceback would keep the sampler, and its id be nobody else's.
+        said.append(record.getMessage())
+        return False
+
+    monkeypatch.setattr(logging.getLogger("tracekit"), "filters", [note])
+    for number in range(1, 21):
+        TracerProvider(sampler=RaisingSampler()).get_tracer("shop").start_span("order").end()
+        assert len(said) == number
+        gc.collect()

@@ -335,12 +335,13 @@ def _should_sample(sampler: Sampler, span: Span, context: Context, trace_id: int
         return None
 
 
-_warned: set[int] = set()
+_warned: dict[int, object] = {}
+"""Held as well, for the id of one that is gone would soon be that of another."""
 
 
 def _warn_once(message: str, part: object) -> None:
     if id(part) not in _warned:
-        _warned.add(id(part))
+        _warned[id(part)] = part
         _logger.warning("%s: %r", message, part, exc_info=True)
 
 
