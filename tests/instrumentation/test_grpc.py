@@ -165,7 +165,7 @@ CALLS = SyncClient()
     ],
 )
 def test_hosts_are_those_that_targets_lead_to(target: str, host: str) -> None:
-    assert _told("/shop.Orders/Get", target, None).host == host
+    assert _told((), "/shop.Orders/Get", target, None).host == host
 
 
 def test_a_channel_and_a_server_made_before_are_watched(
@@ -176,6 +176,45 @@ def test_a_channel_and_a_server_made_before_are_watched(
         instrument(GrpcInstrumentor)
         assert callable_(b"x") == b"x"
         assert len(settled(spans, 2)) == 2
+
+
+def test_an_answer_with_its_call_is_one_span(
+    instrument: Instrument, spans: Spans, port: int
+) -> None:
+    instrument(GrpcInstrumentor)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answer, call = channel.unary_unary(f"/{SERVICE}/Get").with_call(b"x")
+        assert (answer, call.code()) == (b"x", grpc.StatusCode.OK)
+    assert two(spans)[0].attributes["rpc.status_code"] == "OK"
+
+
+@pytest.mark.parametrize("way", ["__call__", "with_call"])
+def test_an_error_that_is_raised_is_recorded(
+    instrument: Instrument, spans: Spans, port: int, way: str
+) -> None:
+    instrument(GrpcInstrumentor)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = getattr(channel.unary_unary(f"/{SERVICE}/Abort"), way)
+        with pytest.raises(grpc.RpcError) as raised:
+            call(b"NOT_FOUND")
+    (event,) = two(spans)[0].events
+    told = dict(event.attributes or {})
+    assert told["exception.type"] == "grpc._channel._InactiveRpcError"
+    assert told["exception.message"] == str(raised.value)
+    assert "_end_unary_response_blocking" in str(told["exception.stacktrace"])
+
+
+def test_a_request_that_cannot_be_written_fails_the_call(
+    instrument: Instrument, spans: Spans, port: int
+) -> None:
+    instrument(GrpcInstrumentor)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(f"/{SERVICE}/Get", request_serializer=bytes.fromhex)
+        with pytest.raises(grpc.RpcError):
+            call("no number")
+    span = spans.one()
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes["rpc.status_code"] == "INTERNAL"
 
 
 def test_a_future_ends_with_its_result(instrument: Instrument, spans: Spans, port: int) -> None:

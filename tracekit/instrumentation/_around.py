@@ -16,6 +16,7 @@ from typing import Any
 
 __all__ = ["around"]
 
+_NOTHING: Mapping[str, int] = {}
 _STARS: Mapping[Any, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -24,7 +25,7 @@ def call({parameters}):
     _step = _before({told})
     if _step is None:
         return _original({arguments})
-    try:
+{changes}    try:
         _result = _original({arguments})
     except BaseException as _error:
         _failed(_step, _error)
@@ -40,6 +41,7 @@ def around(
     before: Callable[..., Any],
     after: Callable[..., object],
     failed: Callable[[Any, BaseException], object],
+    changed: Mapping[str, int] = _NOTHING,
 ) -> Callable[..., Any]:
     """Return a function that calls `original` with what it is called with itself.
 
@@ -50,18 +52,28 @@ def around(
         after: Called with what `before` returned, the result, and what is told.
         failed: Called with what `before` returned and the exception, which then goes on. None
             of the three may raise.
+        changed: Arguments in whose place `original` gets what the method of that name, of what
+            `before` returned, makes of them; and at which place each stands. They may not raise.
     """
     parameters = list(inspect.signature(original, follow_wrapped=False).parameters.values())
-    names = {"_original": original, "_before": before, "_after": after, "_failed": failed}
+    names: dict[str, Any] = {
+        "_original": original,
+        "_before": before,
+        "_after": after,
+        "_failed": failed,
+        "_put": _put,
+    }
     names.update({f"_default_{each.name}": each.default for each in parameters})
     source = _SOURCE.format(
         parameters=_declared(parameters),
         arguments=", ".join(map(_handed_on, parameters)),
         told=", ".join(_found(name, place, parameters) for name, place in told.items()),
+        changes="".join(_change(name, place, parameters) for name, place in changed.items()),
     )
     # No file name of a session that a person types into: those lines are the program's.
     exec(compile(source, "<tracekit>", "exec"), names)
-    return names["call"]
+    call: Callable[..., Any] = names["call"]
+    return call
 
 
 def _declared(parameters: Sequence[Parameter]) -> str:
@@ -91,7 +103,7 @@ def _found(name: str, place: int, parameters: Sequence[Parameter]) -> str:
     """Return the source of an argument: a parameter, or one of those that are taken unnamed."""
     kinds = {each.kind: each.name for each in parameters}
     listed = [each.name for each in parameters if each.kind in _BY_PLACE]
-    if name in (each.name for each in parameters if each.kind not in _STARS):
+    if _is_named(name, parameters):
         return name
     if place == 0 and listed:  # the instance, whatever they call it
         return listed[0]
@@ -99,3 +111,30 @@ def _found(name: str, place: int, parameters: Sequence[Parameter]) -> str:
     by_name = f"{named}.get({name!r})" if named else "None"
     index = place - len(listed)
     return f"({rest}[{index}] if {rest}[{index}:] else {by_name})" if rest else by_name
+
+
+def _change(name: str, place: int, parameters: Sequence[Parameter]) -> str:
+    """Return the line that puts something else in the place of an argument."""
+    if _is_named(name, parameters):
+        return f"    {name} = _step.{name}({name})\n"
+    kinds = {each.kind: each.name for each in parameters}
+    rest, named = kinds.get(Parameter.VAR_POSITIONAL), kinds.get(Parameter.VAR_KEYWORD)
+    index = place - sum(each.kind in _BY_PLACE for each in parameters)
+    unnamed = f"{rest or ()}, {named or {}}, {index}, {name!r}, _step.{name}"
+    return f"    {rest or '_rest'}, {named or '_named'} = _put({unnamed})\n"
+
+
+def _put(
+    rest: tuple[Any, ...],
+    named: dict[str, Any],
+    index: int,
+    name: str,
+    change: Callable[[Any], object],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if rest[index:]:
+        return (*rest[:index], change(rest[index]), *rest[index + 1 :]), named
+    return rest, {**named, name: change(named.get(name))}
+
+
+def _is_named(name: str, parameters: Sequence[Parameter]) -> bool:
+    return name in (each.name for each in parameters if each.kind not in _STARS)

@@ -12,23 +12,25 @@ is started and while requests are taken from the program's iterator.
 from __future__ import annotations
 
 import functools
+import inspect
+import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, get_current_span
+from opentelemetry.trace import Span, SpanKind
 
 from tracekit import semconv
 from tracekit._otel_context import OnlySpan, attach, current_context, detach
+from tracekit.instrumentation._around import around
 from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._grpc import (
     CANCELLED,
     OK,
     GrpcSettings,
-    Method,
     end_with,
     method_of,
     name_of_code,
@@ -46,31 +48,34 @@ __all__ = ["client_patches"]
 
 _SYNC = "grpc._channel"
 _AIO = "grpc.aio._call"
+_CLIENT = SpanKind.CLIENT
 _SUCCESS = {semconv.RPC_STATUS_CODE: OK}
-# Frames that are certainly ours where a call begins: that, who asks for it, and what stands in the
-# place of the library's function.
+# Frames that certainly are not the program's where a call begins: that, who asks for it, and what
+# stands in the place of the library's function; and whoever alone calls that.
 _INSIDE = 4
+_INSIDE_BLOCKING = 5
+# Arguments, and where each stands that is not named.
+_TOLD = {"self": 0, "timeout": 2}
+_TOLD_AIO = {"self": 0, "deadline": 2, "channel": 6, "method": 7}
+_CHANGED = {"metadata": 3}
+_CHANGED_STREAM = {"request_iterator": 1, "metadata": 3}
+_lower = str.lower
 _HERE = "localhost"  # where a socket in the file system leads
 
 
 def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
     """Return what makes spans of the calls of every channel, synchronous and asynchronous."""
     calls = _Calls(settings)
-    unary, stream = "_UnaryUnaryMultiCallable", "_StreamUnaryMultiCallable"
-    streams = (
-        "_UnaryStreamMultiCallable",
-        "_SingleThreadedUnaryStreamMultiCallable",
-        "_StreamStreamMultiCallable",
-    )
     return (
+        # Where `__call__` and `with_call` meet, and the status of a call is seen with all else.
+        Replacing(_SYNC, "_UnaryUnaryMultiCallable._blocking", calls.answered),
+        Replacing(_SYNC, "_StreamUnaryMultiCallable._blocking", calls.answered),
+        Replacing(_SYNC, "_UnaryUnaryMultiCallable.future", calls.started),
+        Replacing(_SYNC, "_StreamUnaryMultiCallable.future", calls.started),
         *(
-            Replacing(_SYNC, f"{kind}.{call}", calls.answered)
-            for kind in (unary, stream)
-            for call in ("__call__", "with_call")
+            Replacing(_SYNC, f"_{kind}MultiCallable.__call__", calls.started, True)
+            for kind in ("UnaryStream", "SingleThreadedUnaryStream", "StreamStream")
         ),
-        *(Replacing(_SYNC, f"{kind}.future", calls.started) for kind in (unary, stream)),
-        *(Replacing(_SYNC, f"{kind}.__call__", calls.started, True) for kind in streams),
-        Replacing(_SYNC, "_end_unary_response_blocking", calls.told, True),
         *(
             Replacing(_AIO, f"{kind}Call.__init__", calls.awaited)
             for kind in ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
@@ -78,162 +83,161 @@ def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
     )
 
 
+class _Sent(Operation):
+    """A call that is under way, and what the library is given in place of the program's.
+
+    Attributes:
+        told: What its metadata says; None for nothing.
+    """
+
+    __slots__ = ("told",)
+
+    told: Context | None
+
+    def metadata(self, metadata: Iterable[Any] | None) -> Any:
+        """Return metadata with the trace headers, in the place of any that it had."""
+        if self.told is None:
+            return metadata
+        headers = headers_for(self.told)
+        # Without a loop of our own: this is on the path of every call.
+        ours = tuple(zip(map(_lower, headers), headers.values()))  # noqa: B905
+        if metadata is None:
+            return ours
+        try:
+            names = {name for name, _ in ours}
+            return (*(entry for entry in metadata if entry[0] not in names), *ours)
+        except Exception:  # no pairs: the library says so better than we could
+            return metadata
+
+    def request_iterator(self, requests: Any) -> Any:
+        return _Requests(requests, self.context) if hasattr(requests, "__next__") else requests
+
+
 class _Calls:
     def __init__(self, settings: GrpcSettings) -> None:
         self._start_span = settings.tracer.start_span
-        self._excluded = settings.excluded
+        self._tell = functools.lru_cache(maxsize=1024)(functools.partial(_told, settings.excluded))
         self._caller = settings.caller
         self._hosts = settings.hosts
+        self._lists_hosts = settings.hosts.lists_hosts
         self._hears = settings.traceresponse != NEVER
 
     def answered(
         self, original: Callable[..., Any], owners: Sequence[object]
     ) -> Callable[..., Any]:
-        """Watch a call that returns when the answer is there."""
-        begin_call = self._begin_sync
+        """Watch a call that returns when the answer is there: the library's state of it."""
+        ok, hears = sys.modules["grpc"].StatusCode.OK, self._hears
 
-        def call(
-            callable_: Any,
-            request: Any,
-            timeout: float | None = None,
-            metadata: Any = None,
-            *args: Any,
-            **kwargs: Any,
-        ) -> Any:
-            begun = begin_call(callable_, timeout, metadata) if owners else None
-            if begun is None:
-                return original(callable_, request, timeout, metadata, *args, **kwargs)
-            operation, metadata = begun
-            if type(request) is not bytes and hasattr(request, "__next__"):
-                request = _Requests(request, operation.context)
+        def end(sent: _Sent, answer: Any, _callable: Any, _timeout: Any) -> None:
             try:
-                answer = original(callable_, request, timeout, metadata, *args, **kwargs)
-            except BaseException as error:
-                _fail(operation, error)
-                raise
-            operation.succeed(_SUCCESS)
-            return answer
+                state = answer[0]
+                if hears and state.trailing_metadata:
+                    _hear(sent.span, state.trailing_metadata)
+                if state.code is ok:
+                    sent.succeed(_SUCCESS)
+                else:
+                    _refuse(sent, state, answer)
+            except Exception:
+                report("the status of a call")
+                sent.succeed()
 
-        return call
-
-    def told(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
-        """Read what comes behind an answer, of which :meth:`answered` is given the answer only."""
-
-        def end(state: Any, *args: Any, **kwargs: Any) -> Any:
-            if owners and self._hears:
-                _hear(get_current_span(), state.trailing_metadata)
-            return original(state, *args, **kwargs)
-
-        return end
+        return self._around(original, owners, _INSIDE_BLOCKING, end)
 
     def started(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch a call that returns as soon as it is on its way."""
-        begin_call = self._begin_sync
+        hears = self._hears
 
-        def call(
-            callable_: Any,
-            request: Any,
-            timeout: float | None = None,
-            metadata: Any = None,
-            *args: Any,
-            **kwargs: Any,
-        ) -> Any:
-            begun = begin_call(callable_, timeout, metadata) if owners else None
-            if begun is None:
-                return original(callable_, request, timeout, metadata, *args, **kwargs)
-            operation, metadata = begun
-            if type(request) is not bytes and hasattr(request, "__next__"):
-                request = _Requests(request, operation.context)
+        def leave(sent: _Sent, rendezvous: Any, _callable: Any, _timeout: Any) -> None:
+            sent.leave()
+            _await_end(sent, rendezvous, hears)
+
+        return self._around(original, owners, _INSIDE, leave)
+
+    def _around(
+        self,
+        original: Callable[..., Any],
+        owners: Sequence[object],
+        inside: int,
+        after: Callable[..., object],
+    ) -> Callable[..., Any]:
+        tell, begin = self._tell, self._begin
+
+        def begin_call(callable_: Any, timeout: float | None) -> _Sent | None:
+            if not owners:
+                return None
             try:
-                rendezvous = original(callable_, request, timeout, metadata, *args, **kwargs)
-            except BaseException as error:
-                _fail(operation, error)
-                raise
-            operation.leave()
-            _await_end(operation, rendezvous, self._hears)
-            return rendezvous
+                try:
+                    target = callable_._target
+                except AttributeError:  # of older ones the channel knows it
+                    target = callable_._channel.target()
+                return begin(tell(callable_._method, target, timeout), inside)
+            except Exception:
+                report("the beginning of a call")
+                return None
 
-        return call
+        is_stream = "request_iterator" in inspect.signature(original).parameters
+        changed = _CHANGED_STREAM if is_stream else _CHANGED
+        return around(original, _TOLD, begin_call, after, _fail, changed)
 
     def awaited(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch an asynchronous call from its start, when its object is made."""
+        tell, begin, hears = self._tell, self._begin, self._hears
 
-        def initialize(
-            call: Any, request: Any, deadline: Any, metadata: Any, *args: Any, **kwargs: Any
-        ) -> None:
-            begun = self._begin_aio(deadline, metadata, args) if owners else None
-            if begun is None:
-                original(call, request, deadline, metadata, *args, **kwargs)
-                return
-            operation, metadata = begun
+        def begin_call(_call: Any, deadline: float | None, channel: Any, path: Any) -> _Sent | None:
+            if not owners:
+                return None
             try:
-                original(call, request, deadline, metadata, *args, **kwargs)
-            except BaseException as error:
-                _fail(operation, error)
-                raise
-            operation.leave()
-            _await_aio_end(operation, call, self._hears)
+                target = getattr(channel, "target", "")  # older ones keep it to themselves
+                timeout = None if deadline is None else max(0.0, round(deadline - time.time(), 2))
+                return begin(tell(path, target, timeout), _INSIDE)
+            except Exception:
+                report("the beginning of a call")
+                return None
 
-        return initialize
+        def leave(sent: _Sent, _nothing: None, call: Any, *_told: Any) -> None:
+            sent.leave()
+            _await_aio_end(sent, call, hears)
 
-    def _begin_sync(
-        self, callable_: Any, timeout: float | None, metadata: Any
-    ) -> tuple[Operation, Any] | None:
-        try:
-            target = getattr(callable_, "_target", None)
-            if target is None:
-                target = callable_._channel.target()
-            return self._begin(_told(callable_._method, target, timeout), metadata)
-        except Exception:
-            report("the beginning of a call")
-            return None
+        return around(original, _TOLD_AIO, begin_call, leave, _fail, _CHANGED)
 
-    def _begin_aio(
-        self, deadline: Any, metadata: Any, args: Sequence[Any]
-    ) -> tuple[Operation, Any] | None:
-        try:
-            # After request, deadline and metadata: credentials, wait_for_ready, channel, method.
-            channel, path = args[2], args[3]
-            target = getattr(channel, "target", "")  # older ones keep it to themselves
-            timeout = None if deadline is None else max(0.0, round(deadline - time.time(), 2))
-            return self._begin(_told(path, target, timeout), metadata)
-        except Exception:
-            report("the beginning of a call")
-            return None
-
-    def _begin(self, told: _Told, metadata: Any) -> tuple[Operation, Any] | None:
-        """Start a call; return it with the metadata to send, None when it is not to be watched."""
+    def _begin(self, told: _Told, inside: int) -> _Sent | None:
+        """Start a call; None when it is not to be watched."""
         parent = current_context()
         # A context of a span only says nothing else, and would be filled by looking into it.
         if type(parent) is not OnlySpan and parent and is_suppressed(parent):
             return None
-        if told.service in self._excluded:
+        if not told.is_watched:
             return None
         attributes = told.attributes
         if self._caller is not None:
-            place, last = self._caller.attributes(_INSIDE), told.last
+            place, last = self._caller.attributes(inside), told.last
             attributes = last[1] if last[0] is place else told.asked_from(place)
-        span = self._start_span(told.name, parent, SpanKind.CLIENT, attributes)
-        operation = Operation(span, "", parent)
-        context: Context | None = operation.context
-        if self._hosts.lists_hosts or type(context) is not OnlySpan:
-            context = self._hosts.context_for(told.host, operation.context)
-        return operation, metadata if context is None else _injected(context, metadata)
+        span = self._start_span(told.name, parent, _CLIENT, attributes)
+        # All five: with defaults left out, CPython has no short cut for making an object.
+        sent = _Sent(span, "", parent, True, False)
+        context: Context | None = sent.context
+        if self._lists_hosts or type(context) is not OnlySpan:
+            context = self._hosts.context_for(told.host, sent.context)
+        sent.told = context
+        return sent
 
 
 class _Told(Said):
     """What the span of a call starts with; the same object for all that are alike."""
 
-    __slots__ = ("host", "service")
+    __slots__ = ("host", "is_watched")
 
-    def __init__(self, method: Method, attributes: Mapping[str, Any], host: str) -> None:
-        super().__init__(method.name, attributes)
-        self.service = method.service
+    def __init__(
+        self, name: str, attributes: Mapping[str, Any], host: str, is_watched: bool
+    ) -> None:
+        super().__init__(name, attributes)
         self.host = host
+        self.is_watched = is_watched
 
 
-@functools.lru_cache(maxsize=1024)
-def _told(path: str | bytes, target: str | bytes, timeout: float | None) -> _Told:
+def _told(
+    excluded: Container[str], path: str | bytes, target: str | bytes, timeout: float | None
+) -> _Told:
     method = method_of(path)
     text = target if isinstance(target, str) else target.decode("utf-8", "replace")
     place = _place_of(text)
@@ -248,7 +252,7 @@ def _told(path: str | bytes, target: str | bytes, timeout: float | None) -> _Tol
     if timeout is not None:
         attributes[semconv.TIMEOUT_TOTAL] = timeout
     host = _HERE if text.startswith("unix") else place.address
-    return _Told(method, attributes, host)
+    return _Told(method.name, attributes, host, method.service not in excluded)
 
 
 class _Place(NamedTuple):
@@ -297,20 +301,6 @@ class _Requests:
             detach(token)
 
 
-def _injected(sent: Context, metadata: Iterable[Any] | None) -> Any:
-    """Return metadata with the trace headers, in the place of any that it had."""
-    headers = headers_for(sent)
-    ours = tuple([(name.lower(), value) for name, value in headers.items()])
-    if metadata is None:
-        return ours
-    entries = tuple(metadata)
-    try:
-        names = {name for name, _ in ours}
-        return (*(entry for entry in entries if entry[0] not in names), *ours)
-    except Exception:  # no pairs: the library says so better than we could
-        return entries
-
-
 # What came of it
 
 
@@ -328,6 +318,20 @@ def _fail(operation: Operation, error: Any) -> None:
         end_with(operation, name, details, error)
 
 
+def _refuse(sent: _Sent, state: Any, answer: Sequence[Any]) -> None:
+    """End the span of a call that was answered with an error.
+
+    The library raises that next, from the same state; asked for it here, it is one with a stack.
+    """
+    raised: BaseException | None = None
+    try:
+        sys.modules[_SYNC]._end_unary_response_blocking(*answer, False, None)
+    except sys.modules["grpc"].RpcError as error:
+        raised = error
+    end_with(sent, name_of_code(state.code), state.details, raised)
+
+
+@quiet
 def _hear(span: Span, metadata: Any) -> None:
     """Follow the callee, where a tail sampler is at work and nothing else keeps the trace."""
     if getattr(span, "kept", None) is False:
