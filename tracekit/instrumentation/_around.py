@@ -39,8 +39,8 @@ def around(
     original: Callable[..., Any],
     told: Mapping[str, int],
     before: Callable[..., Any],
-    after: Callable[..., object],
-    failed: Callable[[Any, BaseException], object],
+    after: Callable[..., object] | None = None,
+    failed: Callable[[Any, BaseException], object] | None = None,
     changed: Mapping[str, int] = _NOTHING,
 ) -> Callable[..., Any]:
     """Return a function that calls `original` with what it is called with itself.
@@ -51,7 +51,7 @@ def around(
         before: Called first; where it returns None, nothing else of ours is called.
         after: Called with what `before` returned, the result, and what is told.
         failed: Called with what `before` returned and the exception, which then goes on. None
-            of the three may raise.
+            of the three may raise; a `before` that always returns None needs no others.
         changed: Arguments in whose place `original` gets what the method of that name, of what
             `before` returned, makes of them; and at which place each stands. They may not raise.
     """

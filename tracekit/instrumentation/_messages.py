@@ -9,7 +9,7 @@ https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/#trace-str
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
@@ -18,7 +18,7 @@ from opentelemetry.trace import Link, get_current_span
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._patch import report
 
-__all__ = ["Origin", "correlation_of", "headers_for", "links_to", "origin_of"]
+__all__ = ["Origin", "correlation_of", "headers_for", "links_to", "origin_of", "write_headers"]
 
 
 class Origin(NamedTuple):
@@ -42,14 +42,17 @@ def correlation_of(variable: str, environ: Mapping[str, str], option: str | None
 
 def headers_for(context: Context) -> dict[str, str]:
     """Return what the configured propagators say of a context; nothing if they fail."""
-    headers: Any = {}
+    headers: dict[str, str] = {}
+    write_headers(headers, context)
+    return headers
+
+
+def write_headers(headers: dict[str, str], context: Context) -> None:
+    """Put what the configured propagators say of a context into headers; nothing if they fail."""
     try:
         get_global_textmap().inject(headers, context)
     except Exception:
         report("the injection of trace headers")
-        return {}
-    found: dict[str, str] = headers
-    return found
 
 
 def origin_of(headers: Mapping[str, str], correlation: str = "parent") -> Origin:

@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
@@ -24,12 +24,13 @@ from opentelemetry.trace import SpanKind, TracerProvider
 
 from tracekit import semconv
 from tracekit._otel_context import OnlySpan, current_context
+from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http import error_type, message_of, truncated
 from tracekit.instrumentation._messages import (
     Origin,
     correlation_of,
-    headers_for,
     origin_of,
+    write_headers,
 )
 from tracekit.instrumentation._operation import Operation, begin_work, is_spoken_for, under_way
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
@@ -38,6 +39,11 @@ from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 __all__ = ["CeleryInstrumentor"]
 
 _SENDING = "celery"
+_PRODUCER = SpanKind.PRODUCER
+_TOLD_OF_MESSAGE = {"headers": 5, "properties": 6, "routing_key": 7, "exchange": 10}
+_DESTINATION = semconv.MESSAGING_DESTINATION_NAME
+_MESSAGE_ID = semconv.MESSAGING_MESSAGE_ID
+_CONVERSATION_ID = semconv.MESSAGING_MESSAGE_CONVERSATION_ID
 # In the instance dictionary of a task's request, for as long as it runs.
 _OPERATION = "_tracekit_operation"
 _LONGEST_NAME = 256
@@ -66,7 +72,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
     def patches(self) -> Sequence[Replacing]:
         return (
             Replacing("celery.app.base", "Celery.send_task", self._send_task),
-            Replacing("kombu.messaging", "Producer.publish", self._publish),
+            Replacing("kombu.messaging", "Producer._publish", self._publish),
         )
 
     def _start(self, tracer_provider: TracerProvider | None, options: Mapping[str, Any]) -> None:
@@ -101,8 +107,32 @@ class CeleryInstrumentor(ReplacingInstrumentor):
     def _send_task(
         self, original: Callable[..., Any], owners: Sequence[object]
     ) -> Callable[..., Any]:
+        start_span, sendings = self._tracer.start_span, self._sendings
+
+        def begin(app: Any, name: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+            try:
+                parent = current_context()
+                # A context of a span only says nothing else, and would be filled by looking into
+                # it.
+                if type(parent) is not OnlySpan and parent and is_spoken_for(parent, _SENDING):
+                    return None
+                sending = sendings.get((id(app), name))
+                if sending is None:
+                    sending = self._new_sending(app, name)
+                attributes = sending.attributes
+                if kwargs.get("retries"):
+                    attributes = {**attributes, semconv.CELERY_RETRIES: kwargs["retries"]}
+                span = start_span(sending.name, parent, _PRODUCER, attributes)
+                # It speaks for the commands that the broker's client sends.
+                return Operation(span, _SENDING, parent, True, True)
+            except Exception:
+                report("the beginning of a sending")
+                return None
+
+        # Not with the library's own thirty parameters: Python compares each of them with each of
+        # the options that are none, in this function and in the library's.
         def send_task(app: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-            operation = self._begin_sending(app, name, kwargs) if owners else None
+            operation = begin(app, name, kwargs) if owners else None
             if operation is None:
                 return original(app, name, *args, **kwargs)
             try:
@@ -114,24 +144,6 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             return result
 
         return send_task
-
-    def _begin_sending(self, app: Any, name: Any, kwargs: Mapping[str, Any]) -> Operation | None:
-        # In one function: with cold caches each further call costs a microsecond.
-        try:
-            parent = current_context()
-            # A context of a span only says nothing else, and would be filled by looking into it.
-            if type(parent) is not OnlySpan and parent and is_spoken_for(parent, _SENDING):
-                return None
-            sending = self._sendings.get((id(app), name)) or self._new_sending(app, name)
-            attributes = sending.attributes
-            if kwargs.get("retries"):
-                attributes = {**attributes, semconv.CELERY_RETRIES: kwargs["retries"]}
-            span = self._tracer.start_span(sending.name, parent, SpanKind.PRODUCER, attributes)
-            # It speaks for the commands that the broker's client sends.
-            return Operation(span, _SENDING, parent, True, True)
-        except Exception:
-            report("the beginning of a sending")
-            return None
 
     def _new_sending(self, app: Any, name: Any) -> _Sending:
         task = truncated(str(name), _LONGEST_NAME)
@@ -158,16 +170,25 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         The signal for it, `before_task_publish`, costs more than the rest of the span.
         """
 
-        def publish(producer: Any, *args: Any, **kwargs: Any) -> Any:
+        def complete(headers: Any, properties: Any, routing_key: Any, exchange: Any) -> None:
             operation = under_way(_SENDING) if owners else None
-            if operation is not None:
-                try:
-                    _complete(operation, kwargs)
-                except Exception:
-                    report("the completion of a message")
-            return original(producer, *args, **kwargs)
+            if operation is None:
+                return
+            try:
+                # The event that tells of a sent task is a message too, and answers to nothing.
+                if type(headers) is not dict or "correlation_id" not in properties:
+                    return
+                write_headers(headers, operation.context)
+                destination = routing_key or exchange
+                told = {_DESTINATION: destination} if destination else {}
+                if "id" in headers:  # the first version of the protocol has them elsewhere
+                    told[_MESSAGE_ID] = headers["id"]
+                    told[_CONVERSATION_ID] = headers["root_id"]
+                operation.span.set_attributes(told)
+            except Exception:
+                report("the completion of a message")
 
-        return publish
+        return around(original, _TOLD_OF_MESSAGE, complete)
 
     # Running
 
@@ -266,33 +287,20 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             provider.force_flush(_FLUSH_TIMEOUT_MS)
 
 
-class _Sending(NamedTuple):
-    """What the span of every message to one task starts with."""
+class _Sending:
+    """What the span of every message to one task starts with.
 
-    name: str
-    attributes: Mapping[str, Any]
-    app: Any
-    """Held, so that nothing else gets its id."""
+    Attributes:
+        app: Held, so that nothing else gets its id.
+    """
 
+    # Not a tuple with names, whose fields are found through the class each time.
+    __slots__ = ("app", "attributes", "name")
 
-def _complete(operation: Operation, message: Mapping[str, Any]) -> None:
-    """Put the trace headers into a message, and what it says of itself into the span."""
-    headers = message.get("headers")
-    if not isinstance(headers, dict):
-        return
-    headers.update(headers_for(operation.context))
-    told = {}
-    destination = message.get("routing_key")
-    if not destination:
-        exchange = message.get("exchange")
-        destination = getattr(exchange, "name", exchange)
-    if destination:
-        told[semconv.MESSAGING_DESTINATION_NAME] = destination
-    if task_id := headers.get("id"):
-        told[semconv.MESSAGING_MESSAGE_ID] = task_id
-    if root_id := headers.get("root_id"):
-        told[semconv.MESSAGING_MESSAGE_CONVERSATION_ID] = root_id
-    operation.span.set_attributes(told)
+    def __init__(self, name: str, attributes: Mapping[str, Any], app: Any) -> None:
+        self.name = name
+        self.attributes = attributes
+        self.app = app
 
 
 def _uid(receiver: Callable[..., Any]) -> str:
