@@ -217,6 +217,23 @@ def test_a_request_that_cannot_be_written_fails_the_call(
     assert span.attributes["rpc.status_code"] == "INTERNAL"
 
 
+def test_calls_of_one_callable_say_what_each_was_given(
+    instrument: Instrument, spans: Spans, port: int
+) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(f"/{SERVICE}/Get")
+        first = instrument(GrpcInstrumentor)
+        for timeout in (5, 7, None, 7):
+            call(b"x", timeout=timeout)
+        clients = [span for span in settled(spans, 8) if span.kind is SpanKind.CLIENT]
+        told = [(span.attributes or {}).get("tracekit.timeout.total_s") for span in clients]
+        assert told == [5, 7, None, 7]
+        first.uninstrument()
+        instrument(GrpcInstrumentor, excluded_services=SERVICE)
+        call(b"x", timeout=7)
+        assert len(settled(spans, 8)) == 8
+
+
 def test_a_future_ends_with_its_result(instrument: Instrument, spans: Spans, port: int) -> None:
     instrument(GrpcInstrumentor)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
