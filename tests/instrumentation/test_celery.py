@@ -265,6 +265,27 @@ def test_headers_of_the_program_stay(instrument: Instrument, spans: Spans, app: 
     assert headers == {"tenant": "acme"}
 
 
+def test_the_event_of_a_sent_task_is_no_message_of_its_own(
+    instrument: Instrument, spans: Spans, app: Any
+) -> None:
+    instrument(CeleryInstrumentor)
+    app.conf.task_send_sent_event = True
+    app.send_task("tasks.add", queue="told")
+    assert (spans.one().attributes or {})["messaging.destination.name"] == "told"
+    with app.amqp._event_dispatcher as dispatcher:
+        assert "traceparent" not in dispatcher.headers
+
+
+def test_a_task_of_the_first_protocol_takes_the_context_along(
+    instrument: Instrument, spans: Spans, app: Any
+) -> None:
+    instrument(CeleryInstrumentor)
+    app.conf.task_protocol = 1
+    app.send_task("tasks.add", queue="first")
+    span_id = spans.one().context.span_id
+    assert f"{span_id:016x}" in received(app, "first").headers["traceparent"]
+
+
 def test_a_broker_that_is_not_there_is_an_error(instrument: Instrument, spans: Spans) -> None:
     instrument(CeleryInstrumentor)
     with (

@@ -14,6 +14,7 @@ import grpc
 import grpc.aio
 import pytest
 from grpc._cython import cygrpc
+from opentelemetry import propagate
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -24,6 +25,9 @@ from instrumentation.redis_contract import entries
 from instrumentation.rpc_contract import Outcome, RpcContract, settled, two
 from tracekit.instrumentation._grpc_client import _told
 from tracekit.instrumentation.grpc import GrpcInstrumentor
+from tracekit.propagators._composite import CompositePropagator
+from tracekit.propagators.tracecontext import TraceContextPropagator
+from tracekit.propagators.xray import XRayPropagator
 
 KINDS = {
     "Count": "unary_stream",
@@ -286,6 +290,21 @@ def test_a_dropped_asynchronous_stream_is_ended_with_its_channel(
         asyncio.run(take_one(port))
         client, _ = two(spans)
     assert client.attributes["rpc.status_code"] == "CANCELLED"
+
+
+def test_headers_of_any_spelling_are_metadata_in_lower_case(
+    instrument: Instrument,
+    spans: Spans,
+    answers: Answers,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    instrument(GrpcInstrumentor)
+    several = CompositePropagator([XRayPropagator(), TraceContextPropagator()])
+    monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", several)
+    CALLS.call(port, "Get", metadata=iter([("tenant", "acme")]))
+    two(spans)
+    assert {"tenant", "x-amzn-trace-id", "traceparent"} <= answers.metadata[0].keys()
 
 
 def test_requests_are_taken_from_the_programs_iterator_below_the_span(

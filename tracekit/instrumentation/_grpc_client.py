@@ -37,7 +37,7 @@ from tracekit.instrumentation._grpc import (
     texts_of,
 )
 from tracekit.instrumentation._http import is_cancellation
-from tracekit.instrumentation._messages import headers_for
+from tracekit.instrumentation._messages import write_headers
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
@@ -98,18 +98,21 @@ class _Sent(Operation):
         """Return metadata with the trace headers, in the place of any that it had."""
         if self.told is None:
             return metadata
-        headers = headers_for(self.told)
+        headers: dict[str, str] = {}
+        write_headers(headers, self.told)
         if len(headers) == 1 and _TRACEPARENT in headers:  # as in nearly every call
             ours: tuple[Any, ...] = ((_TRACEPARENT, headers[_TRACEPARENT]),)
         else:
             ours = tuple([(name.lower(), value) for name, value in headers.items()])
         if metadata is None:
             return ours
+        entries: Any = metadata
         try:
+            entries = tuple(metadata)
             names = {name for name, _ in ours}
-            return (*(entry for entry in metadata if entry[0] not in names), *ours)
+            return (*(entry for entry in entries if entry[0] not in names), *ours)
         except Exception:  # no pairs: the library says so better than we could
-            return metadata
+            return entries
 
     def request_iterator(self, requests: Any) -> Any:
         return _Requests(requests, self.context) if hasattr(requests, "__next__") else requests
