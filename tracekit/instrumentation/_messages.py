@@ -9,7 +9,7 @@ https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/#trace-str
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
@@ -47,7 +47,7 @@ def headers_for(context: Context) -> dict[str, str]:
     return headers
 
 
-def write_headers(headers: dict[str, str], context: Context) -> None:
+def write_headers(headers: Any, context: Context) -> None:
     """Put what the configured propagators say of a context into headers; nothing if they fail."""
     try:
         get_global_textmap().inject(headers, context)
