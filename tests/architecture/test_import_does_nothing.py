@@ -90,6 +90,12 @@ def test_importing_changes_nothing_in_the_process(module: str) -> None:
     assert sorted(loaded & set(HEAVY)) == []
 
 
+def test_a_traced_program_does_not_load_the_records_of_what_is_read_back() -> None:
+    _, loaded = _import("tracekit")
+    assert "tracekit.model" in loaded
+    assert "tracekit._records" not in loaded
+
+
 def test_importing_every_module_changes_nothing_in_the_process() -> None:
     modules = [source.module for source in sources() if not source.module.endswith(PROGRAMS)]
     done, loaded = _import(*modules)

@@ -19,7 +19,7 @@ from processors.doubles import (
 )
 from tracekit.interfaces import ExportOutcome
 from tracekit.processors import _lane
-from tracekit.sdk import SpanExportResult, TracerProvider
+from tracekit.sdk import SpanExporter, SpanExportResult, TracerProvider
 
 
 def test_a_full_batch_is_exported_before_the_delay_is_over(make_processor):
@@ -393,3 +393,47 @@ def test_no_thread_is_started_before_the_first_span(make_processor):
     before = threading.active_count()
     make_processor(Recording())
     assert threading.active_count() == before
+
+
+class _HoldsNothingBack(SpanExporter):
+    """Notes the threads that export; its flush is the one of the base class."""
+
+    def __init__(self):
+        self.threads = []
+
+    def export(self, spans):
+        self.threads.append(threading.current_thread())
+        return SpanExportResult.SUCCESS
+
+
+def test_a_flush_asks_only_exporters_that_hold_something_back(make_processor, monkeypatch):
+    asked = []
+    monkeypatch.setattr(_lane.Lane, "_ask", lambda lane, method, *_: asked.append(lane.exporter))
+    plain, holding = _HoldsNothingBack(), Recording()
+    processor = make_processor(plain, holding)
+    send(processor, 1)
+    assert processor.force_flush(10_000)
+    assert (len(plain.threads), holding.names, asked) == (1, ["span"], [holding])
+
+
+def test_a_flush_of_nothing_wakes_nobody(make_processor):
+    processor = make_processor(_HoldsNothingBack(), schedule_delay_millis=60_000)
+    send(processor, 1)
+    assert processor.force_flush(10_000)
+    assert not processor._wake.is_set()
+    assert processor.force_flush(0)
+    assert not processor._wake.is_set()
+
+
+def test_a_span_that_does_not_fit_is_dropped_or_exported_but_not_both(make_processor):
+    exporter = Recording()
+    processor = make_processor(exporter, max_queue_size=8, max_export_batch_size=4)
+    threads = [threading.Thread(target=send, args=(processor, 2_000)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    processor.force_flush(10_000)
+    stats = adds_up(processor)
+    lost = sum(stats["dropped"].values()) + sum(stats["exporters"][0]["dropped"].values())
+    assert stats["received"] == 8_000 == len(exporter.names) + lost

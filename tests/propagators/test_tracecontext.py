@@ -12,11 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import Setter, default_setter
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from tracekit._otel_context import with_span
+from tracekit.propagators._composite import CompositePropagator
 from tracekit.propagators._remote import SPAN_KEY
 from tracekit.propagators.tracecontext import TraceContextPropagator
+from tracekit.sdk import TracerProvider
 
 TRACE = "12345678901234567890123456789012"
 SPAN = "1234567890123456"
@@ -24,6 +28,12 @@ GOOD = f"00-{TRACE}-{SPAN}-01"
 ALL_KEY_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789_-*/"
 ALL_VALUE_CHARACTERS = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) not in ",=")
 THIRTY_TWO = ",".join(f"bar{n:02}={n:02}" for n in range(1, 33))
+
+
+class _Shouting(Setter[dict[str, str]]):
+    def set(self, carrier: dict[str, str], key: str, value: str) -> None:
+        carrier[key.upper()] = value
+
 
 # The cases of the W3C's own test harness, as data: header fields in, and what must be taken over.
 ACCEPTED = [
@@ -372,3 +382,30 @@ def test_remote_span_can_be_copied_and_sent(propagator: TraceContextPropagator, 
 def test_span_key_is_the_one_of_the_api(context_of: Any) -> None:
     context = context_of()
     assert trace.get_current_span(context) is context[SPAN_KEY]
+
+
+@pytest.mark.parametrize("state", [TraceState(), TraceState([("a", "b"), ("c", "d")])])
+@pytest.mark.parametrize("flags", [1, 3])
+@pytest.mark.parametrize("setter", [default_setter, _Shouting()])
+def test_a_span_of_ours_is_sent_as_any_span_with_its_span_context(
+    state: TraceState, flags: int, setter: Setter[dict[str, str]]
+) -> None:
+    caller = trace.NonRecordingSpan(SpanContext(7, 9, True, TraceFlags(flags), state))
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("t")
+    parent = trace.set_span_in_context(caller, Context())
+    span = tracer.start_span("x", parent)
+    sent: dict[str, str] = {}
+    TraceContextPropagator().inject(sent, with_span(Context(), span), setter)
+    told = trace.set_span_in_context(trace.NonRecordingSpan(span.get_span_context()), Context())
+    expected: dict[str, str] = {}
+    TraceContextPropagator().inject(expected, told, setter)
+    assert sent == expected
+    assert len(sent) == (2 if state else 1)
+
+
+def test_a_scope_that_was_not_entered_has_no_ids_to_send() -> None:
+    scope = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_as_current_span("x")
+    propagator = CompositePropagator([TraceContextPropagator()])
+    sent: dict[str, str] = {}
+    propagator.inject(sent, with_span(Context(), scope))
+    assert sent == {}
