@@ -73,6 +73,8 @@ _now_ns, _exc_info = time.perf_counter_ns, sys.exc_info
 _ANY_LENGTH = sys.maxsize
 
 Headers = Iterable[tuple["str | bytes", "str | bytes"]]
+_Names = tuple[tuple[str, Any], ...]
+"""Headers as propagators name them, and as they are spelled in a library's."""
 
 
 @dataclass(frozen=True)
@@ -346,8 +348,8 @@ class HttpServer:
         self._getter = getter
         self._spelled = spelled
         self._get_propagator: Callable[[], Any] | None = None
-        # The last propagator, and the headers without all of which it extracts nothing.
-        self._asked: tuple[Any, tuple[Any, ...] | None] = (None, None)
+        # The last propagator, and all headers that it reads, where it says so.
+        self._asked: tuple[Any, _Names | None] = (None, None)
         # Of the settings, what each request asks for: a slot is read in a fifth of the time that
         # an attribute takes above the default that a class has for it.
         self._known_methods = settings.known_methods
@@ -444,21 +446,25 @@ class HttpServer:
         known, names = self._asked
         if known is not propagator:
             names = self._ask(propagator)
-        if names is not None:  # one of ours, and most requests bring nothing
-            for name in names:
-                if name in headers:
-                    break
-            else:
-                return around
         try:
-            context: Context = propagator.extract(carrier, around, self._getter)
+            if names is None:
+                found: Context = propagator.extract(carrier, around, self._getter)
+                return found
+            # One of ours: it is shown what it reads, and nothing where nothing is there.
+            carried: dict[str, Any] = {}
+            for name, spelled in names:
+                if spelled in headers:
+                    values = self._getter.get(carrier, name)
+                    carried[name] = values[0] if values and len(values) == 1 else values
+            return propagator.extract(carried, around) if carried else around
         except Exception:  # of a propagator: a request without a remote parent is still a request
             return around
-        return context
 
-    def _ask(self, propagator: Any) -> tuple[Any, ...] | None:
-        given = getattr(propagator, "reads_only", None)
-        names = tuple(map(self._spelled, given)) if isinstance(given, tuple) else None
+    def _ask(self, propagator: Any) -> _Names | None:
+        given = getattr(propagator, "reads", None)
+        names = None
+        if isinstance(given, tuple):
+            names = tuple((name, self._spelled(name)) for name in given)
         self._asked = (propagator, names)
         return names
 
