@@ -27,11 +27,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from tracekit import semconv
 from tracekit._otel_context import OnlySpan, attach, current_context, detach, with_span
 from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded
-from tracekit.instrumentation._http import (
-    HttpSettings,
-    is_suppressed,
-    record_failure,
-)
+from tracekit.instrumentation._http import HttpSettings, is_suppressed, record_failure
 from tracekit.instrumentation._http_server_attributes import (
     Address,
     OwnAddress,
@@ -67,10 +63,8 @@ ABANDONED = "tracekit.abandoned"  # the response was not sent to its end
 # One lookup less each on the path of a request.
 HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE = semconv.HTTP_RESPONSE_STATUS_CODE, semconv.HTTP_ROUTE
 SERVER = SpanKind.SERVER
-# Bound once, with the reader of the current exception: these too are on that path.
-_now_ns, _exc_info = time.perf_counter_ns, sys.exc_info
-
-_ANY_LENGTH = sys.maxsize
+# Bound once: these too are on that path.
+_now_ns, _exc_info, _ANY_LENGTH = time.perf_counter_ns, sys.exc_info, sys.maxsize
 
 Headers = Iterable[tuple["str | bytes", "str | bytes"]]
 _Names = tuple[tuple[str, Any], ...]
@@ -219,19 +213,22 @@ class ServerRequest:
         if status >= 500:
             self._blame(status)
         self.suspect = None
-        return () if self.is_silent else self._respond(status, headers)
+        if self.is_silent:
+            return ()
+        if self._server.hears:
+            self._show(status, headers)
+        return self.answer(status)
 
-    def _respond(self, status: int, headers: Headers) -> Answer:
+    def _show(self, status: int, headers: Headers) -> None:
         settings = self._server.settings
         if settings.response_headers is not None:
             self.span.set_attributes(settings.response_headers.attributes(headers))
         if settings.server_response_hook is not None:
             settings.server_response_hook(self.span, status, headers)
-        return self.answer(status)
 
     def answer(self, status: int) -> Answer:
         """Return the headers that tell the caller what is decided about the trace."""
-        span, mode = self.span, self._server.settings.traceresponse
+        span, mode = self.span, self._server.traceresponse
         kept = getattr(span, "kept", None)
         if mode == NEVER or (kept is None and mode != ALWAYS):
             return ()
@@ -331,8 +328,10 @@ class HttpServer:
         "_request_hook",
         "_spelled",
         "_trust",
+        "hears",
         "settings",
         "tracer",
+        "traceresponse",
         "writes_old_names",
     )
 
@@ -358,9 +357,12 @@ class HttpServer:
         self._adds = settings.request_headers is not None or settings.writes_old_names
         self._links, self._trust = settings.links, settings.trust
         self._request_hook = settings.server_request_hook
-        hears = settings.response_headers is not None or settings.server_response_hook is not None
-        self._is_silent = not hears and settings.traceresponse != ALWAYS
-        self._is_silent_to_callers = not hears and settings.traceresponse == NEVER
+        self.traceresponse = mode = settings.traceresponse
+        self.hears = (
+            settings.response_headers is not None or settings.server_response_hook is not None
+        )
+        self._is_silent = not self.hears and mode != ALWAYS
+        self._is_silent_to_callers = not self.hears and mode == NEVER
 
     def start(
         self,

@@ -61,9 +61,6 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
         settings = ServerSettings.read(self.name, options)
         # Names of headers are looked up without being folded to lower case each time.
         self._server = HttpServer(self.tracer, settings, _HeadersGetter(), _spelled)
-        self._reads_headers = (
-            settings.response_headers is not None or settings.server_response_hook is not None
-        )
 
     def patches(self) -> Sequence[Replacing]:
         app, routes = "aiohttp.web_app", "aiohttp.web_urldispatcher"
@@ -110,7 +107,7 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
             traced = _start_span(self._server, request, names)
             if traced is None:
                 return None
-            served = _Served(traced, self._reads_headers)
+            served = _Served(traced, self._server.hears)
             # Not `request[key]`, which warns of keys that are text.
             request._state[REQUEST_KEY] = served
         except Exception:
