@@ -179,6 +179,8 @@ class Sampler(Protocol):
     declare counts as absent:
 
     * ``follows_local_parent: bool``: a span with a local parent always gets its decision.
+    * ``follows_remote_parent: bool``: so does one with a remote parent, if no trace state came
+      along, and no attribute is added.
     * ``root_sampler: Sampler``: what decides about spans without a parent.
     * ``threshold: int``: a root span is kept when the low 56 bits of its trace id reach this,
       whatever else is known of it, and no attribute is added; 0 keeps all, 2**56 none.

@@ -55,6 +55,44 @@ def test_children_follow_their_parent_whatever_the_root_sampler_says(root, sampl
     assert decision(ParentBased(root), under(sampled=sampled, remote=remote)) is expected
 
 
+class _Asked(ParentBased):
+    """One that may decide otherwise, so that it is asked about each."""
+
+    def should_sample(self, *args, **kwargs):
+        return super().should_sample(*args, **kwargs)
+
+
+def told_below(sampler, parent):
+    """Return what a span says that starts below `parent`."""
+    tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("test")
+    context = trace.set_span_in_context(NonRecordingSpan(parent), Context())
+    span = tracer.start_span("name", context)
+    span_context = span.get_span_context()
+    return (
+        span.is_recording(),
+        span_context.trace_id,
+        int(span_context.trace_flags),
+        span_context.trace_state,
+        getattr(span, "parent", None),
+    )
+
+
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize("flags", [0, 1, 2, 3, 0xFF])
+@pytest.mark.parametrize("state", [None, TraceState(), STATE, TraceState([("ot", "th:c")])])
+def test_a_sampler_that_follows_a_remote_parent_need_not_be_asked(state, flags, remote):
+    parent = SpanContext(7 << 64, 8, remote, TraceFlags(flags), state)
+    assert DEFAULT_ON.follows_remote_parent
+    assert not _Asked(ALWAYS_ON).follows_remote_parent
+    assert told_below(DEFAULT_ON, parent) == told_below(_Asked(ALWAYS_ON), parent)
+
+
+def test_a_sampler_with_one_of_its_own_for_remote_parents_is_asked():
+    sampler = ParentBased(ALWAYS_ON, remote_parent_sampled=ALWAYS_OFF)
+    assert not sampler.follows_remote_parent
+    assert not told_below(sampler, SpanContext(7, 8, True, TraceFlags(1)))[0]
+
+
 def test_roots_are_the_root_samplers():
     assert decision(DEFAULT_ON) is Decision.RECORD_AND_SAMPLE
     assert decision(DEFAULT_OFF) is Decision.DROP

@@ -10,10 +10,11 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState
+from opentelemetry.trace import DEFAULT_TRACE_STATE, Link, SpanContext, SpanKind, TraceState
 from opentelemetry.trace import Span as ApiSpan
 
 from tracekit._local_trace import LocalTrace
+from tracekit.core.attributes import EMPTY
 from tracekit.core.clock import SYSTEM_CLOCK, Clock
 from tracekit.core.limits import SpanLimits
 from tracekit.interfaces import IdGenerator, ReadableSpan, Sampler
@@ -40,6 +41,9 @@ __all__ = [
 
 _logger = logging.getLogger("tracekit")
 _SAMPLED, _RANDOM = 1, 2
+_FOLLOWED = _SAMPLED | _RANDOM
+# Without the frame that the constructor of a NamedTuple is.
+_new_tuple = tuple.__new__
 _NO_KIND = object()
 
 RANDOM_MASK = (1 << 56) - 1
@@ -152,6 +156,7 @@ class Binding:
         "drops",
         "drops_roots",
         "follows_local_parent",
+        "follows_remote_parent",
         "is_plain",
         "keeps_roots",
         "limits",
@@ -196,6 +201,7 @@ class Binding:
         )
         self.sampler = parts.sampler
         self.follows_local_parent = bool(getattr(parts.sampler, "follows_local_parent", False))
+        self.follows_remote_parent = bool(getattr(parts.sampler, "follows_remote_parent", False))
         self.random_flag = _random_flag(parts.id_generator)
         self.root_flags = _SAMPLED | self.random_flag
         self.root_sampler = getattr(parts.sampler, "root_sampler", parts.sampler)
@@ -265,6 +271,10 @@ class Binding:
     def sample(self, span: Span, context: Context, parent: Any) -> Sampled:
         """Ask the sampler about a span that starts under ``parent`` (a span, or nothing)."""
         parent_context = valid_context(parent)
+        if parent_context is not None and self.follows_remote_parent:
+            followed = self._followed(parent_context)
+            if followed is not None:
+                return followed
         trace_id = parent_context.trace_id if parent_context else self.random_bits(128)
         flags = self._random(parent_context)
         offset, local_trace = self._handed_down(parent, parent_context)
@@ -285,6 +295,26 @@ class Binding:
         except Exception:
             _warn_once("the sampler's answer cannot be read; its spans are dropped", sampler)
             return dropped
+
+    def _followed(self, parent: SpanContext) -> Sampled | None:
+        """Return what the sampler would answer below a remote parent; None where it must be asked.
+
+        Of a trace state it may make something else.
+        """
+        try:
+            # A SpanContext is a tuple, and its properties are calls.
+            trace_id, _, is_remote, flags, state, _ = parent
+        except ValueError:
+            return None
+        if not is_remote or state is not DEFAULT_TRACE_STATE:
+            return None
+        is_sampled = flags & _SAMPLED != 0
+        local_trace = None
+        if is_sampled and self.new_local_trace is not None:
+            local_trace = self.new_local_trace()
+        offset = self.wall_ns() - self.monotonic_ns()
+        anchor = (flags & _FOLLOWED, None, offset, local_trace)
+        return _new_tuple(Sampled, (is_sampled, trace_id, anchor, parent, EMPTY))
 
     def _handed_down(
         self, parent: Any, parent_context: SpanContext | None

@@ -146,22 +146,18 @@ class Span(Reading, trace_api.Span):
             return parent.below(binding, self._name)
         if type(parent) in DROPPED and binding.follows_local_parent:
             return self._dropped(parent._trace_id, parent._anchor)
-        outcome = binding.sample(self, context, parent)
-        if not outcome.recorded:
-            return self._dropped(outcome.trace_id, outcome.anchor)
-        self._trace_id, self._anchor, self._parent = (
-            outcome.trace_id,
-            outcome.anchor,
-            outcome.parent,
-        )
-        local_trace = outcome.anchor[3]
+        recorded, trace_id, anchor, above, attributes = binding.sample(self, context, parent)
+        if not recorded:
+            return self._dropped(trace_id, anchor)
+        self._trace_id, self._anchor, self._parent = trace_id, anchor, above
+        flags, _, _, local_trace = anchor
         if local_trace is not None and local_trace is getattr(parent, "_anchor", _NONE)[3]:
             self._is_below_local_root = True
         self._start = binding.monotonic_ns()
-        if not outcome.anchor[0] & SAMPLED:
+        if not flags & SAMPLED:
             self._binding = binding.unsampled()
-        if outcome.attributes:
-            self._attributes = {**(self._attributes or {}), **outcome.attributes}
+        if attributes:
+            self._attributes = {**(self._attributes or {}), **attributes}
         return None
 
     def _dropped(self, trace_id: int, anchor: Anchor) -> DroppedSpan:

@@ -27,11 +27,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, Tracer
 from tracekit import semconv
 from tracekit._otel_context import OnlySpan, attach, current_context, detach, with_span
 from tracekit.instrumentation._forwarded import NOT_FORWARDED, Forwarded
-from tracekit.instrumentation._http import (
-    HttpSettings,
-    is_suppressed,
-    record_failure,
-)
+from tracekit.instrumentation._http import HttpSettings, is_suppressed, record_failure
 from tracekit.instrumentation._http_server_attributes import (
     Address,
     OwnAddress,
@@ -67,12 +63,12 @@ ABANDONED = "tracekit.abandoned"  # the response was not sent to its end
 # One lookup less each on the path of a request.
 HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE = semconv.HTTP_RESPONSE_STATUS_CODE, semconv.HTTP_ROUTE
 SERVER = SpanKind.SERVER
-# Bound once, with the reader of the current exception: these too are on that path.
-_now_ns, _exc_info = time.perf_counter_ns, sys.exc_info
-
-_ANY_LENGTH = sys.maxsize
+# Bound once: these too are on that path.
+_now_ns, _exc_info, _ANY_LENGTH = time.perf_counter_ns, sys.exc_info, sys.maxsize
 
 Headers = Iterable[tuple["str | bytes", "str | bytes"]]
+_Names = tuple[tuple[str, Any], ...]
+"""Headers as propagators name them, and as they are spelled in a library's."""
 
 
 @dataclass(frozen=True)
@@ -217,19 +213,22 @@ class ServerRequest:
         if status >= 500:
             self._blame(status)
         self.suspect = None
-        return () if self.is_silent else self._respond(status, headers)
+        if self.is_silent:
+            return ()
+        if self._server.hears:
+            self._show(status, headers)
+        return self.answer(status)
 
-    def _respond(self, status: int, headers: Headers) -> Answer:
+    def _show(self, status: int, headers: Headers) -> None:
         settings = self._server.settings
         if settings.response_headers is not None:
             self.span.set_attributes(settings.response_headers.attributes(headers))
         if settings.server_response_hook is not None:
             settings.server_response_hook(self.span, status, headers)
-        return self.answer(status)
 
     def answer(self, status: int) -> Answer:
         """Return the headers that tell the caller what is decided about the trace."""
-        span, mode = self.span, self._server.settings.traceresponse
+        span, mode = self.span, self._server.traceresponse
         kept = getattr(span, "kept", None)
         if mode == NEVER or (kept is None and mode != ALWAYS):
             return ()
@@ -329,8 +328,10 @@ class HttpServer:
         "_request_hook",
         "_spelled",
         "_trust",
+        "hears",
         "settings",
         "tracer",
+        "traceresponse",
         "writes_old_names",
     )
 
@@ -346,8 +347,8 @@ class HttpServer:
         self._getter = getter
         self._spelled = spelled
         self._get_propagator: Callable[[], Any] | None = None
-        # The last propagator, and the headers without all of which it extracts nothing.
-        self._asked: tuple[Any, tuple[Any, ...] | None] = (None, None)
+        # The last propagator, and all headers that it reads, where it says so.
+        self._asked: tuple[Any, _Names | None] = (None, None)
         # Of the settings, what each request asks for: a slot is read in a fifth of the time that
         # an attribute takes above the default that a class has for it.
         self._known_methods = settings.known_methods
@@ -356,9 +357,12 @@ class HttpServer:
         self._adds = settings.request_headers is not None or settings.writes_old_names
         self._links, self._trust = settings.links, settings.trust
         self._request_hook = settings.server_request_hook
-        hears = settings.response_headers is not None or settings.server_response_hook is not None
-        self._is_silent = not hears and settings.traceresponse != ALWAYS
-        self._is_silent_to_callers = not hears and settings.traceresponse == NEVER
+        self.traceresponse = mode = settings.traceresponse
+        self.hears = (
+            settings.response_headers is not None or settings.server_response_hook is not None
+        )
+        self._is_silent = not self.hears and mode != ALWAYS
+        self._is_silent_to_callers = not self.hears and mode == NEVER
 
     def start(
         self,
@@ -444,21 +448,25 @@ class HttpServer:
         known, names = self._asked
         if known is not propagator:
             names = self._ask(propagator)
-        if names is not None:  # one of ours, and most requests bring nothing
-            for name in names:
-                if name in headers:
-                    break
-            else:
-                return around
         try:
-            context: Context = propagator.extract(carrier, around, self._getter)
+            if names is None:
+                found: Context = propagator.extract(carrier, around, self._getter)
+                return found
+            # One of ours: it is shown what it reads, and nothing where nothing is there.
+            carried: dict[str, Any] = {}
+            for name, spelled in names:
+                if spelled in headers:
+                    values = self._getter.get(carrier, name)
+                    carried[name] = values[0] if values and len(values) == 1 else values
+            return propagator.extract(carried, around) if carried else around
         except Exception:  # of a propagator: a request without a remote parent is still a request
             return around
-        return context
 
-    def _ask(self, propagator: Any) -> tuple[Any, ...] | None:
-        given = getattr(propagator, "reads_only", None)
-        names = tuple(map(self._spelled, given)) if isinstance(given, tuple) else None
+    def _ask(self, propagator: Any) -> _Names | None:
+        given = getattr(propagator, "reads", None)
+        names = None
+        if isinstance(given, tuple):
+            names = tuple((name, self._spelled(name)) for name in given)
         self._asked = (propagator, names)
         return names
 

@@ -61,9 +61,6 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
         settings = ServerSettings.read(self.name, options)
         # Names of headers are looked up without being folded to lower case each time.
         self._server = HttpServer(self.tracer, settings, _HeadersGetter(), _spelled)
-        self._reads_headers = (
-            settings.response_headers is not None or settings.server_response_hook is not None
-        )
 
     def patches(self) -> Sequence[Replacing]:
         app, routes = "aiohttp.web_app", "aiohttp.web_urldispatcher"
@@ -110,7 +107,7 @@ class AiohttpServerInstrumentor(ReplacingInstrumentor):
             traced = _start_span(self._server, request, names)
             if traced is None:
                 return None
-            served = _Served(traced, self._reads_headers)
+            served = _Served(traced, self._server.hears)
             # Not `request[key]`, which warns of keys that are text.
             request._state[REQUEST_KEY] = served
         except Exception:
@@ -368,8 +365,7 @@ def _start_span(
 ) -> ServerRequest | None:
     host_name, agent_name, by_standard, by_for, by_host, by_proto = names
     # What the public properties are made of, without a frame for each.
-    message, url = request._message, request._rel_url
-    headers = message.headers
+    headers, url = request._headers, request._rel_url
     host, user_agent = headers.get(host_name), headers.get(agent_name)
     is_proxied = by_standard in headers or by_for in headers or by_host in headers
     is_proxied = is_proxied or by_proto in headers
@@ -377,11 +373,11 @@ def _start_span(
         request,
         headers,
         headers,
-        message.method,
+        request._method,
         request.scheme,
         url.path,
         url.raw_query_string,
-        _VERSIONS.get(message.version),
+        _VERSIONS.get(request._version),
         _address(request._transport_peername),
         _UNKNOWN if host else _own_address(request),
         host if host is None or host.isascii() else _text(host),

@@ -82,8 +82,8 @@ class CompositePropagator(TextMapPropagator):
 
     Attributes:
         failed: How often a propagator raised, by class name. The first time is logged.
-        reads_only: Names of headers; of a carrier with none of them, whatever it is, nothing is
-            extracted into a context that is given. None where a member does not name its header.
+        reads: The names of all headers that are read, so that a dictionary of these does for the
+            request; None where that is not known: a member does not say, or a policy may ask.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class CompositePropagator(TextMapPropagator):
         self._extracts = tuple(
             (*_only_headers(propagator), propagator.extract) for propagator in self._extract
         )
-        self.reads_only = _all_headers(self, self._extracts)
+        self.reads = _all_headers(self, self._extract) if trust is None else None
         self._order = order
         self._takes_care = trust is not None or order == "first"
         self._trust = trust
@@ -219,18 +219,21 @@ class CompositePropagator(TextMapPropagator):
 
 
 def _only_headers(propagator: TextMapPropagator) -> tuple[str | None, str | None]:
+    return _of_own_class(propagator, "extracts_headers") or (None, None)
+
+
+def _of_own_class(propagator: TextMapPropagator, name: str) -> Any:
     # Of the class itself: one that inherits from it may read more.
-    own: tuple[str, str] | None = vars(type(propagator)).get("extracts_headers")
-    return own or (None, None)
+    return vars(type(propagator)).get(name)
 
 
 def _all_headers(
-    composite: CompositePropagator, extracts: Sequence[tuple[str | None, Any, Any]]
+    composite: CompositePropagator, members: Sequence[TextMapPropagator]
 ) -> tuple[str, ...] | None:
-    names = tuple(name for name, _, _ in extracts if name is not None)
-    # Not for a class that inherits: see above.
-    is_all = len(names) == len(extracts) and type(composite) is CompositePropagator
-    return names if is_all else None
+    reads = [_of_own_class(propagator, "reads") for propagator in members]
+    if None in reads or type(composite) is not CompositePropagator:
+        return None
+    return tuple(name for names in reads for name in names)
 
 
 def _keep_first(

@@ -78,6 +78,7 @@ class BaggagePropagator(TextMapPropagator):
 
     injects_key = BAGGAGE_KEY
     extracts_headers = ("baggage", "Baggage")
+    reads = ("baggage",)
 
     def __init__(self) -> None:
         self.refused: dict[str, int] = {}

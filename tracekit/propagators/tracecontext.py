@@ -117,6 +117,7 @@ class TraceContextPropagator(TextMapPropagator):
 
     # A tracestate alone is not looked at.
     extracts_headers = ("traceparent", "Traceparent")
+    reads = ("traceparent", "tracestate")
 
     def __init__(self) -> None:
         self.refused: dict[str, int] = {}

@@ -42,6 +42,12 @@ class ParentBased:
             type(local_parent_sampled) is AlwaysOnSampler
             and type(local_parent_not_sampled) is AlwaysOffSampler
         )
+        # Not for a class that inherits and decides otherwise.
+        self.follows_remote_parent = (
+            type(remote_parent_sampled) is AlwaysOnSampler
+            and type(remote_parent_not_sampled) is AlwaysOffSampler
+            and type(self).should_sample is ParentBased.should_sample
+        )
 
     def with_root(self, root: Sampler) -> ParentBased:
         """Return the same with another sampler for roots."""
