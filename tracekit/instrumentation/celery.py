@@ -23,7 +23,7 @@ from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import SpanKind, TracerProvider
 
 from tracekit import semconv
-from tracekit._otel_context import OnlySpan, current_context
+from tracekit._otel_context import NO_CONTEXT, OnlySpan, current_context
 from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http import error_type, message_of, truncated
 from tracekit.instrumentation._messages import (
@@ -117,7 +117,11 @@ class CeleryInstrumentor(ReplacingInstrumentor):
                 parent = current_context()
                 # A context of a span only says nothing else, and would be filled by looking into
                 # it.
-                if type(parent) is not OnlySpan and parent and is_spoken_for(parent, _SENDING):
+                if (
+                    type(parent) is not OnlySpan
+                    and parent is not NO_CONTEXT
+                    and is_spoken_for(parent, _SENDING)
+                ):
                     return None
                 sending = sendings.get((id(app), name))
                 if sending is None:
