@@ -33,10 +33,9 @@ from tracekit._sql import LONGEST_READ, Reader, reader
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation import _operation
 from tracekit.instrumentation._caller import Caller, caller_from, frame_at
-from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._db_parameters import hash_of, secret_of, values_of
 from tracekit.instrumentation._http import truncated
-from tracekit.instrumentation._operation import Operation
+from tracekit.instrumentation._operation import OnlyOperation, Operation
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._said import Said
 
@@ -430,9 +429,11 @@ def unwatched_context(context: Context) -> Context:
 
 def _is_spoken_for(context: Context) -> bool:
     # A context that holds the current span alone, as most do, says nothing else.
-    if type(context) is OnlySpan or (len(context) == 1 and SPAN_KEY in context):
+    if type(context) is OnlySpan:
         return False
-    return _operation.is_within(context, _LAYER) or is_suppressed(context) or UNWATCHED in context
+    if type(context) is not OnlyOperation and len(context) == 1 and SPAN_KEY in context:
+        return False
+    return _operation.is_spoken_for(context, _LAYER) or UNWATCHED in context
 
 
 def _old_names(new: Mapping[str, Any], port: int | None) -> dict[str, Any]:

@@ -19,9 +19,8 @@ from opentelemetry.trace import Span, SpanKind
 from tracekit import semconv
 from tracekit._otel_context import SPAN_KEY, OnlySpan, current_context
 from tracekit.instrumentation._caller import caller_from, frame_at
-from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._db_parameters import hash_of, secret_of
-from tracekit.instrumentation._operation import Operation, begin, is_within, under_way
+from tracekit.instrumentation._operation import Operation, begin, is_spoken_for, under_way
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._redis_status import status_code_of
 from tracekit.instrumentation._replacing import Make, Replacing, ReplacingInstrumentor
@@ -162,7 +161,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
             if type(parent) is OnlySpan:
                 outer: Any = parent.span
             elif parent:
-                if is_suppressed(parent) or is_within(parent, self.system):
+                if is_spoken_for(parent, self.system):
                     return None
                 outer = parent.get(SPAN_KEY)
             else:

@@ -96,7 +96,8 @@ class _Asked(DbApi):
     def query_of(self, args: Arguments, kwargs: Named) -> tuple[Any, str, Any]:
         """Return the connection, the query, and the values that go with it."""
         if len(args) > 1:
-            return args[0], text_of(args[1]), args[2:]
+            query = args[1]
+            return args[0], query if type(query) is str else text_of(query), args[2:]
         return args[0], text_of(kwargs.get("query") or kwargs.get("command", "")), ()
 
     def _begin_query(self, args: Arguments, kwargs: Named) -> Operation | None:
