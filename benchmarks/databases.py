@@ -80,7 +80,7 @@ def mysqldb_query(effort: Effort) -> Figures:
     return _added_on_mariadb("mysqldb", effort)
 
 
-@row("db.mysql_connector", "added to a query: mysql.connector in C, loopback", must=0.25, aim=0.12)
+@row("db.mysql_connector", "added to a query: mysql.connector, loopback", must=0.25, aim=0.12)
 def mysql_connector_query(effort: Effort) -> Figures:
     return _added_on_mariadb("mysql_connector", effort)
 

@@ -245,8 +245,8 @@ class DatabaseSteps:
         """Prepare for one library.
 
         Args:
-            nests: Whether the library may call what is watched too, inside of a call; a driver in
-                C does not, and is spared a context of its own for each query.
+            nests: Whether the library may call what is watched too, inside of a single query; a
+                driver does not, and is spared a context of its own for each.
         """
         self.settings = settings
         self._nests = nests
@@ -284,7 +284,7 @@ class DatabaseSteps:
             self._readers[system] = literal, beside
         return Target(name, attributes, kind, self._readers[system], self.settings)
 
-    def begin(
+    def begin(  # noqa: PLR0912 - in one function, see below
         self, target: Target, query: str, parameters: Any = None, batch_size: int = 1
     ) -> Operation | None:
         """Start the span of a query; None when it is not to be watched. Never raises.
@@ -293,7 +293,7 @@ class DatabaseSteps:
         of the program is looked for outside of those two.
 
         Args:
-            parameters: The values that travel beside it, or those of a batch.
+            parameters: The values that travel beside it; True for a batch of them.
             batch_size: How often it is asked, with other values each time; -1 when unknown.
         """
         # In one function, and nothing looked up twice: this is on the path of every query.
@@ -326,6 +326,7 @@ class DatabaseSteps:
                 code, at, attributes = said.seen
                 if frame is None or frame.f_code is not code or frame.f_lasti != at:
                     attributes = self._caller.asked(said, frame)
+            is_batch = parameters is True
             if batch_size != 1:
                 parameters = None
                 if batch_size >= 0:
@@ -333,7 +334,7 @@ class DatabaseSteps:
             elif parameters and is_known and (outer is not None or self._captures_parameters):
                 attributes = self._with_values(attributes, parameters, outer)
             span = self._start_span(said.name, parent, target.kind, attributes)
-            if self._nests or contrib.is_loaded:
+            if self._nests or is_batch or contrib.is_loaded:
                 operation = Operation(span, _LAYER, parent)
             else:
                 operation = _Apart(span)
