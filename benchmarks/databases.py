@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from database_servers import find_mariadb, find_postgresql, mariadb_server, postgres_server
 from mongo_server import mongo_server
 
-__all__ = ["postgresql"]
+__all__ = ["mariadb", "mongo_server", "postgresql"]
 
 
 def _added(subject: str, effort: Effort) -> Figures:
@@ -42,12 +42,19 @@ def _added_on_postgresql(subject: str, effort: Effort) -> Figures:
         return added(subject, effort, port, "benchmarks.databases_worker")
 
 
-def _added_on_mariadb(subject: str, effort: Effort) -> Figures:
+@contextmanager
+def mariadb() -> Iterator[int]:
+    """Run a MariaDB of the benchmark's own; give its port."""
     programs = find_mariadb()
     if programs is None:
         raise RuntimeError("MariaDB is not installed")
     with mariadb_server(programs) as server:
-        return added(subject, effort, server.port, "benchmarks.databases_worker")
+        yield server.port
+
+
+def _added_on_mariadb(subject: str, effort: Effort) -> Figures:
+    with mariadb() as port:
+        return added(subject, effort, port, "benchmarks.databases_worker")
 
 
 @row("db.sqlalchemy", "added to a query: SQLAlchemy on sqlite3", must=0.25, aim=0.12)

@@ -28,7 +28,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Tracer, format_span_id, format_trace_id
 
 from tracekit import semconv
-from tracekit._otel_context import SPAN_KEY, OnlySpan, current_context
+from tracekit._otel_context import NO_CONTEXT, SPAN_KEY, OnlySpan, current_context
 from tracekit._sql import LONGEST_READ, Reader, reader
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation import _operation
@@ -302,7 +302,7 @@ class DatabaseSteps:
             # Looking into a context of a span only would fill it, and it says nothing else.
             if type(parent) is OnlySpan:
                 outer: Any = parent.span
-            elif parent:
+            elif parent is not NO_CONTEXT:
                 if _is_spoken_for(parent):
                     return None
                 outer = parent.get(SPAN_KEY)

@@ -12,13 +12,14 @@ a node, a pipeline loads its scripts. Those are part of it: :func:`under_way` te
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 
 from tracekit import semconv
 from tracekit._otel_context import (
+    NO_CONTEXT,
     SPAN_KEY,
     OnlySpan,
     attach,
@@ -54,8 +55,9 @@ class OnlyOperation(Context):
     operation: Operation
     span: Span
 
-    # There is nothing to fill it with, which dict's own would look for.
-    __init__: Any = object.__init__
+    if not TYPE_CHECKING:
+        # There is nothing to fill it with, which dict's own would look for.
+        __init__ = object.__init__
 
     def get(self, key: str, default: Any = None) -> Any:
         if key == SPAN_KEY:
@@ -113,7 +115,7 @@ class Operation:
             return
         # As `enter` does, without its frame: this is on the path of every call.
         context: Any
-        if speaks_for_others or (type(parent) is not OnlySpan and parent):
+        if speaks_for_others or (type(parent) is not OnlySpan and parent is not NO_CONTEXT):
             # Its copy, because unpacking fills one that holds a span only: a microsecond.
             values = {**parent.copy(), SPAN_KEY: span, _KEY: self}
             if speaks_for_others:
@@ -210,7 +212,11 @@ def begin(
     try:
         parent = current_context()
         # A context of a span only says nothing else, and would be filled by looking into it.
-        if type(parent) is not OnlySpan and parent and is_spoken_for(parent, system):
+        if (
+            type(parent) is not OnlySpan
+            and parent is not NO_CONTEXT
+            and is_spoken_for(parent, system)
+        ):
             return None
         span = start_span(name, parent, kind, attributes)
         return Operation(span, system, parent)

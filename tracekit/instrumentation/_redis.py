@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from opentelemetry.trace import Span, SpanKind
 
 from tracekit import semconv
-from tracekit._otel_context import SPAN_KEY, OnlySpan, current_context
+from tracekit._otel_context import NO_CONTEXT, SPAN_KEY, OnlySpan, current_context
 from tracekit.instrumentation._caller import caller_from, frame_at
 from tracekit.instrumentation._db_parameters import hash_of, secret_of
 from tracekit.instrumentation._operation import Operation, begin, is_spoken_for, under_way
@@ -160,7 +160,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
             # A context of a span only says nothing else, and would be filled by looking into it.
             if type(parent) is OnlySpan:
                 outer: Any = parent.span
-            elif parent:
+            elif parent is not NO_CONTEXT:
                 if is_spoken_for(parent, self.system):
                     return None
                 outer = parent.get(SPAN_KEY)

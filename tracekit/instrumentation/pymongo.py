@@ -18,7 +18,7 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 
 from tracekit import semconv
-from tracekit._otel_context import OnlySpan, current_context
+from tracekit._otel_context import NO_CONTEXT, OnlySpan, current_context
 from tracekit.instrumentation._caller import caller_from, frame_at
 from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._http import truncated
@@ -40,6 +40,7 @@ _NOT_WATCHED = frozenset(
         *("saslStart", "saslContinue", "getnonce", "copydbgetnonce"),
     )
 )
+_CLIENT = SpanKind.CLIENT
 _NONE: tuple[Any, Any] = (None, None)
 _modules: Any = sys.modules
 _MOST_KEPT = 512
@@ -98,7 +99,7 @@ class PymongoInstrumentor(LibraryInstrumentor):
                 return
             parent = current_context()
             # A context of a span only says nothing else, and would be filled by looking into it.
-            if type(parent) is not OnlySpan and parent and is_suppressed(parent):
+            if type(parent) is not OnlySpan and parent is not NO_CONTEXT and is_suppressed(parent):
                 return
             address, command = event.connection_id, event.command
             collection = command.get("collection" if name == "getMore" else name)
@@ -114,7 +115,7 @@ class PymongoInstrumentor(LibraryInstrumentor):
                 batch = command.get(_BATCHES[name])
                 if isinstance(batch, list) and len(batch) > 1:
                     attributes = {**attributes, semconv.DB_OPERATION_BATCH_SIZE: len(batch)}
-            span = self._start_span(said.name, parent, SpanKind.CLIENT, attributes)
+            span = self._start_span(said.name, parent, _CLIENT, attributes)
             operation = Operation(span, "mongodb", parent, current=False)
             under_way, task = self._under_way, None
             asyncio = _modules.get("asyncio")
