@@ -12,9 +12,10 @@ from benchmarks.http import added
 
 # The servers of the tests, which are no package of their own.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from database_servers import find_postgresql, postgres_server
+from database_servers import find_mariadb, find_postgresql, mariadb_server, postgres_server
+from mongo_server import mongo_server
 
-__all__ = ["postgresql"]
+__all__ = ["mariadb", "mongo_server", "postgresql"]
 
 
 def _added(subject: str, effort: Effort) -> Figures:
@@ -36,8 +37,23 @@ def postgresql() -> Iterator[int]:
         yield server.port
 
 
-def _added_on_server(subject: str, effort: Effort) -> Figures:
+def _added_on_postgresql(subject: str, effort: Effort) -> Figures:
     with postgresql() as port:
+        return added(subject, effort, port, "benchmarks.databases_worker")
+
+
+@contextmanager
+def mariadb() -> Iterator[int]:
+    """Run a MariaDB of the benchmark's own; give its port."""
+    programs = find_mariadb()
+    if programs is None:
+        raise RuntimeError("MariaDB is not installed")
+    with mariadb_server(programs) as server:
+        yield server.port
+
+
+def _added_on_mariadb(subject: str, effort: Effort) -> Figures:
+    with mariadb() as port:
         return added(subject, effort, port, "benchmarks.databases_worker")
 
 
@@ -48,14 +64,35 @@ def sqlalchemy_query(effort: Effort) -> Figures:
 
 @row("db.psycopg", "added to a query: psycopg 3, loopback", must=0.25, aim=0.12)
 def psycopg_query(effort: Effort) -> Figures:
-    return _added_on_server("psycopg", effort)
+    return _added_on_postgresql("psycopg", effort)
 
 
 @row("db.psycopg2", "added to a query: psycopg2, loopback", must=0.25, aim=0.12)
 def psycopg2_query(effort: Effort) -> Figures:
-    return _added_on_server("psycopg2", effort)
+    return _added_on_postgresql("psycopg2", effort)
 
 
 @row("db.asyncpg", "added to a query: asyncpg, loopback", must=0.25, aim=0.12)
 def asyncpg_query(effort: Effort) -> Figures:
-    return _added_on_server("asyncpg", effort)
+    return _added_on_postgresql("asyncpg", effort)
+
+
+@row("db.pymysql", "added to a query: PyMySQL, loopback", must=0.25, aim=0.12)
+def pymysql_query(effort: Effort) -> Figures:
+    return _added_on_mariadb("pymysql", effort)
+
+
+@row("db.mysqldb", "added to a query: mysqlclient, loopback", must=0.25, aim=0.12)
+def mysqldb_query(effort: Effort) -> Figures:
+    return _added_on_mariadb("mysqldb", effort)
+
+
+@row("db.mysql_connector", "added to a query: mysql.connector, loopback", must=0.25, aim=0.12)
+def mysql_connector_query(effort: Effort) -> Figures:
+    return _added_on_mariadb("mysql_connector", effort)
+
+
+@row("db.pymongo", "added to a command: pymongo, loopback", must=0.25, aim=0.12)
+def pymongo_command(effort: Effort) -> Figures:
+    with mongo_server() as port:
+        return added("pymongo", effort, port, "benchmarks.databases_worker")

@@ -1,6 +1,6 @@
 """One process that asks a database when told to on its input.
 
-``python -m benchmarks.databases_worker sqlite3|psycopg bare|opentelemetry|tracekit PORT``
+``python -m benchmarks.databases_worker sqlite3|pymongo|… bare|opentelemetry|tracekit PORT``
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
@@ -64,17 +65,49 @@ def _psycopg2(port: int) -> _Queries:
     return _driver(psycopg2.connect(**_where(port), dbname="shop"))
 
 
-def _where(port: int) -> dict[str, object]:
+def _pymysql(port: int) -> _Queries:
+    import pymysql
+
+    return _driver(pymysql.connect(**_where(port), database="shop"))
+
+
+def _mysqldb(port: int) -> _Queries:
+    import MySQLdb
+
+    return _driver(MySQLdb.connect(**_where(port), database="shop"))
+
+
+def _mysql_connector(port: int) -> _Queries:
+    import mysql.connector
+
+    return _driver(mysql.connector.connect(**_where(port), database="shop"))
+
+
+def _pymongo(port: int) -> _Queries:
+    import pymongo
+
+    client: Any = pymongo.MongoClient("127.0.0.1", port, directConnection=True)
+    items = client.shop.items
+
+    def ask(count: int) -> None:
+        for number in range(count):
+            items.insert_one({"_id": number, "name": "x"})
+
+    return ask
+
+
+def _where(port: int) -> dict[str, Any]:
     return {"host": "127.0.0.1", "port": port, "user": "shop"}
 
 
-def _driver(connection: object) -> _Queries:
-    cursor = connection.cursor()  # type: ignore[attr-defined]
+def _driver(connection: Any) -> _Queries:
+    cursor = connection.cursor()
     cursor.execute(_TABLE)
     cursor.executemany("INSERT INTO items VALUES (%s, %s)", _ROWS)
     query = _QUERY.format("%s")
 
     def ask(count: int) -> None:
+        cursor = connection.cursor()  # which may know the connection only as long as it is kept
         for number in range(count):
             cursor.execute(query, (number % 10,))
             cursor.fetchall()
@@ -85,11 +118,10 @@ def _driver(connection: object) -> _Queries:
 def _asyncpg(port: int) -> _Queries:
     import asyncpg
 
-    loop = asyncio.new_event_loop()
+    loop, query = asyncio.new_event_loop(), _QUERY.format("$1")
     connection = loop.run_until_complete(asyncpg.connect(**_where(port), database="shop"))
     loop.run_until_complete(connection.execute(_TABLE))
     loop.run_until_complete(connection.executemany("INSERT INTO items VALUES ($1, $2)", _ROWS))
-    query = _QUERY.format("$1")
 
     async def fetch(count: int) -> None:
         for number in range(count):
@@ -105,6 +137,10 @@ SUBJECTS.update(
         "psycopg": _psycopg,
         "psycopg2": _psycopg2,
         "asyncpg": _asyncpg,
+        "pymysql": _pymysql,
+        "mysqldb": _mysqldb,
+        "mysql_connector": _mysql_connector,
+        "pymongo": _pymongo,
     }
 )
 CONTRIB.update(
@@ -114,6 +150,10 @@ CONTRIB.update(
         "psycopg": "PsycopgInstrumentor",
         "psycopg2": "Psycopg2Instrumentor",
         "asyncpg": "AsyncPGInstrumentor",
+        "pymysql": "PyMySQLInstrumentor",
+        "mysqldb": "mysqlclient.MySQLClientInstrumentor",
+        "mysql_connector": "mysql.MySQLInstrumentor",
+        "pymongo": "PymongoInstrumentor",
     }
 )
 # The newest versions of libraries are newer than what it says it supports, and work.

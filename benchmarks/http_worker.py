@@ -263,6 +263,7 @@ SUBJECTS = {
     "urllib": _urllib,
 }
 BEFORE = {"django": _configure_django}
+# OpenTelemetry's instrumentor, behind its package where that is called otherwise.
 CONTRIB = {
     "aiohttp_client": "AioHttpClientInstrumentor",
     "aiohttp_server": "AioHttpServerInstrumentor",
@@ -297,8 +298,9 @@ def _opentelemetry(subject: str) -> tuple[Callable[[], object], Callable[[], int
     exporter, provider = Discard(), TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    module = importlib.import_module(f"opentelemetry.instrumentation.{subject}")
-    getattr(module, CONTRIB[subject])().instrument()
+    package, _, name = CONTRIB[subject].rpartition(".")
+    module = importlib.import_module(f"opentelemetry.instrumentation.{package or subject}")
+    getattr(module, name)().instrument()
     return provider.force_flush, lambda: exporter.received
 
 

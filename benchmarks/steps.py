@@ -202,6 +202,14 @@ def _server_for(subject: str) -> AbstractContextManager[int]:
         from benchmarks.databases import postgresql
 
         return postgresql()
+    if subject in {"pymysql", "mysqldb", "mysql_connector"}:
+        from benchmarks.databases import mariadb
+
+        return mariadb()
+    if subject == "pymongo":
+        from benchmarks.databases import mongo_server
+
+        return mongo_server()
     return nullcontext(0)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "attach",
     "current_context",
     "detach",
+    "fills_itself",
     "is_fast",
     "new_span_context",
     "span_context",
@@ -111,6 +112,10 @@ class OnlySpan(Context):
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
         return Context, (self.copy(),)
 
+    def _fill(self) -> None:
+        dict.__setitem__(self, SPAN_KEY, self.span)
+        self.__class__ = _FilledOnlySpan
+
 
 class _FilledOnlySpan(Context):
     """What becomes of an ``OnlySpan`` that was asked for more: a plain dictionary."""
@@ -122,23 +127,32 @@ class _FilledOnlySpan(Context):
 
 
 def _once_filled(name: str) -> Callable[..., Any]:
-    """Return a dictionary's method that fills an ``OnlySpan`` before it is called."""
+    """Return a dictionary's method that fills what it is called on first."""
 
     def method(self: Any, *args: Any, **named: Any) -> Any:
-        dict.__setitem__(self, SPAN_KEY, self.span)
-        self.__class__ = _FilledOnlySpan
+        self._fill()
         return getattr(self, name)(*args, **named)
 
     return method
 
 
-_NEEDS_NO_FILLING = {
-    *vars(OnlySpan),
-    *("__new__", "__init__", "__getattribute__", "__hash__", "__class_getitem__", "fromkeys"),
-}
+_NEEDS_NO_FILLING = frozenset(
+    ("__new__", "__init__", "__getattribute__", "__hash__", "__class_getitem__", "fromkeys")
+)
 
-for _name in vars(dict).keys() - _NEEDS_NO_FILLING:
-    setattr(OnlySpan, _name, _once_filled(_name))
+
+def fills_itself(cls: type[Any]) -> type[Any]:
+    """Let a Context that keeps its values in slots answer for a dictionary, as ``OnlySpan`` does.
+
+    Its ``_fill`` puts them in, and makes it a class that has the same slots and is no more than
+    a Context.
+    """
+    for name in vars(dict).keys() - vars(cls).keys() - _NEEDS_NO_FILLING:
+        setattr(cls, name, _once_filled(name))
+    return cls
+
+
+fills_itself(OnlySpan)
 
 
 def with_span(context: Context, span: object) -> Context:

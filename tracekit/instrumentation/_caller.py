@@ -24,8 +24,9 @@ from typing import Any
 from tracekit import semconv
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._patch import report
+from tracekit.instrumentation._said import Said
 
-__all__ = ["Caller", "caller_from"]
+__all__ = ["Caller", "caller_from", "frame_at"]
 
 _NOWHERE: Mapping[str, Any] = {}
 
@@ -80,11 +81,12 @@ class Caller:
     Concurrency: from any thread; dictionaries are read and written by single operations.
     """
 
-    __slots__ = ("_places", "_verdicts")
+    __slots__ = ("_libraries", "_places", "_verdicts")
 
     def __init__(self, packages: Iterable[str] = ()) -> None:
         """Count `packages`, by their import names, as the program's own wherever they are."""
         self._verdicts = _Verdicts(frozenset(packages))
+        self._libraries = self._verdicts.libraries
         # The code is kept beside its id: as long as it is here, nothing else gets that id.
         self._places: dict[tuple[int, int], tuple[CodeType, Mapping[str, Any]]] = {}
 
@@ -107,13 +109,14 @@ class Caller:
         Cost: on the path of a client's call; ask only for a span that is recording.
         Source: https://opentelemetry.io/docs/specs/semconv/registry/attributes/code/
         """
-        # In one function: a call of our own costs as much as a frame of the library's.
-        verdicts = self._verdicts
+        # In one function: a call of our own costs as much as a frame of the library's. Most
+        # frames are a library's: a set says so in fewer steps than a dictionary of ours.
+        libraries = self._libraries
         in_greenlet = True
         try:
             if frame is None:
                 try:
-                    frame = _frame_at(inside)
+                    frame = frame_at(inside)
                 except ValueError:  # the stack begins with the instrumentation
                     pass
             for _ in _STEPS:
@@ -123,16 +126,33 @@ class Caller:
                         break
                     in_greenlet = False
                 code = frame.f_code
-                verdict = verdicts[code.co_filename]
-                if verdict:
+                if code.co_filename not in libraries:
+                    place = self._places.get((id(code), frame.f_lasti))
+                    if place is not None:
+                        return place[1]
+                    verdict = self._verdicts[code.co_filename]
+                    if verdict == _PROGRAM:
+                        return self._keep(frame, code)
                     if verdict == _EVENT_LOOP:
                         break
-                    place = self._places.get((id(code), frame.f_lasti))
-                    return self._keep(frame, code) if place is None else place[1]
                 frame = frame.f_back
         except Exception:
             report("the search for a caller")
         return _NOWHERE
+
+    def asked(self, said: Said, frame: FrameType | None) -> Mapping[str, Any]:
+        """Return what `said` says, and which line of the program is calling.
+
+        Args:
+            frame: Where the search begins; not who ``said.seen`` is, or this need not be asked.
+        """
+        place, last = self.attributes(1, frame), said.last
+        if last[0] is place:
+            return last[1]
+        both = said.asked_from(place)
+        if frame is not None and self._verdicts[frame.f_code.co_filename] == _PROGRAM:
+            said.seen = (frame.f_code, frame.f_lasti, both)
+        return both
 
     def _keep(self, frame: FrameType, code: CodeType) -> Mapping[str, Any]:
         if len(self._places) >= _MOST_KEPT:
@@ -142,22 +162,30 @@ class Caller:
         return found
 
 
-_frame_at = sys._getframe
+frame_at = sys._getframe
+"""Return the frame so many calls further out; ValueError where the stack begins before."""
 
 
 class _Verdicts(dict[str, int]):
     """What a file is, by its name; found out when it is first asked for."""
 
-    __slots__ = ("_packages",)
+    __slots__ = ("_packages", "libraries")
+
+    libraries: set[str]
+    """Those that are a library's, the standard library's or ours."""
 
     def __init__(self, packages: frozenset[str]) -> None:
         super().__init__()
         self._packages = packages
+        self.libraries = set()
 
     def __missing__(self, file_name: str) -> int:
         if len(self) >= _MOST_KEPT:
             self.clear()
+            self.libraries.clear()
         verdict = self[file_name] = _kind_of(file_name, self._packages)
+        if verdict == _LIBRARY:
+            self.libraries.add(file_name)
         return verdict
 
 

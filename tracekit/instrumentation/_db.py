@@ -16,27 +16,26 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import wrapt
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Tracer, format_span_id, format_trace_id
 
 from tracekit import semconv
-from tracekit._otel_context import SPAN_KEY, OnlySpan, current_context
+from tracekit._otel_context import NO_CONTEXT, SPAN_KEY, OnlySpan, current_context
 from tracekit._sql import LONGEST_READ, Reader, reader
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation import _operation
-from tracekit.instrumentation._caller import Caller, caller_from
-from tracekit.instrumentation._carry import is_suppressed
+from tracekit.instrumentation._caller import Caller, caller_from, frame_at
 from tracekit.instrumentation._db_parameters import hash_of, secret_of, values_of
 from tracekit.instrumentation._http import truncated
-from tracekit.instrumentation._operation import Operation
+from tracekit.instrumentation._operation import OnlyOperation, Operation
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._said import Said
 
@@ -46,6 +45,7 @@ __all__ = [
     "DatabaseSteps",
     "Target",
     "add_pool_wait",
+    "contrib",
     "is_inside",
     "text_of",
     "unwatched_context",
@@ -56,7 +56,7 @@ _LAYER = "database"
 _LONGEST_NAME = 255
 # Frames that are certainly ours where a query begins: that, who asks for it, and what stands in
 # the place of the library's function.
-_INSIDE = 4
+_INSIDE = 3
 _PINGS = frozenset(("", "select 1", "select 1 from dual", "values 1"))
 _DEFAULT_PORTS = {
     "postgresql": 5432,
@@ -245,14 +245,15 @@ class DatabaseSteps:
         """Prepare for one library.
 
         Args:
-            nests: Whether the library may call what is watched too, inside of a call; a driver in
-                C does not, and is spared a context of its own for each query.
+            nests: Whether the library may call what is watched too, inside of a single query; a
+                driver does not, and is spared a context of its own for each.
         """
         self.settings = settings
         self._nests = nests
         self._caller = settings.caller
         self._captures_parameters = settings.captures_parameters
         self._start_span = tracer.start_span
+        _watch_contrib()
         self._readers: dict[str, tuple[Reader, Reader]] = {}
         self.target = functools.lru_cache(maxsize=64)(self._target)
         """Return where calls go: `system`, `namespace`, `host`, `port`, and whether it is the
@@ -283,7 +284,7 @@ class DatabaseSteps:
             self._readers[system] = literal, beside
         return Target(name, attributes, kind, self._readers[system], self.settings)
 
-    def begin(
+    def begin(  # noqa: PLR0912 - in one function, see below
         self, target: Target, query: str, parameters: Any = None, batch_size: int = 1
     ) -> Operation | None:
         """Start the span of a query; None when it is not to be watched. Never raises.
@@ -292,7 +293,7 @@ class DatabaseSteps:
         of the program is looked for outside of those two.
 
         Args:
-            parameters: The values that travel beside it, or those of a batch.
+            parameters: The values that travel beside it; True for a batch of them.
             batch_size: How often it is asked, with other values each time; -1 when unknown.
         """
         # In one function, and nothing looked up twice: this is on the path of every query.
@@ -301,14 +302,13 @@ class DatabaseSteps:
             # Looking into a context of a span only would fill it, and it says nothing else.
             if type(parent) is OnlySpan:
                 outer: Any = parent.span
-            elif parent:
+            elif parent is not NO_CONTEXT:
                 if _is_spoken_for(parent):
                     return None
                 outer = parent.get(SPAN_KEY)
             else:
                 outer = None
-            is_contrib_loaded = _DBAPI in _modules or _ASYNCPG in _modules
-            if is_contrib_loaded and _contrib_speaks():
+            if contrib.is_loaded and _contrib_speaks():
                 return None
             kept = target.parameterised if parameters else target.literal
             said = kept.get(query) or target.read(query, kept)
@@ -319,8 +319,14 @@ class DatabaseSteps:
             # Writing attributes afterwards costs a microsecond more than handing them over now.
             is_known = outer is None or outer.is_recording()
             if is_known and self._caller is not None:
-                place, last = self._caller.attributes(_INSIDE), said.last
-                attributes = last[1] if last[0] is place else said.asked_from(place)
+                try:
+                    frame = frame_at(_INSIDE)
+                except ValueError:  # the stack begins with ours, as in a greenlet
+                    frame = None
+                code, at, attributes = said.seen
+                if frame is None or frame.f_code is not code or frame.f_lasti != at:
+                    attributes = self._caller.asked(said, frame)
+            is_batch = parameters is True
             if batch_size != 1:
                 parameters = None
                 if batch_size >= 0:
@@ -328,11 +334,11 @@ class DatabaseSteps:
             elif parameters and is_known and (outer is not None or self._captures_parameters):
                 attributes = self._with_values(attributes, parameters, outer)
             span = self._start_span(said.name, parent, target.kind, attributes)
-            if self._nests or is_contrib_loaded:
+            if self._nests or is_batch or contrib.is_loaded:
                 operation = Operation(span, _LAYER, parent)
             else:
                 operation = _Apart(span)
-            if is_contrib_loaded or not is_known or _pool_wait_ns.get():
+            if contrib.is_loaded or not is_known or _waited_ns():
                 self._begin_unusual(operation, is_known, parameters)
             return operation
         except Exception:
@@ -345,8 +351,7 @@ class DatabaseSteps:
         parent = current_context()
         if parent and _is_spoken_for(parent):
             return None
-        is_contrib_loaded = _is_contrib_loaded()
-        if is_contrib_loaded and _contrib_speaks():
+        if contrib.is_loaded and _contrib_speaks():
             return None
         name = truncated(name, _LONGEST_NAME - 5)
         attributes = {
@@ -369,9 +374,9 @@ class DatabaseSteps:
             if parameters:
                 details = self._with_values(details, parameters, span)
             span.set_attributes(details)
-        operation.add_pool_wait(_pool_wait_ns.get())
+        operation.add_pool_wait(_waited_ns())
         _pool_wait_ns.set(0)
-        if _is_contrib_loaded():
+        if contrib.is_loaded:
             _silence_contrib(operation)
 
     def _with_values(
@@ -409,7 +414,7 @@ class DatabaseSteps:
 def is_inside() -> bool:
     """Tell whether this runs inside of a database call that has a span, or is not to have one."""
     context = current_context()
-    return _is_spoken_for(context) or (_is_contrib_loaded() and _contrib_speaks())
+    return _is_spoken_for(context) or (contrib.is_loaded and _contrib_speaks())
 
 
 UNWATCHED = "tracekit-database-unwatched"
@@ -418,16 +423,18 @@ UNWATCHED = "tracekit-database-unwatched"
 
 def unwatched_context(context: Context) -> Context:
     """Return a context in which statements have no spans."""
-    if _is_contrib_loaded():
+    if contrib.is_loaded:
         context = otel_context.set_value(_SUPPRESS, True, context)
     return Context({**context, UNWATCHED: True})
 
 
 def _is_spoken_for(context: Context) -> bool:
     # A context that holds the current span alone, as most do, says nothing else.
-    if type(context) is OnlySpan or (len(context) == 1 and SPAN_KEY in context):
+    if type(context) is OnlySpan:
         return False
-    return _operation.is_within(context, _LAYER) or is_suppressed(context) or UNWATCHED in context
+    if type(context) is not OnlyOperation and len(context) == 1 and SPAN_KEY in context:
+        return False
+    return _operation.is_spoken_for(context, _LAYER) or UNWATCHED in context
 
 
 def _old_names(new: Mapping[str, Any], port: int | None) -> dict[str, Any]:
@@ -452,24 +459,37 @@ def text_of(query: Any) -> str:
 
 # What a pool's user has waited for a connection since the last query in this context.
 _pool_wait_ns: ContextVar[int] = ContextVar("tracekit-db-pool-wait", default=0)
+_waited_ns = _pool_wait_ns.get
 
 
 def add_pool_wait(duration_ns: int) -> None:
     """Record a wait for a free connection on the next query, which had to wait for it."""
-    _pool_wait_ns.set(_pool_wait_ns.get() + duration_ns)
+    _pool_wait_ns.set(_waited_ns() + duration_ns)
 
 
 # OpenTelemetry's instrumentations of drivers know nothing of spans above them but this one key.
 _SUPPRESS = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 
 
-_modules = sys.modules
-_DBAPI = "opentelemetry.instrumentation.dbapi"
-_ASYNCPG = "opentelemetry.instrumentation.asyncpg"
+class _Contrib:
+    """Whether such instrumentations were imported; asked at each query, so not looked for then."""
+
+    __slots__ = ("is_loaded",)
+
+    def __init__(self) -> None:
+        self.is_loaded = False
+
+    def note(self, _module: object) -> None:
+        self.is_loaded = True
 
 
-def _is_contrib_loaded() -> bool:
-    return _DBAPI in _modules or _ASYNCPG in _modules
+contrib = _Contrib()
+
+
+@functools.cache
+def _watch_contrib() -> None:
+    for name in ("dbapi", "asyncpg", "sqlalchemy"):
+        wrapt.register_post_import_hook(contrib.note, f"opentelemetry.instrumentation.{name}")
 
 
 def _silence_contrib(operation: Operation) -> None:

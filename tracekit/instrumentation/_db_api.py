@@ -13,11 +13,15 @@ from tracekit.instrumentation._db import DatabaseSteps, Target, text_of
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
 
-__all__ = ["DbApi"]
+__all__ = ["Arguments", "DbApi", "Named"]
 
 Call = Callable[..., Any]
 CallAsync = Callable[..., Awaitable[Any]]
 Owners = Sequence[object]
+Arguments = Sequence[Any]
+"""What a method was called with, and its cursor first."""
+Named = Mapping[str, Any]
+_Begin = Callable[[Arguments, Named], "Operation | None"]
 
 _QUERIES = ("query", "operation", "sql", "statement", "procname", "command")
 _PARAMETERS = ("params", "vars", "args", "parameters", "params_seq", "vars_list", "seq_params")
@@ -53,110 +57,83 @@ class DbApi:
         self._writes_comments = steps.settings.writes_comments
 
     def execute(self, original: Call, owners: Owners) -> Call:
-        begin = self._begin_query
-
-        def execute(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            operation = begin(cursor, args, kwargs) if owners else None
-            if operation is None:
-                return original(cursor, *args, **kwargs)
-            if self._writes_comments:
-                args, kwargs = self._commented(operation, args, kwargs)
-            try:
-                result = original(cursor, *args, **kwargs)
-            except BaseException as error:
-                self.fail(operation, error)
-                raise
-            operation.succeed(self.rows_of(cursor, result) if self._captures_rows else None)
-            return result
-
-        return execute
+        return self._around(
+            original, owners, self._begin_query, self._writes_comments, self._captures_rows
+        )
 
     def execute_async(self, original: CallAsync, owners: Owners) -> CallAsync:
-        begin = self._begin_query
-
-        async def execute(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            operation = begin(cursor, args, kwargs) if owners else None
-            if operation is None:
-                return await original(cursor, *args, **kwargs)
-            if self._writes_comments:
-                args, kwargs = self._commented(operation, args, kwargs)
-            try:
-                result = await original(cursor, *args, **kwargs)
-            except BaseException as error:
-                self.fail(operation, error)
-                raise
-            operation.succeed(self.rows_of(cursor, result) if self._captures_rows else None)
-            return result
-
-        return execute
+        return self._around_async(
+            original, owners, self._begin_query, self._writes_comments, self._captures_rows
+        )
 
     def executemany(self, original: Call, owners: Owners) -> Call:
-        def executemany(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            operation = self._begin_batch(cursor, args, kwargs) if owners else None
-            if operation is None:
-                return original(cursor, *args, **kwargs)
-            try:
-                result = original(cursor, *args, **kwargs)
-            except BaseException as error:
-                self.fail(operation, error)
-                raise
-            operation.succeed()
-            return result
-
-        return executemany
+        return self._around(original, owners, self._begin_batch)
 
     def executemany_async(self, original: CallAsync, owners: Owners) -> CallAsync:
-        async def executemany(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            operation = self._begin_batch(cursor, args, kwargs) if owners else None
-            if operation is None:
-                return await original(cursor, *args, **kwargs)
-            try:
-                result = await original(cursor, *args, **kwargs)
-            except BaseException as error:
-                self.fail(operation, error)
-                raise
-            operation.succeed()
-            return result
-
-        return executemany
+        return self._around_async(original, owners, self._begin_batch)
 
     def callproc(self, original: Call, owners: Owners) -> Call:
-        def callproc(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            operation = self._begin_procedure(cursor, args, kwargs) if owners else None
-            if operation is None:
-                return original(cursor, *args, **kwargs)
-            try:
-                result = original(cursor, *args, **kwargs)
-            except BaseException as error:
-                self.fail(operation, error)
-                raise
-            operation.succeed()
-            return result
-
-        return callproc
+        return self._around(original, owners, self._begin_procedure)
 
     def callproc_async(self, original: CallAsync, owners: Owners) -> CallAsync:
-        async def callproc(cursor: Any, *args: Any, **kwargs: Any) -> Any:
-            operation = self._begin_procedure(cursor, args, kwargs) if owners else None
+        return self._around_async(original, owners, self._begin_procedure)
+
+    def _around(
+        self,
+        original: Call,
+        owners: Owners,
+        begin: _Begin,
+        writes_comments: bool = False,
+        captures_rows: bool = False,
+    ) -> Call:
+        # The cursor is among `args`: these go on as they are, and are not put together anew.
+        def call(*args: Any, **kwargs: Any) -> Any:
+            operation = begin(args, kwargs) if owners else None
             if operation is None:
-                return await original(cursor, *args, **kwargs)
+                return original(*args, **kwargs)
+            if writes_comments:
+                args, kwargs = self._commented(operation, args, kwargs)
             try:
-                result = await original(cursor, *args, **kwargs)
+                result = original(*args, **kwargs) if kwargs else original(*args)
             except BaseException as error:
                 self.fail(operation, error)
                 raise
-            operation.succeed()
+            operation.succeed(self.rows_of(args[0], result) if captures_rows else None)
             return result
 
-        return callproc
+        return call
 
-    def _begin_query(
-        self, cursor: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Operation | None:
+    def _around_async(
+        self,
+        original: CallAsync,
+        owners: Owners,
+        begin: _Begin,
+        writes_comments: bool = False,
+        captures_rows: bool = False,
+    ) -> CallAsync:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            operation = begin(args, kwargs) if owners else None
+            if operation is None:
+                return await original(*args, **kwargs)
+            if writes_comments:
+                args, kwargs = self._commented(operation, args, kwargs)
+            try:
+                result = await (original(*args, **kwargs) if kwargs else original(*args))
+            except BaseException as error:
+                self.fail(operation, error)
+                raise
+            operation.succeed(self.rows_of(args[0], result) if captures_rows else None)
+            return result
+
+        return call
+
+    def _begin_query(self, args: Arguments, kwargs: Named) -> Operation | None:
         # try and not `quiet`: one frame less for each query of the program.
         try:
-            query = args[0] if args else _named(kwargs, _QUERIES)
-            parameters = args[1] if len(args) > 1 else kwargs and _named(kwargs, _PARAMETERS)
+            if len(args) == 3:
+                cursor, query, parameters = args
+            else:
+                cursor, query, parameters = _asked(args, kwargs)
             if type(query) is not str:
                 query = self._text_of(query, cursor)
             return self._begin(self._target_of(cursor), query, parameters)
@@ -164,40 +141,33 @@ class DbApi:
             report("what is known of a query")
             return None
 
-    def begin_apart(
-        self, cursor: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Operation | None:
+    def begin_apart(self, args: Arguments, kwargs: Named) -> Operation | None:
         """Start the span of a query that code of the program's runs in the middle of."""
-        operation = self._begin_query(cursor, args, kwargs)
+        operation = self._begin_query(args, kwargs)
         if operation is not None:
             operation.leave()
         return operation
 
     @quiet
-    def _begin_batch(
-        self, cursor: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Operation | None:
-        query = args[0] if args else _named(kwargs, _QUERIES)
-        rows = args[1] if len(args) > 1 else _named(kwargs, _PARAMETERS)
+    def _begin_batch(self, args: Arguments, kwargs: Named) -> Operation | None:
+        cursor, query, rows = _asked(args, kwargs)
         # Nothing is taken from an iterator: what is counted would be lost to the library.
         size = len(rows) if hasattr(rows, "__len__") else -1
         text = self._text_of(query, cursor)
         return self._begin(self._target_of(cursor), text, parameters=True, batch_size=size)
 
     @quiet
-    def _begin_procedure(
-        self, cursor: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> Operation | None:
-        name = args[0] if args else _named(kwargs, _QUERIES)
-        parameters = args[1] if len(args) > 1 else _named(kwargs, _PARAMETERS)
+    def _begin_procedure(self, args: Arguments, kwargs: Named) -> Operation | None:
+        cursor, name, parameters = _asked(args, kwargs)
         target = self._target_of(cursor)
         return self.steps.begin_procedure(target, text_of(name), parameters)
 
     def _commented(
         self, operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if args:
-            return (self.steps.commented(operation, args[0]), *args[1:]), kwargs
+        if len(args) > 1:
+            cursor, query, *others = args
+            return (cursor, self.steps.commented(operation, query), *others), kwargs
         named = {
             name: self.steps.commented(operation, value) if name in _QUERIES else value
             for name, value in kwargs.items()
@@ -222,6 +192,12 @@ class DbApi:
             return None
         count = cursor.rowcount
         return {semconv.DB_RESPONSE_RETURNED_ROWS: count} if count >= 0 else None
+
+
+def _asked(args: Arguments, kwargs: Named) -> tuple[Any, Any, Any]:
+    """Return the cursor, what it is asked, and the values that go with it."""
+    query = args[1] if len(args) > 1 else _named(kwargs, _QUERIES)
+    return args[0], query, args[2] if len(args) > 2 else _named(kwargs, _PARAMETERS)
 
 
 def _named(kwargs: Mapping[str, Any], names: Sequence[str]) -> Any:

@@ -26,7 +26,7 @@ class DbStreams:
         """Replace a generator of rows."""
 
         def stream(cursor: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            operation = self._api.begin_apart(cursor, args, kwargs) if owners else None
+            operation = self._api.begin_apart((cursor, *args), kwargs) if owners else None
             if operation is None:
                 yield from original(cursor, *args, **kwargs)
                 return
@@ -43,7 +43,7 @@ class DbStreams:
         """Replace an asynchronous generator of rows."""
 
         async def stream(cursor: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            operation = self._api.begin_apart(cursor, args, kwargs) if owners else None
+            operation = self._api.begin_apart((cursor, *args), kwargs) if owners else None
             rows: Any = original(cursor, *args, **kwargs)
             try:
                 async for row in rows:
@@ -63,7 +63,7 @@ class DbStreams:
 
         @contextmanager
         def block(cursor: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            operation = self._api.begin_apart(cursor, args, kwargs) if owners else None
+            operation = self._api.begin_apart((cursor, *args), kwargs) if owners else None
             try:
                 with original(cursor, *args, **kwargs) as inside:
                     yield inside
@@ -81,7 +81,7 @@ class DbStreams:
 
         @asynccontextmanager
         async def block(cursor: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-            operation = self._api.begin_apart(cursor, args, kwargs) if owners else None
+            operation = self._api.begin_apart((cursor, *args), kwargs) if owners else None
             try:
                 async with original(cursor, *args, **kwargs) as inside:
                     yield inside

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 from opentelemetry.trace import Span, SpanKind
 
 from tracekit import semconv
-from tracekit._otel_context import SPAN_KEY, OnlySpan, current_context
-from tracekit.instrumentation._caller import caller_from
-from tracekit.instrumentation._carry import is_suppressed
+from tracekit._otel_context import NO_CONTEXT, SPAN_KEY, OnlySpan, current_context
+from tracekit.instrumentation._caller import caller_from, frame_at
 from tracekit.instrumentation._db_parameters import hash_of, secret_of
-from tracekit.instrumentation._operation import Operation, begin, is_within, under_way
+from tracekit.instrumentation._operation import Operation, begin, is_spoken_for, under_way
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._redis_status import status_code_of
 from tracekit.instrumentation._replacing import Make, Replacing, ReplacingInstrumentor
@@ -36,10 +35,10 @@ _LONGEST_NAME = 64
 _MOST_ARGUMENTS = 16
 _MOST_COMMANDS = 32
 _MOST_KEPT = 512
-_COMMANDS = "_tracekit_commands"
+_CLIENT = SpanKind.CLIENT
 # Frames that are certainly ours where a command begins: that, and what stands in the place of the
 # client's method.
-_INSIDE = 3
+_INSIDE = 2
 
 # Commands whose first argument says what they do. https://redis.io/docs/latest/commands/
 # fmt: off
@@ -81,6 +80,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
         self._caller = caller_from(os.environ, code_location)
         self._hash_secret = secret_of(hash_secret, os.environ)
         self._no_pool = _NoPool()
+        self._start_span = self.tracer.start_span
 
     def patches(self) -> Sequence[Replacing]:
         return (
@@ -114,17 +114,18 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
 
     def _sync(self, beginning: _Beginning) -> Make:
         def make(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
-            def execute(client: Any, *args: Any, **kwargs: Any) -> Any:
-                operation = beginning(client, args, kwargs) if owners else None
+            # The client is among `args`: these go on as they are, and are not put together anew.
+            def execute(*args: Any, **kwargs: Any) -> Any:
+                operation = beginning(args, kwargs) if owners else None
                 if operation is None:
-                    return original(client, *args, **kwargs)
+                    return original(*args, **kwargs)
                 try:
-                    response = original(client, *args, **kwargs)
+                    response = original(*args, **kwargs) if kwargs else original(*args)
                 except BaseException as error:
                     _fail(operation, error)
                     raise
                 if self._response_hook is not None:
-                    _call_hook(self._response_hook, operation, client, response)
+                    _call_hook(self._response_hook, operation, args[0], response)
                 operation.succeed()
                 return response
 
@@ -134,17 +135,17 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
 
     def _async(self, beginning: _Beginning) -> Make:
         def make(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
-            async def execute(client: Any, *args: Any, **kwargs: Any) -> Any:
-                operation = beginning(client, args, kwargs) if owners else None
+            async def execute(*args: Any, **kwargs: Any) -> Any:
+                operation = beginning(args, kwargs) if owners else None
                 if operation is None:
-                    return await original(client, *args, **kwargs)
+                    return await original(*args, **kwargs)
                 try:
-                    response = await original(client, *args, **kwargs)
+                    response = await (original(*args, **kwargs) if kwargs else original(*args))
                 except BaseException as error:
                     _fail(operation, error)
                     raise
                 if self._response_hook is not None:
-                    _call_hook(self._response_hook, operation, client, response)
+                    _call_hook(self._response_hook, operation, args[0], response)
                 operation.succeed()
                 return response
 
@@ -152,40 +153,44 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
 
         return make
 
-    def _command(self, client: Any, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+    def _command(self, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
         # In one function: with cold caches each further call costs a microsecond.
         try:
             parent = current_context()
             # A context of a span only says nothing else, and would be filled by looking into it.
             if type(parent) is OnlySpan:
                 outer: Any = parent.span
-            elif parent:
-                if is_suppressed(parent) or is_within(parent, self.system):
+            elif parent is not NO_CONTEXT:
+                if is_spoken_for(parent, self.system):
                     return None
                 outer = parent.get(SPAN_KEY)
             else:
                 outer = None
-            pool = getattr(client, "connection_pool", self._no_pool)
-            kept: _Commands | None = pool.__dict__.get(_COMMANDS)
-            if (
-                kept is None
-                or kept.by is not self
-                or kept.host is not pool.connection_kwargs.get("host")
-            ):
-                kept = self._commands_to(pool)
-            said = kept.said.get((args[0], len(args))) or kept.say(args)
+            try:
+                pool = args[0].connection_pool
+                kept = pool._tracekit_commands
+                if kept.by is not self or kept.host is not pool.connection_kwargs.get("host"):
+                    kept = self._commands_to(args[0])
+            except AttributeError:  # a cluster, or the first one
+                kept = self._commands_to(args[0])
+            said = kept.said.get((args[1], len(args))) or kept.say(args[1:])
             attributes = said.attributes
             is_known = outer is None or outer.is_recording()
             if is_known:
                 # What differs from call to call; below one that is not recorded, few spans are.
                 if self._caller is not None:
-                    place, last = self._caller.attributes(_INSIDE), said.last
-                    attributes = last[1] if last[0] is place else said.asked_from(place)
+                    try:
+                        frame = frame_at(_INSIDE)
+                    except ValueError:  # the stack begins with ours, as in a greenlet
+                        frame = None
+                    code, at, attributes = said.seen
+                    if frame is None or frame.f_code is not code or frame.f_lasti != at:
+                        attributes = self._caller.asked(said, frame)
                 if outer is not None:
-                    digest = hash_of(args[1:], outer, self._hash_secret)
+                    digest = hash_of(args[2:], outer, self._hash_secret)
                     if digest is not None:
                         attributes = {**attributes, semconv.PARAMETERS_HASH: digest}
-            span = self._tracer.start_span(said.name, parent, SpanKind.CLIENT, attributes)
+            span = self._start_span(said.name, parent, _CLIENT, attributes)
             operation = Operation(span, self.system, parent)
             if not is_known and span.is_recording():
                 self._say_more(span, args)
@@ -193,27 +198,31 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
             report("the beginning of a command")
             return None
         if self._request_hook is not None:
-            _call_hook(self._request_hook, operation, client, args, kwargs)
+            _call_hook(self._request_hook, operation, args[0], args[1:], kwargs)
         return operation
 
     def _say_more(self, span: Span, args: Any) -> None:
         """Write what differs from call to call on a span of which it was not said at its start."""
         if self._caller is not None:
             span.set_attributes(self._caller.attributes(_INSIDE))
-        digest = hash_of(args[1:], span, self._hash_secret)
+        digest = hash_of(args[2:], span, self._hash_secret)
         if digest is not None:
             span.set_attribute(semconv.PARAMETERS_HASH, digest)
 
-    def _commands_to(self, pool: Any) -> _Commands:
-        """Return what is said of commands to where a pool leads, and keep it there.
+    def _commands_to(self, client: Any) -> _Commands:
+        """Return what is said of commands to where a client's pool leads, and keep it there.
 
-        In its own dictionary: one keyed by weak references is asked in Python.
+        As an attribute of the pool: a dictionary keyed by weak references is asked in Python.
         """
+        pool = getattr(client, "connection_pool", self._no_pool)
+        kept: _Commands | None = getattr(pool, "_tracekit_commands", None)
         host = pool.connection_kwargs.get("host")
-        kept = vars(pool)[_COMMANDS] = _Commands(self, _place_of(pool), host)
+        if kept is None or kept.by is not self or kept.host is not host:
+            kept = pool._tracekit_commands = _Commands(self, _place_of(pool), host)
         return kept
 
-    def _pipeline(self, client: Any, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+    def _pipeline(self, args: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+        client = args[0]
         try:
             commands = [command_of(arguments) for arguments in _stack_of(client)]
             if not commands:
@@ -236,7 +245,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
             return None
         operation = begin(self.tracer.start_span, self.system, name, attributes)
         if operation is not None and self._request_hook is not None:
-            _call_hook(self._request_hook, operation, client, args, kwargs)
+            _call_hook(self._request_hook, operation, client, args[1:], kwargs)
         return operation
 
     def _ask_node(
@@ -289,7 +298,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
         return get_connection
 
 
-_Beginning = Callable[[Any, Any, Mapping[str, Any]], "Operation | None"]
+_Beginning = Callable[[Any, Mapping[str, Any]], "Operation | None"]
 _Command = tuple[str, str]
 
 
@@ -394,7 +403,7 @@ class _Commands:
         if len(args[0]) <= _LONGEST_NAME:
             if len(self.said) >= _MOST_KEPT:
                 self.said.clear()
-            self.said[args[0], len(args)] = said
+            self.said[args[0], len(args) + 1] = said  # the client is counted where it is looked up
         return said
 
 

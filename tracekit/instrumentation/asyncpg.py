@@ -19,18 +19,16 @@ from tracekit.instrumentation._db import (
     add_pool_wait,
     text_of,
 )
-from tracekit.instrumentation._db_api import DbApi
+from tracekit.instrumentation._db_api import Arguments, DbApi, Named
 from tracekit.instrumentation._db_pool import unwatched_async
 from tracekit.instrumentation._operation import Operation
-from tracekit.instrumentation._patch import LibraryInstrumentor, quiet
+from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
 __all__ = ["AsyncpgInstrumentor"]
 
 CallAsync = Callable[..., Awaitable[Any]]
 Owners = Sequence[object]
-Arguments = Sequence[Any]
-Named = Mapping[str, Any]
 
 
 class AsyncpgInstrumentor(ReplacingInstrumentor):
@@ -95,23 +93,28 @@ class _Asked(DbApi):
             return self.steps.target("postgresql", database, at[0], at[1])
         return self.steps.target("postgresql", database, at)
 
-    def query_of(self, connection: Any, args: Arguments, kwargs: Named) -> tuple[Any, str, Any]:
+    def query_of(self, args: Arguments, kwargs: Named) -> tuple[Any, str, Any]:
         """Return the connection, the query, and the values that go with it."""
-        if args:
-            return connection, text_of(args[0]), args[1:]
-        return connection, text_of(kwargs.get("query") or kwargs.get("command", "")), ()
+        if len(args) > 1:
+            query = args[1]
+            return args[0], query if type(query) is str else text_of(query), args[2:]
+        return args[0], text_of(kwargs.get("query") or kwargs.get("command", "")), ()
+
+    def _begin_query(self, args: Arguments, kwargs: Named) -> Operation | None:
+        # try and not `quiet`: one frame less for each query of the program.
+        try:
+            connection, query, values = self.query_of(args, kwargs)
+            return self._begin(self.target_of(connection), query, values)
+        except Exception:
+            report("what is known of a query")
+            return None
 
     @quiet
-    def _begin_query(self, cursor: Any, args: Arguments, kwargs: Named) -> Operation | None:
-        connection, query, values = self.query_of(cursor, args, kwargs)
-        return self.steps.begin(self.target_of(connection), query, values)
-
-    @quiet
-    def _begin_batch(self, cursor: Any, args: Arguments, kwargs: Named) -> Operation | None:
-        connection, query, values = self.query_of(cursor, args, kwargs)
+    def _begin_batch(self, args: Arguments, kwargs: Named) -> Operation | None:
+        connection, query, values = self.query_of(args, kwargs)
         rows: Any = values[0] if values else kwargs.get("args")
         size = len(rows) if hasattr(rows, "__len__") else -1
-        return self.steps.begin(self.target_of(connection), query, True, size)
+        return self._begin(self.target_of(connection), query, True, size)
 
     @quiet
     def rows_of(self, cursor: Any, result: Any) -> Mapping[str, Any] | None:
@@ -132,7 +135,7 @@ class _Asked(DbApi):
             table = f"{schema}.{table_name}" if schema else table_name
             operation = None
             if owners:
-                operation = self._begin_query(connection, (statement.format(table),), {})
+                operation = self._begin_query((connection, statement.format(table)), {})
             if operation is None:
                 return await original(connection, table_name, **kwargs)
             try:
@@ -149,8 +152,9 @@ class _Asked(DbApi):
 class _Prepared(_Asked):
     """Methods of prepared statements, which are given values alone."""
 
-    def query_of(self, connection: Any, args: Arguments, kwargs: Named) -> tuple[Any, str, Any]:
-        return connection._connection, connection._query, args
+    def query_of(self, args: Arguments, kwargs: Named) -> tuple[Any, str, Any]:
+        statement = args[0]
+        return statement._connection, statement._query, args[1:]
 
     def _commented(self, operation: Operation, args: Any, kwargs: Any) -> Any:
         return args, kwargs  # the query is with the database already
@@ -211,7 +215,7 @@ class _Cursors:
         if cursor._portal_name is not None:
             return  # of a cursor that was opened unwatched
         values = (text_of(cursor._query), *(cursor._args or ()))
-        operation = self._api.begin_apart(cursor._connection, values, {})
+        operation = self._api.begin_apart((cursor._connection, *values), {})
         if operation is not None:
             self._open[id(cursor)] = operation
 

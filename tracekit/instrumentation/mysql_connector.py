@@ -23,6 +23,7 @@ class MysqlConnectorInstrumentor(ReplacingInstrumentor):
     contrib = ("mysql",)
 
     def configure(self, options: Mapping[str, Any]) -> None:
+        # On request a cursor asks for warnings, with `execute`, inside of another one's.
         self._steps = DatabaseSteps(self.tracer, DatabaseSettings.read(**options))
 
     def patches(self) -> Sequence[Replacing]:
@@ -54,11 +55,25 @@ class MysqlConnectorInstrumentor(ReplacingInstrumentor):
         at = getattr(cursor, "_connection", None) or getattr(cursor, "_cnx", None)
         if at is None:
             return self._steps.target("mysql")
-        # A weak proxy, whose type() is not the connection's. Its `database` asks the server.
+        try:
+            # Not `database`, which asks the server.
+            steps, database, target = at._tracekit_target
+            if steps is self._steps and database is at._database:
+                return target  # type: ignore[no-any-return]
+        except AttributeError:
+            pass
+        return self._new_target(at)
+
+    def _new_target(self, at: Any) -> Target:
+        # A weak proxy, whose type() is not the connection's.
         is_new = hasattr(at.__class__, "server_info")
         info = at.server_info if is_new else at.get_server_info()
         database, host, port = at._database, at._host, at._port
-        return mysql_target(self._steps, system_of(info), database, host, port, at._unix_socket)
+        system = system_of(info)
+        target = mysql_target(self._steps, system, database, host, port, at._unix_socket)
+        # As an attribute of it: a dictionary keyed by weak references is asked in Python.
+        at._tracekit_target = self._steps, database, target
+        return target
 
 
 plugin: type[LibraryInstrumentor] = MysqlConnectorInstrumentor

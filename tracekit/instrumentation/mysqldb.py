@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from tracekit.instrumentation._db import DatabaseSettings, DatabaseSteps, Target
 from tracekit.instrumentation._db_api import DbApi
@@ -17,16 +16,6 @@ __all__ = ["MysqldbInstrumentor"]
 _ARGUMENTS = ("host", "user", "password", "database", "port", "unix_socket")
 
 
-class _Place(NamedTuple):
-    """What a connection was made with; it does not tell that afterwards, before version 2.3."""
-
-    system: str
-    host: Any
-    port: Any
-    socket: Any
-    database: Any
-
-
 class MysqldbInstrumentor(ReplacingInstrumentor):
     """Watch mysqlclient. Options are those of :meth:`DatabaseSettings.read`."""
 
@@ -36,8 +25,7 @@ class MysqldbInstrumentor(ReplacingInstrumentor):
     contrib = ("mysqlclient",)
 
     def configure(self, options: Mapping[str, Any]) -> None:
-        self._steps = DatabaseSteps(self.tracer, DatabaseSettings.read(**options))
-        self._places: WeakKeyDictionary[Any, _Place] = WeakKeyDictionary()
+        self._steps = DatabaseSteps(self.tracer, DatabaseSettings.read(**options), nests=False)
 
     def patches(self) -> Sequence[Replacing]:
         api = DbApi(self._steps, self._target_of, number_of)
@@ -49,6 +37,7 @@ class MysqldbInstrumentor(ReplacingInstrumentor):
             Replacing(cursors, "BaseCursor.callproc", api.callproc),
         )
 
+    # What a connection was made with it does not tell afterwards, before version 2.3.
     def _init(self, original: Callable[..., None], owners: Sequence[object]) -> Any:
         def __init__(connection: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
             original(connection, *args, **kwargs)
@@ -59,26 +48,35 @@ class MysqldbInstrumentor(ReplacingInstrumentor):
 
     @quiet
     def _note(self, connection: Any, given: Mapping[str, Any]) -> None:
-        self._places[connection] = _Place(
-            system_of(connection.get_server_info()),
+        self._keep_target(
+            connection,
             given.get("host") or "localhost",
             given.get("port"),
             given.get("unix_socket"),
             given.get("database") or given.get("db"),
         )
 
+    def _keep_target(
+        self, at: Any, host: Any, port: Any, socket: Any = None, database: Any = None
+    ) -> Target:
+        system = system_of(at.get_server_info())
+        target = mysql_target(self._steps, system, database, host, port, socket)
+        # As an attribute of it: a dictionary keyed by weak references is asked in Python.
+        at._tracekit_target = self._steps, target
+        return target
+
     def _target_of(self, cursor: Any) -> Target:
         at = cursor.connection
         if at is None:  # the cursor is closed
             return self._steps.target("mysql")
-        place = self._places.get(at)
-        if place is None:
-            host, port, database = (getattr(at, name, None) for name in ("host", "port", "db"))
-            place = _Place(system_of(at.get_server_info()), host, port, None, database)
-            self._places[at] = place
-        return mysql_target(
-            self._steps, place.system, place.database, place.host, place.port, place.socket
-        )
+        try:
+            steps, target = at._tracekit_target
+            if steps is self._steps:
+                return target  # type: ignore[no-any-return]
+        except AttributeError:
+            pass
+        host, port, database = (getattr(at, name, None) for name in ("host", "port", "db"))
+        return self._keep_target(at, host, port, database=database)
 
 
 plugin: type[LibraryInstrumentor] = MysqldbInstrumentor

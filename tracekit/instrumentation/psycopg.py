@@ -23,8 +23,6 @@ from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
 __all__ = ["PsycopgInstrumentor"]
 
-_TARGET = "_tracekit_target"
-
 
 class PsycopgInstrumentor(ReplacingInstrumentor):
     """Watch psycopg. Options are those of :meth:`DatabaseSettings.read`."""
@@ -56,19 +54,22 @@ class PsycopgInstrumentor(ReplacingInstrumentor):
         )
 
     def _target_of(self, cursor: Any) -> Target:
-        connection = cursor.connection
-        kept: tuple[DatabaseSteps, Target] | None = connection.__dict__.get(_TARGET)
-        if kept is not None and kept[0] is self._steps:
-            return kept[1]
-        return self._new_target(connection)
+        try:
+            # Not `connection`, a property of Python's.
+            steps, target = cursor._conn._tracekit_target
+            if steps is self._steps:
+                return target  # type: ignore[no-any-return]
+        except AttributeError:
+            pass
+        return self._new_target(cursor.connection)
 
     def _new_target(self, connection: Any) -> Target:
         if connection.closed:
             return self._steps.target("postgresql")
         info = connection.info
         target = self._steps.target("postgresql", info.dbname, info.host, info.port)
-        # In its own dictionary: one keyed by weak references is asked in Python.
-        vars(connection)[_TARGET] = self._steps, target
+        # As an attribute of it: a dictionary keyed by weak references is asked in Python.
+        connection._tracekit_target = self._steps, target
         return target
 
 

@@ -60,19 +60,22 @@ class Psycopg2Instrumentor(TakenNamesInstrumentor):
         return connect
 
     def _target_of(self, cursor: Any) -> Target:
-        connection = cursor.connection
-        target: Target | None = getattr(connection, _TARGET, None)
-        if target is None:
-            # The names as they were given, without a call that a closed connection refuses.
-            given = connection.get_dsn_parameters() if not connection.closed else {}
-            port = given.get("port", "")
-            target = self._steps.target(
-                "postgresql",
-                given.get("dbname"),
-                given.get("host"),
-                int(port) if port.isdecimal() else None,
-            )
-            setattr(connection, _TARGET, target)
+        try:
+            return cursor.connection._tracekit_target  # type: ignore[no-any-return]
+        except AttributeError:
+            return self._new_target(cursor.connection)
+
+    def _new_target(self, connection: Any) -> Target:
+        # The names as they were given, without a call that a closed connection refuses.
+        given = connection.get_dsn_parameters() if not connection.closed else {}
+        port = given.get("port", "")
+        target = self._steps.target(
+            "postgresql",
+            given.get("dbname"),
+            given.get("host"),
+            int(port) if port.isdecimal() else None,
+        )
+        setattr(connection, _TARGET, target)
         return target
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -20,12 +18,13 @@ from typing import Any
 from opentelemetry.trace import SpanKind
 
 from tracekit import semconv
-from tracekit._otel_context import current_context
-from tracekit.instrumentation._caller import caller_from
+from tracekit._otel_context import NO_CONTEXT, OnlySpan, current_context
+from tracekit.instrumentation._caller import caller_from, frame_at
 from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._http import truncated
 from tracekit.instrumentation._operation import Operation
-from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
+from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet, report
+from tracekit.instrumentation._said import Said
 
 __all__ = ["PymongoInstrumentor"]
 
@@ -41,6 +40,10 @@ _NOT_WATCHED = frozenset(
         *("saslStart", "saslContinue", "getnonce", "copydbgetnonce"),
     )
 )
+_CLIENT = SpanKind.CLIENT
+_NONE: tuple[Any, Any] = (None, None)
+_modules: Any = sys.modules
+_MOST_KEPT = 512
 # Where a command has what it does several times.
 _BATCHES = {"insert": "documents", "update": "updates", "delete": "deletes"}
 
@@ -59,9 +62,10 @@ class PymongoInstrumentor(LibraryInstrumentor):
     def _read(self, *, code_location: bool | None = None) -> None:
         self._caller = caller_from(os.environ, code_location)
         self._listener: Any = None
-        self._under_way: OrderedDict[Any, tuple[Operation, Any]] = OrderedDict()
+        self._start_span = self.tracer.start_span
+        self._said: dict[Any, Said] = {}
+        self._under_way: dict[Any, tuple[Operation, Any]] = {}
         self._tasks: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._lock = threading.Lock()
 
     def patches(self) -> Sequence[Patch]:
         # Nothing is wrapped: the module is awaited, and its list of listeners joined.
@@ -86,117 +90,127 @@ class PymongoInstrumentor(LibraryInstrumentor):
 
     # What the listener is told. The library logs what these raise into the program's stderr.
 
-    @quiet
     def started(self, event: Any) -> None:
-        name = event.command_name
-        # A client that was made meanwhile keeps the listener.
-        if not self._wanted or name in _NOT_WATCHED:
-            return
-        parent = current_context()
-        if parent and is_suppressed(parent):
-            return
-        attributes = _attributes(event)
-        if self._caller is not None:
-            attributes.update(self._caller.attributes())
-        collection = attributes.get(semconv.DB_COLLECTION_NAME) or event.database_name
-        span_name = truncated(f"{name} {collection}", _LONGEST_NAME)
-        span = self.tracer.start_span(span_name, parent, SpanKind.CLIENT, attributes)
-        operation = Operation(span, "mongodb", parent, current=False)
-        task = _current_task()
-        forgotten: list[tuple[Operation, Any]] = []
-        with self._lock:
-            self._under_way[_key(event)] = (operation, task)
-            if len(self._under_way) > _MOST_UNDER_WAY:
-                forgotten.append(self._under_way.popitem(last=False)[1])
-        for lost, _ in forgotten:
-            lost.succeed()
+        # try and not `quiet`, and in one function: on the path of every command.
+        try:
+            name = event.command_name
+            # A client that was made meanwhile keeps the listener.
+            if not self._wanted or name in _NOT_WATCHED:
+                return
+            parent = current_context()
+            # A context of a span only says nothing else, and would be filled by looking into it.
+            if type(parent) is not OnlySpan and parent is not NO_CONTEXT and is_suppressed(parent):
+                return
+            address, command = event.connection_id, event.command
+            collection = command.get("collection" if name == "getMore" else name)
+            key = name, collection, event.database_name, address
+            try:
+                said = self._said[key]
+            except (KeyError, TypeError):  # a collection that is none cannot be looked for
+                said = self._say(key)
+            attributes = said.attributes
+            if self._caller is not None:
+                attributes = self._caller.asked(said, frame_at(1))
+            if name in _BATCHES:
+                batch = command.get(_BATCHES[name])
+                if isinstance(batch, list) and len(batch) > 1:
+                    attributes = {**attributes, semconv.DB_OPERATION_BATCH_SIZE: len(batch)}
+            span = self._start_span(said.name, parent, _CLIENT, attributes)
+            operation = Operation(span, "mongodb", parent, current=False)
+            under_way, task = self._under_way, None
+            asyncio = _modules.get("asyncio")
+            if asyncio is not None and asyncio._get_running_loop() is not None:
+                task = self._watched_task(asyncio)
+            under_way[event.request_id, address] = operation, task
+            if len(under_way) > _MOST_UNDER_WAY:
+                self._forget_first()
+        except Exception:
+            report("the beginning of a command")
+
+    def _say(self, key: Sequence[Any]) -> Said:
+        """Return what is said of commands that were not seen before, and keep it."""
+        said = _said_of(*key)
+        if isinstance(key[1], str):
+            if len(self._said) >= _MOST_KEPT:
+                self._said.clear()
+            self._said[key] = said
+        return said
+
+    def _watched_task(self, asyncio: Any) -> Any:
+        """Return the current task, whose commands are over when it is.
+
+        Not every version says that a command was cancelled with its task.
+        """
+        task = asyncio.current_task()
         if task is not None and task not in self._tasks:
-            # Not every version says that a command was cancelled with its task.
             self._tasks.add(task)
             task.add_done_callback(self._end_with_task)
+        return task
 
-    @quiet
-    def succeeded(self, event: Any) -> None:
-        operation = self._ended(event)
-        if operation is None:
+    def _forget_first(self) -> None:
+        try:
+            operation, _ = self._under_way.pop(next(iter(self._under_way)))
+        except (KeyError, RuntimeError, StopIteration):  # other threads were here meanwhile
             return
-        errors = event.reply.get("writeErrors") if isinstance(event.reply, dict) else None
-        if errors:
-            _fail(operation, errors[0])
-        else:
-            operation.succeed()
+        operation.succeed()
+
+    def succeeded(self, event: Any) -> None:
+        try:
+            operation, _ = self._under_way.pop((event.request_id, event.connection_id), _NONE)
+            if operation is None:
+                return
+            reply = event.reply
+            errors = reply.get("writeErrors") if isinstance(reply, dict) else None
+            if errors:
+                _fail(operation, errors[0])
+            else:
+                operation.succeed()
+        except Exception:
+            report("the end of a command")
 
     @quiet
     def failed(self, event: Any) -> None:
-        operation = self._ended(event)
+        operation, _ = self._under_way.pop((event.request_id, event.connection_id), _NONE)
         if operation is not None:
             _fail(operation, event.failure)
 
-    def _ended(self, event: Any) -> Operation | None:
-        with self._lock:
-            operation, _ = self._under_way.pop(_key(event), (None, None))
-        return operation
-
     @quiet
     def _end_with_task(self, task: Any) -> None:
-        with self._lock:
-            keys = [key for key, (_, owner) in self._under_way.items() if owner is task]
-            left = [self._under_way.pop(key)[0] for key in keys]
-        for operation in left:
-            operation.succeed()
-
-
-def _current_task() -> Any:
-    asyncio = sys.modules.get("asyncio")
-    try:
-        return None if asyncio is None else asyncio.current_task()
-    except RuntimeError:  # no event loop runs here
-        return None
+        for key, (operation, owner) in tuple(self._under_way.items()):
+            if owner is task and self._under_way.pop(key, _NONE) is not _NONE:
+                operation.succeed()
 
 
 def _unchanged(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     return wrapped(*args, **kwargs)
 
 
-def _key(event: Any) -> Any:
-    return event.request_id, event.connection_id
-
-
 def _listener(monitoring: Any, told: PymongoInstrumentor) -> Any:
     """Return a listener of the library's class; made here, where that is imported."""
 
     class TracekitListener(monitoring.CommandListener):  # type: ignore[misc]
-        def started(self, event: Any) -> None:
-            told.started(event)
-
-        def succeeded(self, event: Any) -> None:
-            told.succeeded(event)
-
-        def failed(self, event: Any) -> None:
-            told.failed(event)
+        started = staticmethod(told.started)
+        succeeded = staticmethod(told.succeeded)
+        failed = staticmethod(told.failed)
 
     return TracekitListener()
 
 
-def _attributes(event: Any) -> dict[str, Any]:
-    name, command = event.command_name, event.command
+def _said_of(name: str, collection: Any, database: str, address: Any) -> Said:
     attributes: dict[str, Any] = {
         semconv.DB_SYSTEM_NAME: "mongodb",
         semconv.DB_OPERATION_NAME: truncated(name, _LONGEST_NAME),
-        semconv.DB_NAMESPACE: event.database_name,
+        semconv.DB_NAMESPACE: database,
     }
-    collection = command.get("collection" if name == "getMore" else name)
+    subject = database
     if isinstance(collection, str):  # the whole database is 1
-        attributes[semconv.DB_COLLECTION_NAME] = truncated(collection, _LONGEST_NAME)
-    batch = command.get(_BATCHES.get(name, ""))
-    if isinstance(batch, list) and len(batch) > 1:
-        attributes[semconv.DB_OPERATION_BATCH_SIZE] = len(batch)
-    if event.connection_id is not None:
-        address, port = event.connection_id
-        attributes[semconv.SERVER_ADDRESS] = address
+        subject = attributes[semconv.DB_COLLECTION_NAME] = truncated(collection, _LONGEST_NAME)
+    if address is not None:
+        host, port = address
+        attributes[semconv.SERVER_ADDRESS] = host
         if port is not None and port != _DEFAULT_PORT:
             attributes[semconv.SERVER_PORT] = port
-    return attributes
+    return Said(truncated(f"{name} {subject or database}", _LONGEST_NAME), attributes)
 
 
 def _fail(operation: Operation, failure: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tracekit.instrumentation._db import DatabaseSettings, DatabaseSteps, Target
 from tracekit.instrumentation._db_api import DbApi
@@ -24,8 +23,7 @@ class PymysqlInstrumentor(ReplacingInstrumentor):
     contrib = ("pymysql",)
 
     def configure(self, options: Mapping[str, Any]) -> None:
-        self._steps = DatabaseSteps(self.tracer, DatabaseSettings.read(**options))
-        self._systems: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._steps = DatabaseSteps(self.tracer, DatabaseSettings.read(**options), nests=False)
 
     def patches(self) -> Sequence[Replacing]:
         api = DbApi(self._steps, self._target_of, number_of)
@@ -40,10 +38,20 @@ class PymysqlInstrumentor(ReplacingInstrumentor):
         at = cursor.connection
         if at is None:  # the cursor is closed
             return self._steps.target("mysql")
-        system = self._systems.get(at)
-        if system is None:
-            system = self._systems[at] = system_of(at.get_server_info())
-        return mysql_target(self._steps, system, at.db, at.host, at.port, at.unix_socket)
+        try:
+            steps, database, target = at._tracekit_target
+            if steps is self._steps and database is at.db:
+                return target  # type: ignore[no-any-return]
+        except AttributeError:
+            pass
+        return self._new_target(at)
+
+    def _new_target(self, at: Any) -> Target:
+        system = system_of(at.get_server_info())
+        target = mysql_target(self._steps, system, at.db, at.host, at.port, at.unix_socket)
+        # As an attribute of it: a dictionary keyed by weak references is asked in Python.
+        at._tracekit_target = self._steps, at.db, target
+        return target
 
 
 plugin: type[LibraryInstrumentor] = PymysqlInstrumentor

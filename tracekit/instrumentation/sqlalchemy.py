@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tracekit.instrumentation._db import DatabaseSettings, DatabaseSteps, Target
+from tracekit.instrumentation._db import DatabaseSettings, DatabaseSteps, Target, contrib
 from tracekit.instrumentation._db_api import DbApi
 from tracekit.instrumentation._db_pool import unwatched, waiting
 from tracekit.instrumentation._db_status import status_of_any
@@ -25,7 +25,6 @@ __all__ = ["SqlalchemyInstrumentor"]
 Call = Callable[..., Any]
 Owners = Sequence[object]
 
-_TARGET = "_tracekit_target"
 _SYSTEMS = {"mssql": "microsoft.sql_server", "oracle": "oracle.db", "redshift": "aws.redshift"}
 _OF_DIALECTS = (
     ("postgresql.psycopg2", "PGDialect_psycopg2"),
@@ -92,10 +91,14 @@ class _Statements:
 
     def __init__(self, steps: DatabaseSteps) -> None:
         self._steps = steps
+        self._captures_rows = steps.settings.captures_rows
+        self._writes_comments = steps.settings.writes_comments
+        self._begin_query = steps.begin
         self._api = DbApi(steps, lambda cursor: cursor, status_of_any)
 
     def execute(self, original: Call, owners: Owners) -> Call:
-        begin, ended = self._begin, self._ended
+        begin, captures_rows = self._begin, self._captures_rows
+        writes_comments = self._writes_comments
 
         def do_execute(
             dialect: Any, cursor: Any, statement: Any, parameters: Any, context: Any = None
@@ -103,13 +106,14 @@ class _Statements:
             operation = begin(dialect, statement, parameters, context) if owners else None
             if operation is None:
                 return original(dialect, cursor, statement, parameters, context)
-            statement = self._steps.commented(operation, statement)
+            if writes_comments:
+                statement = self._steps.commented(operation, statement)
             try:
                 result = original(dialect, cursor, statement, parameters, context)
             except BaseException as error:
                 self._api.fail(operation, error)
                 raise
-            ended(operation, cursor)
+            operation.succeed(self._api.rows_of(cursor, None) if captures_rows else None)
             return result
 
         return do_execute
@@ -147,14 +151,11 @@ class _Statements:
             except BaseException as error:
                 self._api.fail(operation, error)
                 raise
-            self._ended(operation, cursor)
+            rows = self._api.rows_of(cursor, None) if self._captures_rows else None
+            operation.succeed(rows)
             return result
 
         return do_execute_no_params
-
-    def _ended(self, operation: Operation, cursor: Any) -> None:
-        rows = self._steps.settings.captures_rows
-        operation.succeed(self._api.rows_of(cursor, None) if rows else None)
 
     def _begin(
         self, dialect: Any, statement: Any, parameters: Any, context: Any, size: int = 1
@@ -162,15 +163,19 @@ class _Statements:
         # try and not `quiet`: one frame less for each statement of the program.
         try:
             # OpenTelemetry's listeners, put on after us, keep their span there and nowhere else.
-            if getattr(context, "_otel_span", None) is not None:
+            if contrib.is_loaded and getattr(context, "_otel_span", None) is not None:
                 return None
-            place = dialect if context is None else context.engine
-            kept: tuple[object, Target] | None = place.__dict__.get(_TARGET)
-            if kept is None or kept[0] is not self._steps:
+            # As `context.engine`, which is worked out anew for each statement.
+            place = dialect if context is None else context.root_connection.engine
+            try:
+                by, target = place._tracekit_target
+            except AttributeError:
+                by = None
+            if by is not self:
                 target = self._new_target(dialect, getattr(place, "url", None))
                 # In its own dictionary: one keyed by weak references is asked in Python.
-                vars(place)[_TARGET] = kept = self._steps, target
-            return self._steps.begin(kept[1], statement, parameters, size)
+                place._tracekit_target = self, target
+            return self._begin_query(target, statement, parameters, size)
         except Exception:
             report("what is known of a statement")
             return None
