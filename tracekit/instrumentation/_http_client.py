@@ -10,9 +10,9 @@ follows a redirect, answers a challenge or retries. Each :class:`Attempt` is a C
 5. response or exception is recorded
 6. the span ends when the response's headers are read (or its body, on request)
 
-An instrumentation makes an attempt and calls ``begin`` before its library's own code, and
-``succeed`` or ``fail`` after it; none of them raises. Siblings, not children: the attempts of
-an exchange all have the parent that was current when it began.
+An instrumentation calls ``HttpClientSteps.begin`` before its library's own code, and ``succeed``
+or ``fail`` of the attempt that it gets after it; none of them raises. Siblings, not children: the
+attempts of an exchange all have the parent that was current when it began.
 https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client-span
 
 All of this runs with cold caches, between the library's own code and the kernel, where a call
@@ -54,6 +54,7 @@ __all__ = [
 _NOTABLE_WAIT_NS = 1_000_000
 _CLIENT = SpanKind.CLIENT
 _ERROR = Status(StatusCode.ERROR)
+_UNKNOWN: Sequence[Any] = ()
 SEEN = object()
 """Noted of an attempt that has ended, when what was seen is recorded."""
 
@@ -92,26 +93,119 @@ class HttpClientSteps:
         self.plain_methods = settings.known_methods if settings.is_plain else frozenset[str]()
         self.is_terse = settings.is_terse
 
+    def begin(
+        self,
+        exchange: Exchange,
+        native: Any,
+        method: str,
+        url: str,
+        destination: Destination,
+        carrier: Any,
+        timeouts: Mapping[str, float],
+    ) -> Attempt | None:
+        """Start the span of a request and make it current; None when that is not to be watched.
+
+        Args:
+            native: The library's own request, for hooks and captured headers.
+            url: Absolute, as it is, secrets included.
+            carrier: Where trace headers are written; None when the library has no place for them.
+            timeouts: Configured limits in seconds by attribute name.
+        """
+        # Filled here: a constructor would be one more frame, which is handed all of this.
+        attempt = Attempt()
+        attempt.steps = self
+        attempt.exchange = exchange
+        attempt.native = native
+        attempt.method = method
+        attempt.url = url
+        attempt.destination = destination
+        attempt.carrier = carrier
+        attempt.timeouts = timeouts
+        attempt.is_over = False
+        attempt.noted = attempt.noted_at = None
+        attempt.peer = _UNKNOWN
+        attempt.pool_wait_ns = attempt.handed_over_ns = 0
+        parent, sends = exchange.parent, exchange.sends
+        exchange.sends = sends + 1
+        exchange.attempt = None
+        try:
+            # By its length: the truth of a context is what CPython has no short cut to. One of a
+            # span only is not asked, which would fill it.
+            is_lone = type(parent) is OnlySpan or len(parent) == 0
+            is_usual = sends == 0 and method in self.plain_methods
+            if (not is_lone and is_suppressed(parent)) or (
+                not is_usual and self.settings.is_excluded(url)
+            ):
+                attempt.refuse()
+                return None
+            if is_usual:
+                # Destination.told_of(), written out like all of this for nearly all requests.
+                told = destination.told.get(method)
+                if told is not None and told[0] is timeouts:
+                    attributes = told[1]
+                else:
+                    attributes = destination.told_of(method, timeouts)
+                attempt.span = span = self.start_span(method, parent, _CLIENT, attributes)
+            else:
+                span = attempt.start(sends)
+            context: Context
+            if is_usual and is_lone:
+                # with_span() and inject(): where there is no baggage, the host does not matter.
+                context = only = OnlySpan()
+                only.span = span
+                if carrier is not None:
+                    try:
+                        get_global_textmap().inject(carrier, context, self.setter)
+                        exchange.injected = context
+                    except Exception:
+                        report("the injection of trace headers")
+            else:
+                context = with_span(parent, span)
+                attempt.inject(context)
+            attempt.context = context
+            attempt.token = attach(context)
+            attempt.under_way = True
+            exchange.attempt = attempt
+            return attempt
+        except Exception:
+            report("the beginning of an HTTP span")
+            return None
+
 
 class Exchange:
-    """One call of the program, and the attempts that a library makes to serve it."""
+    """One call of the program, and the attempts that a library makes to serve it.
 
-    # Not in slots, as in Attempt.
-    attempt: Attempt | None = None
-    """The last one that began."""
-    sends: int = 0
-    injected: Context | None = None
-    """What trace headers were written of, if any were."""
-    in_hooks: bool = False
-    closed: bool = False
-    refused: bool = False
-    """Whether the last request was not to be watched, by anybody further down either."""
+    Attributes:
+        attempt: The last one that began.
+        injected: What trace headers were written of, if any were.
+        refused: Whether the last request was not to be watched, by anybody further down either.
+    """
+
+    # Slots, filled at once: what a class has for all, and an instance for itself, CPython looks
+    # up in both each time. So with an Attempt.
+    __slots__ = (
+        "_token",
+        "attempt",
+        "closed",
+        "in_hooks",
+        "injected",
+        "owner",
+        "parent",
+        "refused",
+        "sends",
+    )
+
+    attempt: Attempt | None
+    injected: Context | None
 
     def __init__(self, owner: object) -> None:
         """Begin for `owner`, the session or client that was called; ends with :meth:`close`."""
         self.owner = owner
         self.parent = current_context()
-        self._token = current_exchange.set(self)
+        self.attempt = self.injected = None
+        self.sends = 0
+        self.closed = self.in_hooks = self.refused = False
+        self._token = _enter(self)
 
     def speaks(self) -> bool:
         """Tell whether what a library further down sends now is watched from here, or refused."""
@@ -127,121 +221,81 @@ class Exchange:
         self.closed = True
         self.attempt = None  # which leads back here
         try:
-            current_exchange.reset(self._token)
+            _restore(self._token)
         except ValueError:  # as in Attempt.leave
             pass
 
 
-current_exchange: ContextVar[Exchange | None] = ContextVar("tracekit-http-exchange", default=None)
+_exchange: ContextVar[Exchange | None] = ContextVar("tracekit-http-exchange", default=None)
+# Bound once: of a name that was imported, a method would be looked up and bound at each call.
+current_exchange = _exchange.get
+_enter, _restore = _exchange.set, _exchange.reset
 
 
 class Attempt:
-    """One request on its way and the span that stands for it.
+    """One request on its way and the span that stands for it; ``HttpClientSteps.begin`` makes it.
+
+    Attributes:
+        under_way: Whether the answer is still out; False again from the moment headers are read.
+        is_over: Whether the span has ended.
+        noted: Response or exception that a lower layer saw; if it asks again after that, it
+            retries.
+        noted_at: When it saw that, in Unix nanoseconds.
+        peer: Address and port at the other end of the socket; empty when unknown.
+        handed_over_ns: When it was, by the clock that measures waits; 0 before.
 
     Concurrency: used by the thread or task that makes the request; the end of a streamed body
     may come from another.
     """
 
-    # Not in slots: what most attempts leave as it is here costs them nothing.
+    __slots__ = (
+        "carrier",
+        "context",
+        "destination",
+        "exchange",
+        "handed_over_ns",
+        "is_over",
+        "method",
+        "native",
+        "noted",
+        "noted_at",
+        "peer",
+        "pool_wait_ns",
+        "span",
+        "steps",
+        "timeouts",
+        "token",
+        "under_way",
+        "url",
+    )
+
+    steps: HttpClientSteps
+    exchange: Exchange
+    native: Any
+    method: str
+    url: str
+    destination: Destination
+    carrier: Any
+    timeouts: Mapping[str, float]
     span: Span
-    under_way: bool = False
-    """Whether the answer is still out; False again from the moment headers are read."""
-    is_over: bool = False
-    """Whether the span has ended."""
-    noted: Any = None
-    """Response or exception that a lower layer saw; if it asks again after that, it retries."""
-    noted_at: int = 0
-    """When it saw that, in Unix nanoseconds."""
-    peer: Sequence[Any] = ()
-    """Address and port at the other end of the socket; empty when unknown."""
-    handed_over_ns: int = 0
-    pool_wait_ns: int = 0
-    silenced: bool = False
+    context: Context
+    token: Any
+    under_way: bool
+    is_over: bool
+    noted: Any
+    noted_at: int | None
+    peer: Sequence[Any]
+    handed_over_ns: int
+    pool_wait_ns: int
 
-    def __init__(
-        self,
-        steps: HttpClientSteps,
-        exchange: Exchange,
-        native: Any,
-        method: str,
-        url: str,
-        destination: Destination,
-        carrier: Any,
-        timeouts: Mapping[str, float],
-    ) -> None:
-        """Gather what an instrumentation knows of a request before it is sent.
-
-        Args:
-            native: The library's own request, for hooks.
-            url: Absolute, as it is, secrets included.
-            carrier: Where trace headers are written; None when the library has no place for them.
-            timeouts: Configured limits in seconds by attribute name.
-        """
-        self.steps = steps
-        self.exchange = exchange
-        self.native = native
-        self.method = method
-        self.url = url
-        self.destination = destination
-        self.carrier = carrier
-        self.timeouts = timeouts
-
-    def begin(self) -> bool:
-        """Start the span and make it current; False when this request is not to be watched."""
-        exchange, steps, method = self.exchange, self.steps, self.method
-        context: Context
-        parent, sends = exchange.parent, exchange.sends
-        exchange.sends = sends + 1
-        exchange.attempt = None
-        try:
-            # A context of a span only is not asked, which would fill it.
-            if type(parent) is not OnlySpan and parent and is_suppressed(parent):
-                return self._refuse()
-            if not sends and method in steps.plain_methods:
-                attributes = self.destination.told_of(method, self.timeouts)
-                self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
-                carrier = self.carrier
-                if type(parent) is OnlySpan or not parent:
-                    # with_span() and _inject(), written out for nearly all requests: where there
-                    # is no baggage, the host does not matter.
-                    context = only = OnlySpan()
-                    only.span = span
-                    if carrier is not None:
-                        try:
-                            get_global_textmap().inject(carrier, context, steps.setter)
-                            exchange.injected = context
-                        except Exception:
-                            report("the injection of trace headers")
-                else:
-                    context = with_span(parent, span)
-                    self._inject(context)
-            else:
-                if steps.settings.is_excluded(self.url):
-                    return self._refuse()
-                method, attributes = self._told(method, sends)
-                self.span = span = steps.start_span(method, parent, _CLIENT, attributes)
-                if steps.settings.request_hook is not None:
-                    self._call_request_hook()
-                context = with_span(parent, span)
-                self._inject(context)
-            self._context = context
-            self._token = attach(context)
-            self.under_way = True
-            exchange.attempt = self
-            return True
-        except Exception:
-            report("the beginning of an HTTP span")
-            return False
-
-    def _refuse(self) -> bool:
+    def refuse(self) -> None:
+        """Take back what an attempt before this one may have left in the request's headers."""
         self.exchange.refused = True
         self._withdraw_headers()
-        return False
 
-    def again(self, carrier: Any) -> Attempt:
-        """Return the next attempt to send the same request, which has not begun."""
-        return Attempt(
-            self.steps,
+    def again(self, carrier: Any) -> Attempt | None:
+        """Begin the next attempt to send the same request; None when it is not to be watched."""
+        return self.steps.begin(
             self.exchange,
             self.native,
             self.method,
@@ -250,6 +304,15 @@ class Attempt:
             carrier,
             self.timeouts,
         )
+
+    def start(self, sends: int) -> Span:
+        """Start the span of a request that is not the usual one, and return it."""
+        steps = self.steps
+        name, attributes = self._told(self.method, sends)
+        self.span = span = steps.start_span(name, self.exchange.parent, _CLIENT, attributes)
+        if steps.settings.request_hook is not None:
+            self._call_request_hook()
+        return span
 
     def _told(self, method: str, sends: int) -> tuple[str, Mapping[str, Any]]:
         """Return the name of the span, and its attributes where they are not the usual ones."""
@@ -267,7 +330,8 @@ class Attempt:
             attributes.update(old_request_attributes(attributes, self.destination.origin))
         return "HTTP" if method == semconv.METHOD_OTHER else method, attributes
 
-    def _inject(self, context: Context) -> None:
+    def inject(self, context: Context) -> None:
+        """Write trace headers for hosts that may have them, and take others back."""
         try:
             hosts, host = self.steps.settings.hosts, self.destination.origin.host
             allowed = hosts.context_for(host, context)
@@ -312,10 +376,13 @@ class Attempt:
         of the requests that it makes itself, would be lost.
         """
         self.leave()
-        self.silenced = True
-        self._context = suppressed_http(self._context)
-        self._token = attach(self._context)
+        self.context = suppressed_http(self.context)
+        self.token = attach(self.context)
         self.under_way = True
+
+    def is_silenced(self) -> bool:
+        """Tell whether :meth:`silence` was called."""
+        return is_suppressed(self.context)
 
     def leave(self) -> None:
         """Make current what was before; safe to call twice."""
@@ -324,7 +391,7 @@ class Attempt:
             # The API's detach logs an error when a coroutine is closed in another context than
             # it ran in, as garbage collection does; nothing is left to restore there.
             try:
-                detach(self._token)
+                detach(self.token)
             except (ValueError, RuntimeError):
                 pass
 
@@ -349,16 +416,17 @@ class Attempt:
         else:
             self.end()
 
-    def succeed_plainly(self, response: Any, status: int, version: str) -> None:
+    def succeed_plainly(
+        self, response: Any, status: int, version: str, peer: Sequence[Any] | None
+    ) -> None:
         """Do what :meth:`succeed` does, where nothing but the head of a response is asked for.
 
         Written out: each call that is saved here is one less for nearly all requests.
         """
-        self.noted = SEEN
         if self.under_way:
             self.under_way = False
             try:
-                detach(self._token)
+                detach(self.token)
             except (ValueError, RuntimeError):  # as in leave()
                 pass
         if self.is_over:
@@ -366,7 +434,17 @@ class Attempt:
         self.is_over = True
         try:
             span = self.span
-            span.set_attributes(self._head(status, version))
+            if version and peer is not None and len(peer) > 1:
+                span.set_attributes(
+                    {
+                        HTTP_RESPONSE_STATUS_CODE: status,
+                        NETWORK_PROTOCOL_VERSION: version,
+                        NETWORK_PEER_ADDRESS: peer[0],
+                        NETWORK_PEER_PORT: peer[1],
+                    }
+                )
+            else:
+                span.set_attributes(_head(status, version, peer))
             if self.pool_wait_ns >= _NOTABLE_WAIT_NS:
                 span.set_attribute(semconv.POOL_WAIT, self.pool_wait_ns / 1e9)
             if getattr(span, "kept", None) is False:
@@ -389,7 +467,7 @@ class Attempt:
         # try and not `quiet`: one frame less for each request of the program.
         try:
             span, settings = self.span, self.steps.settings
-            attributes = self._head(status, version)
+            attributes = _head(status, version, self.peer)
             if status >= 400:
                 attributes[semconv.ERROR_TYPE] = str(status)
                 span.set_status(_ERROR)
@@ -400,23 +478,6 @@ class Attempt:
                 self._hear(response)
         except Exception:
             report("the record of a response")
-
-    def _head(self, status: int, version: str) -> dict[str, Any]:
-        """Return the attributes that the head of a response always has."""
-        peer = self.peer
-        if version and peer:  # written out: nearly all responses
-            return {
-                HTTP_RESPONSE_STATUS_CODE: status,
-                NETWORK_PROTOCOL_VERSION: version,
-                NETWORK_PEER_ADDRESS: peer[0],
-                NETWORK_PEER_PORT: peer[1],
-            }
-        head: dict[str, Any] = {HTTP_RESPONSE_STATUS_CODE: status}
-        if version:
-            head[NETWORK_PROTOCOL_VERSION] = version
-        if peer:
-            head[NETWORK_PEER_ADDRESS], head[NETWORK_PEER_PORT] = peer[0], peer[1]
-        return head
 
     def _hear(self, response: Any) -> None:
         """Follow the callee, where a tail sampler is at work and nothing else keeps the trace."""
@@ -467,3 +528,13 @@ class Attempt:
         hook = self.steps.settings.response_hook
         if hook is not None and self.span.is_recording():
             hook(self.span, self.native, native)
+
+
+def _head(status: int, version: str, peer: Sequence[Any] | None) -> dict[str, Any]:
+    """Return the attributes that the head of a response always has."""
+    head: dict[str, Any] = {HTTP_RESPONSE_STATUS_CODE: status}
+    if version:
+        head[NETWORK_PROTOCOL_VERSION] = version
+    if peer:
+        head[NETWORK_PEER_ADDRESS], head[NETWORK_PEER_PORT] = peer[0], peer[1]
+    return head

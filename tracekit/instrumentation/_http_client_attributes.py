@@ -120,15 +120,17 @@ class Destination:
     Attributes:
         peer: Address and port where the URL names an address; asking the socket takes 3 µs. None
             where it names a host. Behind a proxy it is not the peer of the connection.
+        told: What :meth:`told_of` returned last for each method, behind the timeouts that it was
+            asked with.
     """
 
-    __slots__ = ("_told", "attributes", "origin", "peer")
+    __slots__ = ("attributes", "origin", "peer", "told")
 
     def __init__(self, origin: Origin, attributes: Mapping[str, Any]) -> None:
         self.origin = origin
         self.attributes = attributes
         self.peer = _peer_at(origin)
-        self._told: dict[str, tuple[Mapping[str, float], Mapping[str, Any]]] = {}
+        self.told: dict[str, tuple[Mapping[str, float], Mapping[str, Any]]] = {}
 
     def told_of(self, method: str, timeouts: Mapping[str, float]) -> Mapping[str, Any]:
         """Return the attributes of a request that goes here, the same mapping for the same.
@@ -137,11 +139,11 @@ class Destination:
             method: A known one, or what stands for all others.
             timeouts: Compared by identity: those of an earlier call, kept, are found again.
         """
-        told = self._told.get(method)
+        told = self.told.get(method)
         if told is not None and told[0] is timeouts:
             return told[1]
         attributes = {semconv.HTTP_REQUEST_METHOD: method, **self.attributes, **timeouts}
-        self._told[method] = timeouts, attributes
+        self.told[method] = timeouts, attributes
         return attributes
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "without_other_spellings",
 ]
 
+now_ns = time.perf_counter_ns
 _VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
 # The attempt whose span ends with the body, in the instance dictionary of a response.
 _BODY = "_tracekit_attempt"
@@ -55,7 +56,7 @@ def body_patches() -> Sequence[Replacing]:
 
 def hand_over(attempt: Attempt) -> None:
     """Tell that `attempt` is about to be served by urllib3."""
-    attempt.handed_over_ns = time.perf_counter_ns()
+    attempt.handed_over_ns = now_ns()
     # OpenTelemetry's instrumentation of urllib3 asks whether it may; ours knows the exchange.
     if "opentelemetry.instrumentation.urllib3" in sys.modules and attempt.under_way:
         attempt.silence()
@@ -90,7 +91,7 @@ def await_body(attempt: Attempt, raw: Any) -> None:
 
 def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
     def before(pool: Any, _conn: Any, headers: Any) -> Attempt | None:
-        exchange = current_exchange.get()
+        exchange = current_exchange()
         attempt = None if exchange is None else exchange.attempt
         if attempt is None or not owners:
             return None
@@ -101,7 +102,7 @@ def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Cal
         if pool.block and pool.proxy is None:
             # Between the two lies the wait for a connection of a pool that is used up, and
             # nothing else that takes long; others open as many connections as they need.
-            attempt.pool_wait_ns = time.perf_counter_ns() - attempt.handed_over_ns
+            attempt.pool_wait_ns = now_ns() - attempt.handed_over_ns
         return attempt
 
     return around(original, {"self": 0, "conn": 1, "headers": 5}, before, _answered, _not_answered)
@@ -116,11 +117,12 @@ def _answered(attempt: Attempt, response: Any, pool: Any, conn: Any, _headers: A
         peer: Sequence[Any] | None = attempt.destination.peer
         if peer is None or pool.proxy is not None:
             peer = peer_of(conn)
-        attempt.peer = peer
         status = response.status
         if status < 400 and attempt.under_way and attempt.steps.is_terse:
-            attempt.succeed_plainly(response, status, _VERSIONS.get(response.version, ""))
+            attempt.noted = SEEN
+            attempt.succeed_plainly(response, status, _VERSIONS.get(response.version, ""), peer)
             return
+        attempt.peer = peer
     except Exception:  # a pool of somebody's own
         report("the reading of a response")
     attempt.noted, attempt.noted_at = response, time.time_ns()
@@ -161,7 +163,7 @@ def give_up(attempt: Attempt) -> None:
     """End an attempt that urllib3 has given up, when that had its outcome."""
     attempt.leave()
     record_noted(attempt)
-    attempt.end(attempt.noted_at or None)
+    attempt.end(attempt.noted_at)
 
 
 @quiet
@@ -173,9 +175,7 @@ def _retry(attempt: Attempt, headers: Any) -> Attempt | None:
     """
     give_up(attempt)
     following = attempt.again(headers)
-    if not following.begin():
-        return None
-    if attempt.silenced:
+    if following is not None and attempt.is_silenced():
         following.silence()
     return following
 

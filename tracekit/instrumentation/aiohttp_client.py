@@ -84,7 +84,7 @@ class AiohttpClientInstrumentor(ReplacingInstrumentor):
 
     def _connect(self, original: Call, owners: Sequence[object]) -> Call:
         async def connect(connector: Any, req: ClientRequest, *args: Any, **kwargs: Any) -> Any:
-            exchange = current_exchange.get()
+            exchange = current_exchange()
             if exchange is None or exchange.closed or not owners:
                 return await original(connector, req, *args, **kwargs)
             attempt = self._begin(exchange, req, kwargs.get("timeout"))
@@ -108,14 +108,12 @@ class AiohttpClientInstrumentor(ReplacingInstrumentor):
             url = str(req.url)
             # A session has one object for all of its requests.
             limits = self._limits if timeout is self._timeout else self._read_timeout(timeout)
-            goes_to = destination_of(url)
-            attempt = Attempt(
-                self._steps, exchange, req, req.method, url, goes_to, req.headers, limits
+            return self._steps.begin(
+                exchange, req, req.method, url, destination_of(url), req.headers, limits
             )
         except Exception:
             report("what is known of a request")
             return None
-        return attempt if attempt.begin() else None
 
     def _read_timeout(self, timeout: Any) -> Mapping[str, float]:
         limits = _timeouts(timeout)
@@ -192,7 +190,7 @@ def _give_up(attempt: Attempt) -> None:
 
 def _start(original: Call, owners: Sequence[object]) -> Call:
     async def start(response: ClientResponse, *args: Any, **kwargs: Any) -> Any:
-        exchange = current_exchange.get()
+        exchange = current_exchange()
         attempt = None if exchange is None else exchange.attempt
         # Without a connection yet, this is the answer of a proxy that is asked for one.
         if attempt is None or not (attempt.under_way and attempt.handed_over_ns and owners):
@@ -241,7 +239,7 @@ def _watch_wait(original: Call, owners: Sequence[object]) -> Call:
     """Time the wait for a place in a pool that is used up, on behalf of the attempt that waits."""
 
     async def wait(connector: Any, *args: Any, **kwargs: Any) -> Any:
-        exchange = current_exchange.get()
+        exchange = current_exchange()
         attempt = None if exchange is None else exchange.attempt
         if attempt is None or not owners:
             return await original(connector, *args, **kwargs)

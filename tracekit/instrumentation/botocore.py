@@ -132,7 +132,7 @@ class BotocoreInstrumentor(ReplacingInstrumentor):
         def send(session: Any, request: Any) -> Any:
             if not owners:
                 return original(session, request)
-            exchange = current_exchange.get()
+            exchange = current_exchange()
             if exchange is not None and not exchange.closed and exchange.owner is session:
                 return self._attempt(exchange, original, session, request)
             exchange = Exchange(session)
@@ -160,8 +160,7 @@ class BotocoreInstrumentor(ReplacingInstrumentor):
     def _begin_attempt(self, exchange: Exchange, session: Any, request: Any) -> Attempt | None:
         try:
             url = request.url
-            attempt = Attempt(
-                self._steps,
+            return self._steps.begin(
                 exchange,
                 request,
                 request.method,
@@ -173,7 +172,6 @@ class BotocoreInstrumentor(ReplacingInstrumentor):
         except Exception:
             report("what is known of a request")
             return None
-        return attempt if attempt.begin() else None
 
 
 def _session_of(client: Any) -> Any:

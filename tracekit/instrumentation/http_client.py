@@ -86,6 +86,8 @@ class HttpClientRequest(NamedTuple):
 class _Opening(Exchange):
     """An exchange that a call to urllib opened."""
 
+    __slots__ = ()
+
 
 class HttpClientInstrumentor(ReplacingInstrumentor):
     """Watch http.client and urllib. Options are those of :meth:`HttpClientSettings.read`; hooks
@@ -116,7 +118,7 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
         self, original: Callable[..., None], owners: Sequence[object]
     ) -> Callable[..., None]:
         def endheaders(connection: HTTPConnection, *args: Any, **kwargs: Any) -> None:
-            exchange = current_exchange.get()
+            exchange = current_exchange()
             is_spoken_for = type(exchange) is not _Opening and (
                 exchange is not None and exchange.speaks()
             )
@@ -145,8 +147,7 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
                 exchange = own = Exchange(connection)
             elif exchange.attempt is not None:
                 give_up(exchange.attempt)
-            attempt = Attempt(
-                self._steps,
+            return self._steps.begin(
                 exchange,
                 found,
                 found.method,
@@ -155,7 +156,6 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
                 found.headers,
                 limits_of(_timeout_of(connection)),
             )
-            return attempt if attempt.begin() else None
         except Exception:
             report("what is known of a request")
             return None
@@ -218,7 +218,7 @@ def _getresponse(original: Callable[..., Any], _owners: Sequence[object]) -> Cal
             raise
         status, version = response.status, version_of(response)
         if status < 400 and attempt.steps.is_terse:
-            attempt.succeed_plainly(response, status, version)
+            attempt.succeed_plainly(response, status, version, attempt.peer)
             return response  # type: ignore[no-any-return]
         attempt.succeed(response, status, version)
         if attempt.steps.settings.ends_at_body:
@@ -242,7 +242,7 @@ def _close_connection(
 
 def _open(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
     def open_(opener: Any, *args: Any, **kwargs: Any) -> Any:
-        exchange = current_exchange.get()
+        exchange = current_exchange()
         # A redirect or an answered challenge, from inside the call that it belongs to.
         is_resend = type(exchange) is _Opening and not exchange.closed and exchange.owner is opener
         if is_resend or not owners:

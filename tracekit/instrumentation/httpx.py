@@ -115,19 +115,17 @@ class HttpxInstrumentor(ReplacingInstrumentor):
         return send_single_request
 
     def _begin(self, client: Client | AsyncClient, request: Request) -> Attempt | None:
-        exchange = current_exchange.get()
+        exchange = current_exchange()
         if exchange is None or exchange.owner is not client:
             return None  # not under send(): a private call of somebody's own
         try:
             url, goes_to = _whereto(request.url)
             method, headers, limits = request.method, request.headers, _timeouts(request)
-            attempt = Attempt(self._steps, exchange, request, method, url, goes_to, headers, limits)
+            attempt = self._steps.begin(exchange, request, method, url, goes_to, headers, limits)
         except Exception:
             report("what is known of a request")
             return None
-        if not attempt.begin():
-            return None
-        if "opentelemetry.instrumentation.httpx" in sys.modules:
+        if attempt is not None and "opentelemetry.instrumentation.httpx" in sys.modules:
             _silence(attempt, client, request)
         return attempt
 
@@ -249,18 +247,21 @@ def _complete(attempt: Attempt, response: Response, client: Client | AsyncClient
     try:
         extensions = response.extensions
         status, version = response.status_code, extensions.get("http_version", b"")
+        peer: Sequence[Any] | None = None
         stream = extensions.get("network_stream")
         if stream is not None:
             peer = attempt.destination.peer
-            attempt.peer = peer if peer and _is_direct(client) else _peer(stream)
+            if peer is None or not _is_direct(client):
+                peer = _peer(stream)
     except Exception:  # a transport's own idea of a response
         report("the reading of a response")
         attempt.leave()
         attempt.end()
         return
     if status < 400 and attempt.steps.is_terse:
-        attempt.succeed_plainly(response, status, _VERSIONS.get(version, ""))
+        attempt.succeed_plainly(response, status, _VERSIONS.get(version, ""), peer)
         return
+    attempt.peer = peer or ()
     attempt.succeed(response, status, _VERSIONS.get(version, ""))
     if attempt.steps.settings.ends_at_body:
         _await_body(attempt, response)
@@ -321,7 +322,7 @@ def _watch_wait_async(
 
 
 def _add_pool_wait(duration_ns: int) -> None:
-    exchange = current_exchange.get()
+    exchange = current_exchange()
     if exchange is not None and exchange.attempt is not None:
         exchange.attempt.pool_wait_ns += duration_ns
 

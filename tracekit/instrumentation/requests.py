@@ -77,7 +77,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         def send(session: Session, request: PreparedRequest, **kwargs: Any) -> Response:
             if not owners:
                 return original(session, request, **kwargs)
-            exchange = current_exchange.get()
+            exchange = current_exchange()
             if exchange is not None and _is_redirect(exchange, session, kwargs):
                 return self._attempt(exchange, original, session, request, kwargs)
             exchange, attempt = Exchange(session), None
@@ -99,7 +99,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
 
     def _adapter_send(self, original: Send, owners: Sequence[object]) -> Send:
         def before(adapter: HTTPAdapter, request: PreparedRequest, timeout: Any) -> _Direct | None:
-            exchange = current_exchange.get()
+            exchange = current_exchange()
             if exchange is not None and not (exchange.in_hooks or exchange.closed):
                 if exchange.attempt is not None:
                     hand_over(exchange.attempt)
@@ -143,8 +143,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             if headers is None:
                 headers = sys.modules["requests.structures"].CaseInsensitiveDict()
                 request.headers = headers
-            attempt = Attempt(
-                self._steps,
+            return self._steps.begin(
                 exchange,
                 request,
                 request.method or "",
@@ -156,7 +155,6 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         except Exception:
             report("what is known of a request")
             return None
-        return attempt if attempt.begin() else None
 
 
 def _finish(attempt: Attempt, response: Response) -> None:
@@ -229,7 +227,7 @@ def _dispatch_hook(original: Callable[..., Any], _owners: Sequence[object]) -> C
     is_librarys_own = original.__module__ == "requests.hooks"
 
     def dispatch_hook(key: Any, hooks: Any, hook_data: Any, **kwargs: Any) -> Any:
-        exchange = current_exchange.get()
+        exchange = current_exchange()
         attempt = None if exchange is None else exchange.attempt
         if attempt is None:
             return original(key, hooks, hook_data, **kwargs)

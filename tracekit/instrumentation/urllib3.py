@@ -70,7 +70,9 @@ class Urllib3Request(NamedTuple):
 class _Call(Exchange):
     """An exchange that was opened here, and the pool of its last attempt."""
 
-    pool: Any = None
+    __slots__ = ("pool",)
+
+    pool: Any
 
 
 class Urllib3Instrumentor(ReplacingInstrumentor):
@@ -110,7 +112,7 @@ class Urllib3Instrumentor(ReplacingInstrumentor):
             *args: Any,
             **kwargs: Any,
         ) -> Any:
-            exchange = current_exchange.get()
+            exchange = current_exchange()
             if not owners or (exchange is not None and _is_spoken_for(exchange)):
                 return original(pool, method, url, body, headers, *args, **kwargs)
             own = None
@@ -157,8 +159,7 @@ class Urllib3Instrumentor(ReplacingInstrumentor):
             headers = pool.headers if headers is None else headers
             # The mapping is the caller's, or the pool's.
             carrier = headers.copy()
-            attempt = Attempt(
-                self._steps_for(pool, headers),
+            attempt = self._steps_for(pool, headers).begin(
                 exchange,
                 Urllib3Request(method, full, carrier, body, pool),
                 method,
@@ -170,7 +171,7 @@ class Urllib3Instrumentor(ReplacingInstrumentor):
         except Exception:
             report("what is known of a request")
             return None
-        if not attempt.begin():
+        if attempt is None:
             return None
         attempt.handed_over_ns = time.perf_counter_ns()
         if type(carrier) is dict:
@@ -232,7 +233,7 @@ def _complete(attempt: Attempt, response: Any) -> None:
 
 def _manager_urlopen(original: Urlopen, owners: Sequence[object]) -> Urlopen:
     def urlopen(manager: PoolManager, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        exchange = current_exchange.get()
+        exchange = current_exchange()
         if (
             not owners
             or (exchange is not None and _is_spoken_for(exchange))
