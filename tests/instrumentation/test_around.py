@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Callable
@@ -64,11 +65,12 @@ CALLS: list[Callable[[Any], Any]] = [
 class Steps:
     def __init__(self, step: Any = "step") -> None:
         self.step = step
+        self.owners: list[object] = [self]
         self.told: list[Any] = []
 
     def around(self, original: Any) -> Any:
         told = {"self": 0, "x": 1, "y": 2}
-        return around(original, told, self.before, self.after, self.failed)
+        return around(original, told, self.before, self.after, self.failed, owners=self.owners)
 
     def before(self, *told: Any) -> Any:
         self.told.append(("before", *told))
@@ -124,6 +126,26 @@ def test_where_the_first_step_returns_none_nothing_else_is_called() -> None:
     steps = Steps(None)
     steps.around(plain)(0, 1)
     assert steps.told == [("before", 0, 1, DEFAULT)]
+
+
+def test_without_owners_nothing_is_called() -> None:
+    steps = Steps()
+    made = steps.around(plain)
+    steps.owners.clear()
+    assert made(0, 1) == plain(0, 1)
+    assert steps.told == []
+
+
+def test_coroutine_function_is_awaited_between_the_steps() -> None:
+    async def answer(x: int, *, y: int) -> int:
+        steps.told.append("answered")
+        return x + y
+
+    steps = Steps()
+    told = {"x": 0, "y": 1}
+    made = around(answer, told, steps.before, steps.after, steps.failed, awaits=True)
+    assert asyncio.run(made(1, y=2)) == 3
+    assert steps.told == [("before", 1, 2), "answered", ("after", "step", 3, 1, 2)]
 
 
 @pytest.mark.parametrize("error", [ValueError("full"), KeyboardInterrupt()])

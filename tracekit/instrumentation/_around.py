@@ -17,16 +17,17 @@ from typing import Any
 __all__ = ["around"]
 
 _NOTHING: Mapping[str, int] = {}
+_SOMEBODY: Sequence[object] = [None]
 _STARS: Mapping[Any, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 _SOURCE = """
-def call({parameters}):
-    _step = _before({told})
+{define} call({parameters}):
+    _step = _before({told}) if _owners else None
     if _step is None:
-        return _original({arguments})
+        return {call}_original({arguments})
 {changes}    try:
-        _result = _original({arguments})
+        _result = {call}_original({arguments})
     except BaseException as _error:
         _failed(_step, _error)
         raise
@@ -42,6 +43,8 @@ def around(
     after: Callable[..., object] | None = None,
     failed: Callable[[Any, BaseException], object] | None = None,
     changed: Mapping[str, int] = _NOTHING,
+    owners: Sequence[object] = _SOMEBODY,
+    awaits: bool = False,
 ) -> Callable[..., Any]:
     """Return a function that calls `original` with what it is called with itself.
 
@@ -54,6 +57,8 @@ def around(
             of the three may raise; a `before` that always returns None needs no others.
         changed: Arguments in whose place `original` gets what the method of that name, of what
             `before` returned, makes of them; and at which place each stands. They may not raise.
+        owners: While there are none, nothing of ours is called.
+        awaits: Whether `original` is a coroutine function; then so is what is returned.
     """
     parameters = list(inspect.signature(original, follow_wrapped=False).parameters.values())
     names: dict[str, Any] = {
@@ -62,9 +67,12 @@ def around(
         "_after": after,
         "_failed": failed,
         "_put": _put,
+        "_owners": owners,
     }
     names.update({f"_default_{each.name}": each.default for each in parameters})
     source = _SOURCE.format(
+        define="async def" if awaits else "def",
+        call="await " if awaits else "",
         parameters=_declared(parameters),
         arguments=", ".join(map(_handed_on, parameters)),
         told=", ".join(_found(name, place, parameters) for name, place in told.items()),

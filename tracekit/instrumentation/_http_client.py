@@ -75,9 +75,18 @@ class HttpClientSteps:
             way is dear.
         plain_methods: Methods of requests that are watched, propagated and told of alike.
         is_terse: Whether the head of a response is all that is recorded of it.
+        shows_requests: Whether a hook or a captured header needs the library's own request.
     """
 
-    __slots__ = ("headers_of", "is_terse", "plain_methods", "setter", "settings", "start_span")
+    __slots__ = (
+        "headers_of",
+        "is_terse",
+        "plain_methods",
+        "setter",
+        "settings",
+        "shows_requests",
+        "start_span",
+    )
 
     def __init__(
         self,
@@ -92,6 +101,7 @@ class HttpClientSteps:
         self.setter = setter
         self.plain_methods = settings.known_methods if settings.is_plain else frozenset[str]()
         self.is_terse = settings.is_terse
+        self.shows_requests = settings.shows_requests
 
     def begin(
         self,
@@ -106,7 +116,7 @@ class HttpClientSteps:
         """Start the span of a request and make it current; None when that is not to be watched.
 
         Args:
-            native: The library's own request, for hooks and captured headers.
+            native: The library's own request; may be None unless steps show requests.
             url: Absolute, as it is, secrets included.
             carrier: Where trace headers are written; None when the library has no place for them.
             timeouts: Configured limits in seconds by attribute name.
@@ -216,7 +226,7 @@ class Exchange:
             attempt is not None and (attempt.under_way or attempt.noted is not None)
         )
 
-    def close(self) -> None:
+    def close(self, *_outcome: object) -> None:
         # A thread that was started meanwhile may have copied the variable: it reads `closed`.
         self.closed = True
         self.attempt = None  # which leads back here

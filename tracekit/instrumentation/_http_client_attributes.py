@@ -73,6 +73,15 @@ class HttpClientSettings(HttpSettings):
         )
 
     @functools.cached_property
+    def shows_requests(self) -> bool:
+        """Whether a hook or a captured header needs the library's own request."""
+        return not (
+            self.request_headers is None
+            and self.request_hook is None
+            and self.response_hook is None
+        )
+
+    @functools.cached_property
     def is_terse(self) -> bool:
         """Whether the head of a response is all that is recorded of it."""
         return not (self.adds_to_responses or self.ends_at_body or self.response_hook is not None)

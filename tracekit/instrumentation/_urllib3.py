@@ -21,6 +21,8 @@ from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
 
 __all__ = [
+    "CONTRIB",
+    "VERSIONS",
     "attempt_patches",
     "await_body",
     "body_patches",
@@ -28,13 +30,18 @@ __all__ = [
     "give_up",
     "peer_of",
     "hand_over",
+    "loaded",
+    "now_ns",
     "record_noted",
     "version_of",
     "without_other_spellings",
 ]
 
+CONTRIB = "opentelemetry.instrumentation.urllib3"
+"""Asks the current context whether it may; ours knows the exchange."""
+loaded = sys.modules
 now_ns = time.perf_counter_ns
-_VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
+VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
 # The attempt whose span ends with the body, in the instance dictionary of a response.
 _BODY = "_tracekit_attempt"
 
@@ -57,8 +64,7 @@ def body_patches() -> Sequence[Replacing]:
 def hand_over(attempt: Attempt) -> None:
     """Tell that `attempt` is about to be served by urllib3."""
     attempt.handed_over_ns = now_ns()
-    # OpenTelemetry's instrumentation of urllib3 asks whether it may; ours knows the exchange.
-    if "opentelemetry.instrumentation.urllib3" in sys.modules and attempt.under_way:
+    if CONTRIB in loaded and attempt.under_way:
         attempt.silence()
 
 
@@ -75,7 +81,7 @@ def without_other_spellings(headers: dict[str, str]) -> None:
 
 def version_of(raw: Any) -> str:
     """Return the protocol version of a urllib3 response, empty when it has none."""
-    return _VERSIONS.get(getattr(raw, "version", 0), "")
+    return VERSIONS.get(getattr(raw, "version", 0), "")
 
 
 @quiet
@@ -90,22 +96,24 @@ def await_body(attempt: Attempt, raw: Any) -> None:
 
 
 def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
-    def before(pool: Any, _conn: Any, headers: Any) -> Attempt | None:
-        exchange = current_exchange()
-        attempt = None if exchange is None else exchange.attempt
-        if attempt is None or not owners:
-            return None
-        if attempt.noted is not None:
-            return _retry(attempt, headers) or attempt
-        if not attempt.under_way:
-            return None
-        if pool.block and pool.proxy is None:
-            # Between the two lies the wait for a connection of a pool that is used up, and
-            # nothing else that takes long; others open as many connections as they need.
-            attempt.pool_wait_ns = now_ns() - attempt.handed_over_ns
-        return attempt
+    told = {"self": 0, "conn": 1, "headers": 5}
+    return around(original, told, _before, _answered, _not_answered, owners=owners)
 
-    return around(original, {"self": 0, "conn": 1, "headers": 5}, before, _answered, _not_answered)
+
+def _before(pool: Any, _conn: Any, headers: Any) -> Attempt | None:
+    exchange = current_exchange()
+    attempt = None if exchange is None else exchange.attempt
+    if attempt is None:
+        return None
+    if attempt.noted is not None:
+        return _retry(attempt, headers) or attempt
+    if not attempt.under_way:
+        return None
+    if pool.block and pool.proxy is None:
+        # Between the two lies the wait for a connection of a pool that is used up, and
+        # nothing else that takes long; others open as many connections as they need.
+        attempt.pool_wait_ns = now_ns() - attempt.handed_over_ns
+    return attempt
 
 
 def _not_answered(attempt: Attempt, error: BaseException) -> None:
@@ -120,7 +128,7 @@ def _answered(attempt: Attempt, response: Any, pool: Any, conn: Any, _headers: A
         status = response.status
         if status < 400 and attempt.under_way and attempt.steps.is_terse:
             attempt.noted = SEEN
-            attempt.succeed_plainly(response, status, _VERSIONS.get(response.version, ""), peer)
+            attempt.succeed_plainly(response, status, VERSIONS.get(response.version, ""), peer)
             return
         attempt.peer = peer
     except Exception:  # a pool of somebody's own

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracekit import semconv
 from tracekit._otel_context import attach, detach
+from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http import Headers, suppressed_http
 from tracekit.instrumentation._http_client import (
     Attempt,
@@ -83,23 +84,14 @@ class AiohttpClientInstrumentor(ReplacingInstrumentor):
         )
 
     def _connect(self, original: Call, owners: Sequence[object]) -> Call:
-        async def connect(connector: Any, req: ClientRequest, *args: Any, **kwargs: Any) -> Any:
+        def before(_connector: Any, req: ClientRequest, timeout: Any) -> Attempt | None:
             exchange = current_exchange()
-            if exchange is None or exchange.closed or not owners:
-                return await original(connector, req, *args, **kwargs)
-            attempt = self._begin(exchange, req, kwargs.get("timeout"))
-            if attempt is None:
-                return await original(connector, req, *args, **kwargs)
-            try:
-                connection = await original(connector, req, *args, **kwargs)
-            except BaseException as error:
-                _note(attempt, error)
-                raise
-            attempt.peer = _peer(connection)
-            attempt.handed_over_ns = time.perf_counter_ns()
-            return connection
+            if exchange is None or exchange.closed:
+                return None
+            return self._begin(exchange, req, timeout)
 
-        return connect
+        told = {"self": 0, "req": 1, "timeout": 3}
+        return around(original, told, before, _connected, _note, owners=owners, awaits=True)
 
     def _begin(self, exchange: Exchange, req: ClientRequest, timeout: Any) -> Attempt | None:
         try:
@@ -139,8 +131,9 @@ def _request(original: Call, owners: Sequence[object]) -> Call:
             _fail(exchange, error)
             raise
         else:
-            if exchange.attempt is not None:
-                _give_up(exchange.attempt)
+            attempt = exchange.attempt
+            if attempt is not None and attempt.noted is not None:
+                _give_up(attempt)
             return response
         finally:
             if token is not None:
@@ -188,25 +181,25 @@ def _give_up(attempt: Attempt) -> None:
     attempt.end(attempt.noted_at)
 
 
+def _connected(attempt: Attempt, connection: Any, *_told: object) -> None:
+    attempt.peer = _peer(connection)
+    attempt.handed_over_ns = time.perf_counter_ns()
+
+
 def _start(original: Call, owners: Sequence[object]) -> Call:
-    async def start(response: ClientResponse, *args: Any, **kwargs: Any) -> Any:
-        exchange = current_exchange()
-        attempt = None if exchange is None else exchange.attempt
-        # Without a connection yet, this is the answer of a proxy that is asked for one.
-        if attempt is None or not (attempt.under_way and attempt.handed_over_ns and owners):
-            return await original(response, *args, **kwargs)
-        try:
-            started = await original(response, *args, **kwargs)
-        except BaseException as error:
-            _note(attempt, error)
-            raise
-        _complete(attempt, response)
-        return started
-
-    return start
+    return around(original, {"self": 0}, _awaiting, _complete, _note, owners=owners, awaits=True)
 
 
-def _complete(attempt: Attempt, response: ClientResponse) -> None:
+def _awaiting(_response: ClientResponse) -> Attempt | None:
+    exchange = current_exchange()
+    attempt = None if exchange is None else exchange.attempt
+    # Without a connection yet, this is the answer of a proxy that is asked for one.
+    if attempt is None or not (attempt.under_way and attempt.handed_over_ns):
+        return None
+    return attempt
+
+
+def _complete(attempt: Attempt, _started: Any, response: ClientResponse) -> None:
     try:
         version: Any = response.version
         status, text = response.status, _VERSIONS.get(version, "")
@@ -214,6 +207,9 @@ def _complete(attempt: Attempt, response: ClientResponse) -> None:
         report("the reading of a response")
         attempt.leave()
         attempt.end()
+        return
+    if status < 400 and attempt.steps.is_terse:
+        attempt.succeed_plainly(response, status, text, attempt.peer)
         return
     attempt.succeed(response, status, text)
     if attempt.steps.settings.ends_at_body:
@@ -238,18 +234,18 @@ def _timeouts(timeout: Any) -> Mapping[str, float]:
 def _watch_wait(original: Call, owners: Sequence[object]) -> Call:
     """Time the wait for a place in a pool that is used up, on behalf of the attempt that waits."""
 
-    async def wait(connector: Any, *args: Any, **kwargs: Any) -> Any:
-        exchange = current_exchange()
-        attempt = None if exchange is None else exchange.attempt
-        if attempt is None or not owners:
-            return await original(connector, *args, **kwargs)
-        began = time.perf_counter_ns()
-        try:
-            return await original(connector, *args, **kwargs)
-        finally:
-            attempt.pool_wait_ns += time.perf_counter_ns() - began
+    return around(original, {"self": 0}, _wait_begins, _waited, _waited, owners=owners, awaits=True)
 
-    return wait
+
+def _wait_begins(_connector: Any) -> tuple[Attempt, int] | None:
+    exchange = current_exchange()
+    attempt = None if exchange is None else exchange.attempt
+    return None if attempt is None else (attempt, time.perf_counter_ns())
+
+
+def _waited(step: tuple[Attempt, int], *_outcome: object) -> None:
+    attempt, began = step
+    attempt.pool_wait_ns += time.perf_counter_ns() - began
 
 
 # Attempts whose spans end with the body of a response.

@@ -25,6 +25,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from opentelemetry.propagators.textmap import Setter
+
+from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
     Attempt,
@@ -33,14 +36,16 @@ from tracekit.instrumentation._http_client import (
     current_exchange,
 )
 from tracekit.instrumentation._http_client_attributes import (
+    Destination,
     HttpClientSettings,
     destination_of,
+    is_kept,
     limits_of,
 )
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation._url import default_port
-from tracekit.instrumentation._urllib3 import fail, give_up, peer_of, version_of
+from tracekit.instrumentation._urllib3 import VERSIONS, fail, give_up, peer_of
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
@@ -55,23 +60,39 @@ _WAITING = "_tracekit_attempt"
 class HeaderLines:
     """The headers in the buffer of a connection whose request is not sent yet, as a carrier."""
 
-    def __init__(self, connection: HTTPConnection) -> None:
-        self._connection: Any = connection
+    __slots__ = ("connection",)
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
 
     def items(self) -> Iterator[tuple[str, str]]:
-        for line in self._connection._buffer[1:]:
+        for line in self.connection._buffer[1:]:
             name, colon, value = line.partition(b":")
             if colon:
                 yield name.decode("latin-1"), value.strip().decode("latin-1")
 
     def __setitem__(self, name: str, value: str) -> None:
         self.pop(name)
-        self._connection.putheader(name, value)
+        self.connection.putheader(name, value)
 
     def pop(self, name: str, default: None = None) -> None:
-        start, buffer = name.lower().encode("latin-1") + b":", self._connection._buffer
+        start, buffer = name.lower().encode("latin-1") + b":", self.connection._buffer
         if start in b"\n".join(buffer).lower():
             buffer[:] = [line for line in buffer if line[: len(start)].lower() != start]
+
+
+class _LineSetter(Setter[HeaderLines]):
+    """Writes a trace header, as ``putheader`` would that looks for what none of ours has."""
+
+    def set(self, carrier: HeaderLines, key: str, value: str) -> None:
+        line = f"{key}: {value}".encode("latin-1")
+        if b"\n" in line or b"\r" in line:
+            carrier[key] = value
+            return
+        buffer = carrier.connection._buffer
+        if line[: len(key) + 1].lower() in b"\n".join(buffer).lower():
+            carrier.pop(key)
+        buffer.append(line)
 
 
 class HttpClientRequest(NamedTuple):
@@ -98,7 +119,7 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of)
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _LineSetter())
 
     def patches(self) -> Sequence[Replacing]:
         client = "http.client"
@@ -117,45 +138,35 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
     def _endheaders(
         self, original: Callable[..., None], owners: Sequence[object]
     ) -> Callable[..., None]:
-        def endheaders(connection: HTTPConnection, *args: Any, **kwargs: Any) -> None:
+        def before(connection: HTTPConnection) -> Attempt | None:
             exchange = current_exchange()
-            is_spoken_for = type(exchange) is not _Opening and (
-                exchange is not None and exchange.speaks()
-            )
-            attempt = None if is_spoken_for or not owners else self._begin(exchange, connection)
-            if attempt is None:
-                return original(connection, *args, **kwargs)
-            try:
-                original(connection, *args, **kwargs)
-            except BaseException as error:
-                _fail(attempt, error)
-                raise
-            attempt.leave()
-            attempt.peer = attempt.destination.peer or peer_of(connection)
-            vars(connection)[_WAITING] = attempt
+            if exchange is None or type(exchange) is _Opening or not exchange.speaks():
+                return self._begin(exchange, connection)
             return None
 
-        return endheaders
+        return around(original, {"self": 0}, before, _sent, _fail, owners=owners)
 
     def _begin(self, exchange: Exchange | None, connection: HTTPConnection) -> Attempt | None:
         own = None
         try:
-            found = _request_of(connection)
-            if found is None:
+            buffer: Any = connection._buffer  # type: ignore[attr-defined]
+            if not buffer:
                 return None
+            if connection._tunnel_host:  # type: ignore[attr-defined]
+                host, port = connection._tunnel_host, connection._tunnel_port  # type: ignore[attr-defined]
+            else:
+                host, port = connection.host, connection.port
+            method, url, destination = _target((buffer[0], host, port, connection.default_port))
+            lines, steps = HeaderLines(connection), self._steps
+            native = None
+            if steps.shows_requests:
+                native = HttpClientRequest(method, url, lines, connection)
             if exchange is None or type(exchange) is not _Opening or exchange.closed:
                 exchange = own = Exchange(connection)
             elif exchange.attempt is not None:
                 give_up(exchange.attempt)
-            return self._steps.begin(
-                exchange,
-                found,
-                found.method,
-                found.url,
-                destination_of(found.url),
-                found.headers,
-                limits_of(_timeout_of(connection)),
-            )
+            timeout = limits_of(_timeout_of(connection))
+            return steps.begin(exchange, native, method, url, destination, lines, timeout)
         except Exception:
             report("what is known of a request")
             return None
@@ -164,19 +175,25 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
                 own.close()
 
 
-def _request_of(connection: Any) -> HttpClientRequest | None:
-    """Read the request line from the buffer; None where there is none to be sent."""
-    buffer = connection._buffer
-    if not buffer:
-        return None
-    method, target, _ = buffer[0].decode("latin-1").split(" ", 2)
-    if target.startswith("/"):
-        host, port = connection.host, connection.port
-        if connection._tunnel_host:
-            host, port = connection._tunnel_host, connection._tunnel_port
-        target = _origin(connection.default_port, host, port) + target
-    # Otherwise it is the whole URL, as a proxy is sent it.
-    return HttpClientRequest(method, target, HeaderLines(connection), connection)
+class _Targets(dict[tuple[bytes, str, int, int], tuple[str, str, Destination]]):
+    """What was found out about requests by their first line, and the connection's own origin."""
+
+    def __missing__(self, sent: tuple[bytes, str, int, int]) -> tuple[str, str, Destination]:
+        line, host, port, default = sent
+        method, url, _ = line.decode("latin-1").split(" ", 2)
+        # Otherwise it is the whole URL, as a proxy is sent it.
+        if url.startswith("/"):
+            url = _origin(default, host, port) + url
+        found = method, url, destination_of(url)
+        if is_kept(url):
+            if len(self) >= _MOST_KEPT:
+                self.clear()
+            self[sent] = found
+        return found
+
+
+_MOST_KEPT = 512
+_target = _Targets().__getitem__
 
 
 @functools.lru_cache(maxsize=256)
@@ -195,6 +212,20 @@ def _timeout_of(connection: HTTPConnection) -> Any:
         if timeout is None or isinstance(timeout, (int, float))
         else (socket.getdefaulttimeout())
     )
+
+
+def _sent(attempt: Attempt, _result: None, connection: HTTPConnection) -> None:
+    attempt.leave()
+    attempt.peer = _peer(attempt, connection)
+    vars(connection)[_WAITING] = attempt
+
+
+def _peer(attempt: Attempt, connection: HTTPConnection) -> Sequence[Any]:
+    # A proxy is at the other end of a connection that was made to it.
+    peer = attempt.destination.peer
+    if peer is None or peer[0] != connection.host or peer[1] != connection.port:
+        return peer_of(connection)
+    return peer
 
 
 def _fail(attempt: Attempt, error: BaseException) -> None:
@@ -216,7 +247,7 @@ def _getresponse(original: Callable[..., Any], _owners: Sequence[object]) -> Cal
         except BaseException as error:
             _fail(attempt, error)
             raise
-        status, version = response.status, version_of(response)
+        status, version = response.status, VERSIONS.get(response.version, "")
         if status < 400 and attempt.steps.is_terse:
             attempt.succeed_plainly(response, status, version, attempt.peer)
             return response  # type: ignore[no-any-return]

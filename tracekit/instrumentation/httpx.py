@@ -22,6 +22,7 @@ import wrapt
 from opentelemetry.propagators.textmap import Setter
 
 from tracekit import semconv
+from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
     Attempt,
@@ -42,9 +43,6 @@ from tracekit.instrumentation._url import Origin, default_port
 
 if TYPE_CHECKING:
     from httpx import URL, AsyncClient, Client, Request, Response
-
-    Send = Callable[..., Response]
-    SendAsync = Callable[..., Awaitable[Response]]
 
 __all__ = ["HttpxInstrumentor"]
 
@@ -84,35 +82,24 @@ class HttpxInstrumentor(ReplacingInstrumentor):
             Replacing(locks, "AsyncEvent.wait", _watch_wait_async, optional=True),
         )
 
-    def _request(self, original: Send, owners: Sequence[object]) -> Send:
-        def send_single_request(client: Client, request: Request) -> Response:
-            attempt = self._begin(client, request)
-            if attempt is None:
-                return original(client, request)
-            try:
-                response = original(client, request)
-            except BaseException as error:
-                attempt.fail(error)
-                raise
-            _complete(attempt, response, client)
-            return response
+    def _request(
+        self, original: Callable[..., Any], owners: Sequence[object], awaits: bool = False
+    ) -> Callable[..., Any]:
+        told = {"self": 0, "request": 1}
+        return around(
+            original,
+            told,
+            self._begin,
+            _complete,
+            Attempt.fail,
+            owners=owners,
+            awaits=awaits,
+        )
 
-        return send_single_request
-
-    def _request_async(self, original: SendAsync, owners: Sequence[object]) -> SendAsync:
-        async def send_single_request(client: AsyncClient, request: Request) -> Response:
-            attempt = self._begin(client, request)
-            if attempt is None:
-                return await original(client, request)
-            try:
-                response = await original(client, request)
-            except BaseException as error:
-                attempt.fail(error)
-                raise
-            _complete(attempt, response, client)
-            return response
-
-        return send_single_request
+    def _request_async(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        return self._request(original, owners, awaits=True)
 
     def _begin(self, client: Client | AsyncClient, request: Request) -> Attempt | None:
         exchange = current_exchange()
@@ -192,30 +179,15 @@ class _RequestHeaders(Setter[Any]):
         carrier[key] = value
 
 
-def _send(original: Send, owners: Sequence[object]) -> Send:
-    def send(client: Client, request: Request, **kwargs: Any) -> Response:
-        if not owners:
-            return original(client, request, **kwargs)
-        exchange = Exchange(client)
-        try:
-            return original(client, request, **kwargs)
-        finally:
-            exchange.close()
-
-    return send
+def _send(
+    original: Callable[..., Any], owners: Sequence[object], awaits: bool = False
+) -> Callable[..., Any]:
+    close = Exchange.close
+    return around(original, {"self": 0}, Exchange, close, close, owners=owners, awaits=awaits)
 
 
-def _send_async(original: SendAsync, owners: Sequence[object]) -> SendAsync:
-    async def send(client: AsyncClient, request: Request, **kwargs: Any) -> Response:
-        if not owners:
-            return await original(client, request, **kwargs)
-        exchange = Exchange(client)
-        try:
-            return await original(client, request, **kwargs)
-        finally:
-            exchange.close()
-
-    return send
+def _send_async(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    return _send(original, owners, awaits=True)
 
 
 @quiet
@@ -243,7 +215,9 @@ def _timeout_attributes(*limits: float | None) -> Mapping[str, float]:
     return {name: s for name, s in zip(_TIMEOUTS, limits, strict=True) if s is not None}
 
 
-def _complete(attempt: Attempt, response: Response, client: Client | AsyncClient) -> None:
+def _complete(
+    attempt: Attempt, response: Response, client: Client | AsyncClient, _request: Request
+) -> None:
     try:
         extensions = response.extensions
         status, version = response.status_code, extensions.get("http_version", b"")

@@ -35,11 +35,13 @@ from tracekit.instrumentation._http_client_attributes import (
 from tracekit.instrumentation._patch import LibraryInstrumentor, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 from tracekit.instrumentation._urllib3 import (
+    CONTRIB,
     attempt_patches,
     await_body,
     body_patches,
     fail,
-    hand_over,
+    loaded,
+    now_ns,
     version_of,
 )
 
@@ -101,10 +103,12 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         def before(adapter: HTTPAdapter, request: PreparedRequest, timeout: Any) -> _Direct | None:
             exchange = current_exchange()
             if exchange is not None and not (exchange.in_hooks or exchange.closed):
-                if exchange.attempt is not None:
-                    hand_over(exchange.attempt)
-                return None
-            if not owners:
+                attempt = exchange.attempt
+                if attempt is not None:
+                    # hand_over(), written out for nearly all requests.
+                    attempt.handed_over_ns = now_ns()
+                    if CONTRIB in loaded and attempt.under_way:
+                        attempt.silence()
                 return None
             own = None
             if exchange is None or not exchange.in_hooks:
@@ -112,7 +116,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             return _Direct(self._begin(exchange, request, timeout), own)
 
         told = {"self": 0, "request": 1, "timeout": 3}
-        return around(original, told, before, _direct_answered, _direct_failed)
+        return around(original, told, before, _direct_answered, _direct_failed, owners=owners)
 
     def _attempt(
         self,
@@ -236,7 +240,7 @@ def _dispatch_hook(original: Callable[..., Any], _owners: Sequence[object]) -> C
         elif attempt.noted is None:
             return original(key, hooks, hook_data, **kwargs)
         attempt.noted = None
-        if is_librarys_own and not (hooks and hooks.get(key)):
+        if is_librarys_own and (hooks is None or not hooks.get(key)):
             return hook_data
         attempt.exchange.in_hooks = True
         try:

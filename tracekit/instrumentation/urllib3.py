@@ -159,9 +159,13 @@ class Urllib3Instrumentor(ReplacingInstrumentor):
             headers = pool.headers if headers is None else headers
             # The mapping is the caller's, or the pool's.
             carrier = headers.copy()
-            attempt = self._steps_for(pool, headers).begin(
+            steps = self._steps_for(pool, headers)
+            native = None
+            if steps.shows_requests:
+                native = Urllib3Request(method, full, carrier, body, pool)
+            attempt = steps.begin(
                 exchange,
-                Urllib3Request(method, full, carrier, body, pool),
+                native,
                 method,
                 full,
                 destination_of(full),
