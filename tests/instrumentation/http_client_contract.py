@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from instrumentation.conftest import Instrument, LoopbackServer, Spans
 from instrumentation.deciding import Deciding
 from tracekit.instrumentation import _traceresponse
+from tracekit.instrumentation._caller import Caller
 from tracekit.instrumentation._patch import LibraryInstrumentor
 from tracekit.propagators._composite import CompositePropagator
 from tracekit.propagators.jaeger import JaegerPropagator
@@ -127,7 +129,11 @@ class HttpClientContract:
     ) -> None:
         instrument(self.plugin)
         self.call(f"{server.url}/ok?page=2")
-        assert dict(spans.one().attributes or {}) == {
+        told = dict(spans.one().attributes or {})
+        assert told.pop("code.file.path") == inspect.getfile(type(self))
+        assert isinstance(told.pop("code.line.number"), int)
+        assert isinstance(told.pop("code.function.name"), str)
+        assert told == {
             "http.request.method": "GET",
             "server.address": "127.0.0.1",
             "server.port": server.server_port,
@@ -184,6 +190,53 @@ class HttpClientContract:
         assert attributes["http.url"] == attributes["url.full"]
         assert attributes["net.peer.name"] == "127.0.0.1"
         assert attributes["net.peer.port"] == server.server_port
+
+    # Who called
+
+    def test_line_of_the_program_that_called_is_named(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin)
+        for _ in range(2):
+            self.call(f"{server.url}/redirect")
+            self.call_with_old_client(lambda: None, f"{server.url}/ok")
+        named = [caller_of(span) for span in spans.watched]
+        assert {path for path, _ in named} == {inspect.getfile(type(self))}
+        # A redirect is nobody's line but that of the call.
+        assert named[0] == named[1] != named[2]
+        assert named[:3] == named[3:]
+
+    def test_line_is_named_below_a_span_of_another_process(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin)
+        remote = trace.SpanContext(1, 2, True, trace.TraceFlags(1))
+        with trace.use_span(trace.NonRecordingSpan(remote)):
+            self.call(f"{server.url}/ok")
+        assert caller_of(spans.one())[0] == inspect.getfile(type(self))
+
+    def test_no_line_is_named_where_that_is_switched_off(
+        self,
+        instrument: Instrument,
+        spans: Spans,
+        server: LoopbackServer,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setenv("TRACEKIT_CODE_LOCATION", "false")
+        instrument(self.plugin)
+        self.call(f"{server.url}/ok")
+        assert caller_of(spans.one()) == (None, None)
+
+    def test_no_line_is_looked_for_where_nothing_is_recorded(
+        self, instrument: Instrument, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Any] = []
+        monkeypatch.setattr(Caller, "attributes", lambda *more: asked.append(more))
+        spans = Spans(sampler=ALWAYS_OFF)
+        instrument(self.plugin, tracer_provider=spans.provider)
+        with spans.tracer.start_as_current_span("parent"):
+            self.call(f"{server.url}/redirect")
+        assert asked == []
 
     # Where a span belongs
 
@@ -883,6 +936,12 @@ def parent_id(span: ReadableSpan) -> int | None:
 
 def events(span: ReadableSpan) -> list[str]:
     return [event.name for event in span.events]
+
+
+def caller_of(span: ReadableSpan) -> tuple[Any, Any]:
+    """Return file and line of what a span says of its caller."""
+    attributes = span.attributes or {}
+    return attributes.get("code.file.path"), attributes.get("code.line.number")
 
 
 def resends(spans: Spans) -> list[Any]:

@@ -174,3 +174,25 @@ def test_an_option_precedes_the_variable() -> None:
 def test_a_switch_that_is_neither_is_an_error() -> None:
     with pytest.raises(InvalidValueError, match="TRACEKIT_CODE_LOCATION='yes'"):
         caller_from({"TRACEKIT_CODE_LOCATION": "yes"})
+
+
+def test_a_line_is_found_wherever_the_last_search_ended(library: ModuleType, ask: Ask) -> None:
+    def load_cart(depth: int) -> Mapping[str, Any]:
+        return library.query(ask, depth=depth)
+
+    found = [load_cart(depth)["code.line.number"] for depth in (2, 2, 9, 9, 0, 0, 2)]
+    assert set(found) == {load_cart.__code__.co_firstlineno + 1}
+
+
+def test_a_nearer_line_is_found_where_a_farther_one_was(library: ModuleType, ask: Ask) -> None:
+    def load_cart(query: Callable[..., Mapping[str, Any]]) -> str:
+        return str(query(ask)["code.function.name"])
+
+    def own_query(ask: Ask) -> Mapping[str, Any]:
+        return library.query(ask)
+
+    through_client = library.Client().query
+    for _ in range(2):
+        # As many frames from the client as from the program's own function.
+        assert load_cart(through_client).endswith("load_cart")
+        assert load_cart(own_query).endswith("own_query")

@@ -9,6 +9,10 @@ database driver is two to four deep, and our own frames are stepped over, who ca
 many. What a file is, and what a line is called, is found out once. Whether a file is the program's
 is kept by the file's name, whose hash text keeps; a code object's would be computed from all of
 its bytes each time.
+
+Nor is the stack walked each time: where the last search ended, there the next one looks first. The
+same line, that many frames out, which calls the same function of a library, was found from here
+before; what lies in between is taken to be what it was then.
 """
 
 from __future__ import annotations
@@ -34,6 +38,9 @@ _NOWHERE: Mapping[str, Any] = {}
 _DEEPEST = 120
 _STEPS = range(_DEEPEST)
 _MOST_KEPT = 2048
+
+# The code of a line, what is said of it, and how far out it was last, behind what it called there.
+_Place = tuple[CodeType, Mapping[str, Any], int, "CodeType | None"]
 
 _LIBRARY, _PROGRAM, _EVENT_LOOP = range(3)
 
@@ -81,14 +88,15 @@ class Caller:
     Concurrency: from any thread; dictionaries are read and written by single operations.
     """
 
-    __slots__ = ("_libraries", "_places", "_verdicts")
+    __slots__ = ("_depth", "_libraries", "_places", "_verdicts")
 
     def __init__(self, packages: Iterable[str] = ()) -> None:
         """Count `packages`, by their import names, as the program's own wherever they are."""
         self._verdicts = _Verdicts(frozenset(packages))
         self._libraries = self._verdicts.libraries
         # The code is kept beside its id: as long as it is here, nothing else gets that id.
-        self._places: dict[tuple[int, int], tuple[CodeType, Mapping[str, Any]]] = {}
+        self._places: dict[tuple[int, int], _Place] = {}
+        self._depth = 0
 
     def attributes(self, inside: int = 1, frame: FrameType | None = None) -> Mapping[str, Any]:
         """Return ``code.function.name``, ``code.file.path`` and ``code.line.number``.
@@ -111,30 +119,37 @@ class Caller:
         """
         # In one function: a call of our own costs as much as a frame of the library's. Most
         # frames are a library's: a set says so in fewer steps than a dictionary of ours.
-        libraries = self._libraries
-        in_greenlet = True
         try:
             if frame is None:
+                depth = self._depth
                 try:
-                    frame = frame_at(inside)
-                except ValueError:  # the stack begins with the instrumentation
+                    called: Any = frame_at(depth)
+                    caller = called.f_back
+                    place = self._places.get((id(caller.f_code), caller.f_lasti))
+                    if place is not None and place[2] == depth and place[3] is called.f_code:
+                        return place[1]
+                except (AttributeError, ValueError):  # the stack is not so deep
                     pass
-            for _ in _STEPS:
+            within, frame = (None, frame) if frame is not None else _from(inside + 1)
+            libraries, in_greenlet = self._libraries, True
+            for further in _STEPS:
                 if frame is None:
-                    frame = _outside_of_greenlet() if in_greenlet else None
+                    frame, within = _outside_of_greenlet() if in_greenlet else None, None
                     if frame is None:
                         break
                     in_greenlet = False
                 code = frame.f_code
                 if code.co_filename not in libraries:
                     place = self._places.get((id(code), frame.f_lasti))
-                    if place is not None:
+                    if place is not None and within is None:
                         return place[1]
                     verdict = self._verdicts[code.co_filename]
                     if verdict == _PROGRAM:
-                        return self._keep(frame, code)
+                        return self._keep(frame, within, inside + further - 1)
                     if verdict == _EVENT_LOOP:
                         break
+                if within is not None:
+                    within = code
                 frame = frame.f_back
         except Exception:
             report("the search for a caller")
@@ -154,11 +169,17 @@ class Caller:
             said.seen = (frame.f_code, frame.f_lasti, both)
         return both
 
-    def _keep(self, frame: FrameType, code: CodeType) -> Mapping[str, Any]:
+    def _keep(self, frame: FrameType, within: CodeType | None, depth: int) -> Mapping[str, Any]:
+        # Where to look first the next time is known of this stack only: of no other thread's, and
+        # not of what is outside of a greenlet.
+        code, line = frame.f_code, frame.f_lasti
+        known = self._places.get((id(code), line))
         if len(self._places) >= _MOST_KEPT:
             self._places.clear()
-        found = _described(frame, code)
-        self._places[id(code), frame.f_lasti] = (code, found)
+        found = _described(frame, code) if known is None else known[1]
+        self._places[id(code), line] = (code, found, depth, within)
+        if within is not None:
+            self._depth = depth
         return found
 
 
@@ -213,6 +234,14 @@ def _described(frame: FrameType, code: CodeType) -> Mapping[str, Any]:
     if line:
         found[semconv.CODE_LINE_NUMBER] = line
     return found
+
+
+def _from(depth: int) -> tuple[CodeType | None, FrameType | None]:
+    """Return the frame that is so far out, behind the code of the one that it called."""
+    try:
+        return frame_at(depth - 1).f_code, frame_at(depth)
+    except ValueError:  # the stack begins with the instrumentation
+        return None, None
 
 
 def _outside_of_greenlet() -> FrameType | None:

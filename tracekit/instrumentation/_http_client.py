@@ -31,11 +31,12 @@ from opentelemetry.propagators.textmap import Setter, default_setter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from tracekit import semconv
-from tracekit._otel_context import OnlySpan, attach, current_context, detach, with_span
+from tracekit._otel_context import SPAN_KEY, OnlySpan, attach, current_context, detach, with_span
 from tracekit.instrumentation._http import Headers, is_suppressed, suppressed_http
 from tracekit.instrumentation._http_client_attributes import (
     Destination,
     HttpClientSettings,
+    Place,
     old_request_attributes,
     old_response_attributes,
     record_exception,
@@ -74,12 +75,16 @@ class HttpClientSteps:
         setter: Writes a trace header to a carrier; as to any mapping, unless the library's own
             way is dear.
         plain_methods: Methods of requests that are watched, propagated and told of alike.
+        find_caller: Finds the program's line, past so many frames of what is known to be between;
+            None where that is not asked for, or where this is not what the program called.
         is_terse: Whether the head of a response is all that is recorded of it.
         shows_requests: Whether a hook or a captured header needs the library's own request.
     """
 
     __slots__ = (
+        "find_caller",
         "headers_of",
+        "inside",
         "is_terse",
         "plain_methods",
         "setter",
@@ -94,7 +99,17 @@ class HttpClientSteps:
         settings: HttpClientSettings,
         headers_of: Callable[[Any], Headers],
         setter: Setter[Any] = default_setter,
+        inside: int = 0,
     ) -> None:
+        """Prepare for attempts.
+
+        Args:
+            inside: How many frames lie between the program and :meth:`begin` at least, both
+                ends included; 0 where the program's line is said by another span.
+        """
+        caller = settings.caller if inside else None
+        self.find_caller = None if caller is None else caller.attributes
+        self.inside = inside
         self.start_span = tracer.start_span
         self.settings = settings
         self.headers_of = headers_of
@@ -103,7 +118,7 @@ class HttpClientSteps:
         self.is_terse = settings.is_terse
         self.shows_requests = settings.shows_requests
 
-    def begin(
+    def begin(  # noqa: PLR0915 - each part of its own would be one more frame for all requests
         self,
         exchange: Exchange,
         native: Any,
@@ -135,29 +150,44 @@ class HttpClientSteps:
         attempt.noted = attempt.noted_at = None
         attempt.peer = _UNKNOWN
         attempt.pool_wait_ns = attempt.handed_over_ns = 0
+        outer: Any
         parent, sends = exchange.parent, exchange.sends
         exchange.sends = sends + 1
         exchange.attempt = None
         try:
             # By its length: the truth of a context is what CPython has no short cut to. One of a
             # span only is not asked, which would fill it.
-            is_lone = type(parent) is OnlySpan or len(parent) == 0
+            if type(parent) is OnlySpan:
+                outer, is_lone = parent.span, True
+            else:
+                outer, is_lone = parent.get(SPAN_KEY), len(parent) == 0
             is_usual = sends == 0 and method in self.plain_methods
             if (not is_lone and is_suppressed(parent)) or (
                 not is_usual and self.settings.is_excluded(url)
             ):
                 attempt.refuse()
                 return None
+            place, find_caller = exchange.place, self.find_caller
+            # Below a span that is recorded so is this one, as a rule; of a root it is hoped.
+            if (
+                find_caller is not None
+                and place is None
+                and (outer is None or outer.is_recording())
+            ):
+                exchange.place = place = find_caller(self.inside)
             if is_usual:
                 # Destination.told_of(), written out like all of this for nearly all requests.
                 told = destination.told.get(method)
-                if told is not None and told[0] is timeouts:
-                    attributes = told[1]
+                if told is not None and told[0] is timeouts and told[1] is place:
+                    attributes = told[2]
                 else:
-                    attributes = destination.told_of(method, timeouts)
+                    attributes = destination.told_of(method, timeouts, place)
                 attempt.span = span = self.start_span(method, parent, _CLIENT, attributes)
             else:
                 span = attempt.start(sends)
+            if place is None and find_caller is not None and span.is_recording():
+                exchange.place = place = find_caller(self.inside)
+                span.set_attributes(place)
             context: Context
             if is_usual and is_lone:
                 # with_span() and inject(): where there is no baggage, the host does not matter.
@@ -181,12 +211,23 @@ class HttpClientSteps:
             report("the beginning of an HTTP span")
             return None
 
+    def locate(self, exchange: Exchange, inside: int) -> None:
+        """Find the program's line now, from where it is nearer than from :meth:`begin`.
+
+        Args:
+            inside: As for a :class:`Caller`, but counted from who calls this.
+        """
+        outer: Any = exchange.parent.get(SPAN_KEY)
+        if self.find_caller is not None and (outer is None or outer.is_recording()):
+            exchange.place = self.find_caller(inside + 1)
+
 
 class Exchange:
     """One call of the program, and the attempts that a library makes to serve it.
 
     Attributes:
         attempt: The last one that began.
+        place: Whence the program called, once that is known.
         injected: What trace headers were written of, if any were.
         refused: Whether the last request was not to be watched, by anybody further down either.
     """
@@ -201,18 +242,20 @@ class Exchange:
         "injected",
         "owner",
         "parent",
+        "place",
         "refused",
         "sends",
     )
 
     attempt: Attempt | None
     injected: Context | None
+    place: Place | None
 
     def __init__(self, owner: object) -> None:
         """Begin for `owner`, the session or client that was called; ends with :meth:`close`."""
         self.owner = owner
         self.parent = current_context()
-        self.attempt = self.injected = None
+        self.attempt = self.injected = self.place = None
         self.sends = 0
         self.closed = self.in_hooks = self.refused = False
         self._token = _enter(self)
@@ -328,7 +371,7 @@ class Attempt:
         """Return the name of the span, and its attributes where they are not the usual ones."""
         settings = self.steps.settings
         method, original = settings.method(method)
-        attributes = dict(self.destination.told_of(method, self.timeouts))
+        attributes = dict(self.destination.told_of(method, self.timeouts, self.exchange.place))
         if original is not None:
             attributes[semconv.HTTP_REQUEST_METHOD_ORIGINAL] = original
         if sends:

@@ -17,6 +17,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from tracekit import semconv
 from tracekit._url_secrets import redact_text, redact_url
 from tracekit.errors import InvalidValueError
+from tracekit.instrumentation._caller import Caller, caller_from
 from tracekit.instrumentation._http import (
     HttpSettings,
     error_type,
@@ -31,6 +32,7 @@ from tracekit.instrumentation._url import Origin, origin_of
 __all__ = [
     "Destination",
     "HttpClientSettings",
+    "Place",
     "described",
     "destination_of",
     "is_kept",
@@ -44,6 +46,7 @@ SERVER_ADDRESS = semconv.SERVER_ADDRESS
 SERVER_PORT = semconv.SERVER_PORT
 URL_FULL = semconv.URL_FULL
 
+Place = Mapping[str, Any]
 RequestHook = Callable[[Span, Any], None]
 ResponseHook = Callable[[Span, Any, Any], None]
 
@@ -56,6 +59,7 @@ class HttpClientSettings(HttpSettings):
     ends_at_body: bool = False
     request_hook: RequestHook | None = None
     response_hook: ResponseHook | None = None
+    caller: Caller | None = None
 
     @functools.cached_property
     def adds_to_requests(self) -> bool:
@@ -99,6 +103,7 @@ class HttpClientSettings(HttpSettings):
         *,
         propagation_hosts: str | Sequence[str] | None = None,
         span_ends: str | None = None,
+        code_location: bool | None = None,
         **options: Any,
     ) -> HttpClientSettings:
         """Read the environment, overridden by options.
@@ -108,6 +113,7 @@ class HttpClientSettings(HttpSettings):
                 ``TRACEKIT_PROPAGATION_HOSTS``; none for an empty list. By default every host
                 gets trace headers, and those inside baggage too.
             span_ends: ``headers`` or ``body``, in place of ``TRACEKIT_HTTP_CLIENT_SPAN_ENDS``.
+            code_location: Name the program's line that called; ``TRACEKIT_CODE_LOCATION``.
             options: Those of :meth:`HttpSettings.from_environment`, ``request_hook(span,
                 request)`` and ``response_hook(span, request, response)``.
         """
@@ -119,6 +125,7 @@ class HttpClientSettings(HttpSettings):
             environ,
             hosts=hosts_of(propagation_hosts, environ),
             ends_at_body=ends == "body",
+            caller=caller_from(environ, code_location),
             **options,
         )
 
@@ -129,8 +136,7 @@ class Destination:
     Attributes:
         peer: Address and port where the URL names an address; asking the socket takes 3 µs. None
             where it names a host. Behind a proxy it is not the peer of the connection.
-        told: What :meth:`told_of` returned last for each method, behind the timeouts that it was
-            asked with.
+        told: What :meth:`told_of` returned last for each method, behind what it was asked with.
     """
 
     __slots__ = ("attributes", "origin", "peer", "told")
@@ -139,20 +145,25 @@ class Destination:
         self.origin = origin
         self.attributes = attributes
         self.peer = _peer_at(origin)
-        self.told: dict[str, tuple[Mapping[str, float], Mapping[str, Any]]] = {}
+        self.told: dict[str, tuple[Mapping[str, float], Place | None, Mapping[str, Any]]] = {}
 
-    def told_of(self, method: str, timeouts: Mapping[str, float]) -> Mapping[str, Any]:
+    def told_of(
+        self, method: str, timeouts: Mapping[str, float], place: Place | None
+    ) -> Mapping[str, Any]:
         """Return the attributes of a request that goes here, the same mapping for the same.
 
         Args:
             method: A known one, or what stands for all others.
             timeouts: Compared by identity: those of an earlier call, kept, are found again.
+            place: Whence it comes, from a :class:`Caller`; compared in the same way.
         """
         told = self.told.get(method)
-        if told is not None and told[0] is timeouts:
-            return told[1]
+        if told is not None and told[0] is timeouts and told[1] is place:
+            return told[2]
         attributes = {semconv.HTTP_REQUEST_METHOD: method, **self.attributes, **timeouts}
-        self.told[method] = timeouts, attributes
+        if place is not None:
+            attributes.update(place)
+        self.told[method] = timeouts, place, attributes
         return attributes
 
 

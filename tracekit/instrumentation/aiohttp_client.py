@@ -67,7 +67,9 @@ class AiohttpClientInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of)
+        # begin(), _begin(), before() and what is around connect(), under a session's _request()
+        # and ours.
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, inside=7)
         self._timeout: Any = None
         self._limits: Mapping[str, float] = {}
 

@@ -119,7 +119,8 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _LineSetter())
+        # begin(), _begin(), before() and what is around endheaders().
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _LineSetter(), 5)
 
     def patches(self) -> Sequence[Replacing]:
         client = "http.client"
@@ -128,7 +129,7 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
             Replacing(client, "HTTPResponse.close", _close_response),
         )
         return (
-            Replacing("urllib.request", "OpenerDirector.open", _open),
+            Replacing("urllib.request", "OpenerDirector.open", self._open),
             Replacing(client, "HTTPConnection.endheaders", self._endheaders),
             Replacing(client, "HTTPConnection.getresponse", _getresponse),
             Replacing(client, "HTTPConnection.close", _close_connection),
@@ -145,6 +146,30 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
             return None
 
         return around(original, {"self": 0}, before, _sent, _fail, owners=owners)
+
+    def _open(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+        def open_(opener: Any, *args: Any, **kwargs: Any) -> Any:
+            exchange = current_exchange()
+            # A redirect or an answered challenge, from inside the call that it belongs to.
+            is_resend = (
+                type(exchange) is _Opening and not exchange.closed and exchange.owner is opener
+            )
+            if is_resend or not owners:
+                return original(opener, *args, **kwargs)
+            exchange = _Opening(opener)
+            # urllib is nine frames deep by the time that the request is sent.
+            self._steps.locate(exchange, 2)
+            try:
+                return original(opener, *args, **kwargs)
+            except BaseException as error:
+                attempt = exchange.attempt
+                if attempt is not None and attempt.noted is not None:
+                    fail(attempt, error)
+                raise
+            finally:
+                exchange.close()
+
+        return open_
 
     def _begin(self, exchange: Exchange | None, connection: HTTPConnection) -> Attempt | None:
         own = None
@@ -269,27 +294,6 @@ def _close_connection(
         return original(connection)  # type: ignore[no-any-return]
 
     return close
-
-
-def _open(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
-    def open_(opener: Any, *args: Any, **kwargs: Any) -> Any:
-        exchange = current_exchange()
-        # A redirect or an answered challenge, from inside the call that it belongs to.
-        is_resend = type(exchange) is _Opening and not exchange.closed and exchange.owner is opener
-        if is_resend or not owners:
-            return original(opener, *args, **kwargs)
-        exchange = _Opening(opener)
-        try:
-            return original(opener, *args, **kwargs)
-        except BaseException as error:
-            attempt = exchange.attempt
-            if attempt is not None and attempt.noted is not None:
-                fail(attempt, error)
-            raise
-        finally:
-            exchange.close()
-
-    return open_
 
 
 def _headers_of(message: Any) -> Headers:

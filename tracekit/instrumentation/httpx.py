@@ -68,7 +68,9 @@ class HttpxInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _RequestHeaders())
+        # begin(), _begin() and what is around _send_single_request(), under three of the client's
+        # own and what is around the outermost, send().
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _RequestHeaders(), 8)
 
     def patches(self) -> Sequence[Replacing]:
         client, locks = "httpx._client", "httpcore._synchronization"

@@ -64,7 +64,8 @@ class RequestsInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _RequestHeaders())
+        # begin(), _begin() and send(), or what is around an adapter's.
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _RequestHeaders(), 4)
 
     def patches(self) -> Sequence[Replacing]:
         return (

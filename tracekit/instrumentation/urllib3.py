@@ -57,6 +57,10 @@ Urlopen = Callable[..., Any]
 _CALLERS = {"requests.structures": "requests", "botocore.awsrequest": "botocore"}
 
 
+# begin(), _begin() and urlopen().
+_INSIDE = 4
+
+
 class Urllib3Request(NamedTuple):
     """What hooks get to see of a request; urllib3 has no object for it."""
 
@@ -87,9 +91,9 @@ class Urllib3Instrumentor(ReplacingInstrumentor):
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
         self._settings = settings
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of)
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, inside=_INSIDE)
         self._callers = {
-            name: HttpClientSteps(self.tracer_of(name), settings, _headers_of)
+            name: HttpClientSteps(self.tracer_of(name), settings, _headers_of, inside=_INSIDE)
             for name in _CALLERS.values()
         }
 
