@@ -15,7 +15,7 @@ from typing import Any
 from opentelemetry.propagate import get_global_textmap
 
 from tracekit.instrumentation._around import around
-from tracekit.instrumentation._http_client import SEEN, Attempt, current_exchange
+from tracekit.instrumentation._http_client import Attempt, current_exchange
 from tracekit.instrumentation._http_client_attributes import record_exception
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
@@ -42,6 +42,8 @@ CONTRIB = "opentelemetry.instrumentation.urllib3"
 loaded = sys.modules
 now_ns = time.perf_counter_ns
 VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
+SEEN = object()
+"""Noted of an attempt that has ended, when what was seen is recorded."""
 # The attempt whose span ends with the body, in the instance dictionary of a response.
 _BODY = "_tracekit_attempt"
 
