@@ -83,7 +83,7 @@ class OnlyOperation(Context):
 
     def _fill(self) -> None:
         dict.update(self, self.copy())
-        self.__class__ = _FilledOnlyOperation
+        self.__class__: type[Any] = _FilledOnlyOperation
 
 
 class _FilledOnlyOperation(Context):
