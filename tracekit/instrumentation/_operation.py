@@ -188,7 +188,7 @@ class Operation:
         # It holds this operation in turn: neither is to wait for the garbage collector.
         self.context = _NOTHING
         try:
-            if attributes:
+            if attributes is not None:
                 self.span.set_attributes(attributes)
             self.span.end()
         except Exception:
