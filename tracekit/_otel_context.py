@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
@@ -41,6 +41,7 @@ __all__ = [
     "with_span",
 ]
 
+C = TypeVar("C", bound=type[Any])
 GetCurrent = Callable[[], Context]
 Attach = Callable[[Context], Any]
 Detach = Callable[[Any], None]
@@ -114,7 +115,7 @@ class OnlySpan(Context):
 
     def _fill(self) -> None:
         dict.__setitem__(self, SPAN_KEY, self.span)
-        self.__class__ = _FilledOnlySpan
+        self.__class__: type[Any] = _FilledOnlySpan
 
 
 class _FilledOnlySpan(Context):
@@ -141,7 +142,7 @@ _NEEDS_NO_FILLING = frozenset(
 )
 
 
-def fills_itself(cls: type[Any]) -> type[Any]:
+def fills_itself(cls: C) -> C:
     """Let a Context that keeps its values in slots answer for a dictionary, as ``OnlySpan`` does.
 
     Its ``_fill`` puts them in, and makes it a class that has the same slots and is no more than

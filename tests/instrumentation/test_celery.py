@@ -18,6 +18,7 @@ import pytest
 from celery.exceptions import Retry
 from kombu.exceptions import OperationalError
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.instrumentation.celery import CeleryInstrumentor as ContribInstrumentor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
@@ -274,6 +275,30 @@ def test_the_event_of_a_sent_task_is_no_message_of_its_own(
     assert (spans.one().attributes or {})["messaging.destination.name"] == "told"
     with app.amqp._event_dispatcher as dispatcher:
         assert "traceparent" not in dispatcher.headers
+
+
+def test_other_libraries_are_silent_while_a_task_is_sent(
+    instrument: Instrument, spans: Spans, app: Any
+) -> None:
+    instrument(CeleryInstrumentor)
+    seen: list[Any] = []
+
+    def look(**_: Any) -> None:
+        context = otel_context.get_current()
+        asked = (context.get("suppress_instrumentation"), "suppress_instrumentation" in context)
+        seen.append((asked, len(context), trace.get_current_span(context)))
+        seen.append((otel_context.set_value("more", 1, context), len(context)))
+
+    celery.signals.before_task_publish.connect(look)
+    try:
+        app.send_task("tasks.add", queue="others")
+    finally:
+        celery.signals.before_task_publish.disconnect(look)
+    (asked, length, span), (more, filled) = seen
+    assert (asked, length, filled) == ((True, True), 3, 3)
+    assert span.get_span_context().span_id == spans.one().context.span_id
+    assert more["suppress_instrumentation"] is True
+    assert trace.get_current_span(more) is span
 
 
 def test_a_task_of_the_first_protocol_takes_the_context_along(

@@ -11,7 +11,6 @@ is started and while requests are taken from the program's iterator.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import sys
 import time
@@ -59,6 +58,7 @@ _TOLD = {"self": 0, "timeout": 2}
 _TOLD_AIO = {"self": 0, "deadline": 2, "channel": 6, "method": 7}
 _CHANGED = {"metadata": 3}
 _CHANGED_STREAM = {"request_iterator": 1, "metadata": 3}
+_MOST_KEPT = 1024
 _TRACEPARENT = "traceparent"
 _HERE = "localhost"  # where a socket in the file system leads
 
@@ -121,7 +121,8 @@ class _Sent(Operation):
 class _Calls:
     def __init__(self, settings: GrpcSettings) -> None:
         self._start_span = settings.tracer.start_span
-        self._tell = functools.lru_cache(maxsize=1024)(functools.partial(_told, settings.excluded))
+        self._excluded = settings.excluded
+        self._known: dict[tuple[str | bytes, str | bytes, float | None], _Told] = {}
         self._caller = settings.caller
         self._hosts = settings.hosts
         self._hears = settings.traceresponse != NEVER
@@ -189,7 +190,7 @@ class _Calls:
         self, owners: Sequence[object], inside: int
     ) -> Callable[[Any, float | None], _Sent | None]:
         """Return what starts a call; that returns None where it is not to be watched."""
-        start_span, tell, caller = self._start_span, self._tell, self._caller
+        start_span, known, caller = self._start_span, self._known, self._caller
         hosts, lists_hosts = self._hosts, self._hosts.lists_hosts
 
         # In one function: with cold caches each further call costs half a microsecond.
@@ -201,7 +202,10 @@ class _Calls:
                     target = callable_._target
                 except AttributeError:  # of older ones the channel knows it
                     target = callable_._channel.target()
-                told = tell(callable_._method, target, timeout)
+                # Not `lru_cache`, which keeps account of who was asked for last.
+                told = known.get((callable_._method, target, timeout))
+                if told is None:
+                    told = self._learn(callable_._method, target, timeout)
                 parent = current_context()
                 # A context of a span only says nothing else, and would be filled by a look into it.
                 if (
@@ -228,6 +232,13 @@ class _Calls:
                 return None
 
         return begin
+
+    def _learn(self, path: str | bytes, target: str | bytes, timeout: float | None) -> _Told:
+        told = _told(self._excluded, path, target, timeout)
+        if len(self._known) >= _MOST_KEPT:
+            self._known.clear()
+        self._known[path, target, timeout] = told
+        return told
 
 
 class _Called:

@@ -31,7 +31,15 @@ from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._http import is_cancellation, record_failure
 from tracekit.instrumentation._patch import report
 
-__all__ = ["OnlyOperation", "Operation", "begin", "begin_work", "is_spoken_for", "under_way"]
+__all__ = [
+    "OnlyOperation",
+    "OnlySpeaking",
+    "Operation",
+    "begin",
+    "begin_work",
+    "is_spoken_for",
+    "under_way",
+]
 
 StartSpan = Callable[..., Span]
 
@@ -75,13 +83,31 @@ class OnlyOperation(Context):
 
     def _fill(self) -> None:
         dict.update(self, self.copy())
-        self.__class__ = _FilledOnlyOperation
+        self.__class__: type[Any] = _FilledOnlyOperation
 
 
 class _FilledOnlyOperation(Context):
     """What becomes of an ``OnlyOperation`` that was asked for more."""
 
     __slots__ = ("operation", "span")
+
+
+class OnlySpeaking(OnlyOperation):
+    """A Context that holds nothing but an operation that speaks for others, and its span."""
+
+    __slots__ = ()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return True if key == _SUPPRESS else OnlyOperation.get(self, key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return key in (SPAN_KEY, _KEY, _SUPPRESS)
+
+    def __len__(self) -> int:
+        return 3
+
+    def copy(self) -> dict[str, object]:
+        return {SPAN_KEY: self.span, _KEY: self.operation, _SUPPRESS: True}
 
 
 class Operation:
@@ -115,14 +141,14 @@ class Operation:
             return
         # As `enter` does, without its frame: this is on the path of every call.
         context: Any
-        if speaks_for_others or (type(parent) is not OnlySpan and parent is not NO_CONTEXT):
+        if type(parent) is not OnlySpan and parent is not NO_CONTEXT:
             # Its copy, because unpacking fills one that holds a span only: a microsecond.
             values = {**parent.copy(), SPAN_KEY: span, _KEY: self}
             if speaks_for_others:
                 values[_SUPPRESS] = True
             context = Context(values)
         elif system:
-            context = OnlyOperation()
+            context = OnlySpeaking() if speaks_for_others else OnlyOperation()
             context.span = span
             context.operation = self
         else:  # nothing asks what it is part of
@@ -162,7 +188,7 @@ class Operation:
         # It holds this operation in turn: neither is to wait for the garbage collector.
         self.context = _NOTHING
         try:
-            if attributes:
+            if attributes is not None:
                 self.span.set_attributes(attributes)
             self.span.end()
         except Exception:
@@ -258,11 +284,12 @@ def is_spoken_for(parent: Context, system: str) -> bool:
 
 def under_way(system: str) -> Operation | None:
     """Return the operation of `system` that this code runs inside of."""
-    context = current_context()
-    if type(context) is OnlyOperation:
-        outer: Any = context.operation
+    context: Any = current_context()
+    cls = type(context)
+    if cls is OnlyOperation or cls is OnlySpeaking:
+        outer = context.operation
     else:
-        outer = None if type(context) is OnlySpan else context.get(_KEY)
+        outer = None if cls is OnlySpan else context.get(_KEY)
     # As `_is_inside` does, without its frame.
     return outer if outer is not None and outer.system == system and not outer._ended else None
 

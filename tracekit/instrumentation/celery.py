@@ -32,7 +32,13 @@ from tracekit.instrumentation._messages import (
     origin_of,
     write_headers,
 )
-from tracekit.instrumentation._operation import Operation, begin_work, is_spoken_for, under_way
+from tracekit.instrumentation._operation import (
+    OnlySpeaking,
+    Operation,
+    begin_work,
+    is_spoken_for,
+    under_way,
+)
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
@@ -44,9 +50,6 @@ _TOLD_OF_MESSAGE = {"headers": 5, "properties": 6, "routing_key": 7, "exchange":
 _DESTINATION = semconv.MESSAGING_DESTINATION_NAME
 _MESSAGE_ID = semconv.MESSAGING_MESSAGE_ID
 _CONVERSATION_ID = semconv.MESSAGING_MESSAGE_CONVERSATION_ID
-# What a context holds while a task is sent, where it held nothing before: the span, the operation,
-# and that it speaks for others.
-_ONLY_OURS = 3
 # In the instance dictionary of a task's request, for as long as it runs.
 _OPERATION = "_tracekit_operation"
 _LONGEST_NAME = 256
@@ -185,8 +188,8 @@ class CeleryInstrumentor(ReplacingInstrumentor):
                 # The event that tells of a sent task is a message too, and answers to nothing.
                 if type(headers) is not dict or "correlation_id" not in properties:
                     return
-                context = operation.context
-                if len(context) == _ONLY_OURS:  # nor baggage: quicker asked without the operation
+                context: Any = operation.context
+                if type(context) is OnlySpeaking:  # quicker asked without the operation
                     context = OnlySpan()
                     context.span = operation.span
                 write_headers(headers, context)
