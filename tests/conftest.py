@@ -24,6 +24,8 @@ for _name in [name for name in os.environ if name.startswith(_SETTINGS)]:
 # the change's doing; a developer's runs look for new ones.
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
+# For the Pythons that run the quick tests: what examples find seldom depends on the version.
+settings.register_profile("quick", settings.get_profile("ci"), max_examples=25)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 # A failed assertion in a contract that several test files share explains itself like one in a test.
