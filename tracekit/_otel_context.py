@@ -113,8 +113,9 @@ class OnlySpan(Context):
         return Context, (self.copy(),)
 
     def _fill(self) -> None:
-        dict.__setitem__(self, SPAN_KEY, self.span)
-        self.__class__ = _FilledOnlySpan
+        filled: Any = self
+        dict.__setitem__(filled, SPAN_KEY, self.span)
+        filled.__class__ = _FilledOnlySpan
 
 
 class _FilledOnlySpan(Context):

@@ -74,8 +74,9 @@ class OnlyOperation(Context):
         return {SPAN_KEY: self.span, _KEY: self.operation}
 
     def _fill(self) -> None:
-        dict.update(self, self.copy())
-        self.__class__ = _FilledOnlyOperation
+        filled: Any = self
+        dict.update(filled, self.copy())
+        filled.__class__ = _FilledOnlyOperation
 
 
 class _FilledOnlyOperation(Context):
@@ -248,7 +249,7 @@ def begin_work(
 
 def is_spoken_for(parent: Context, system: str) -> bool:
     """Tell whether an operation of `system` is part of another, or is not to be watched."""
-    if type(parent) is OnlyOperation:
+    if isinstance(parent, OnlyOperation):
         return _is_inside(parent.operation, system)
     if is_suppressed(parent):
         return True
@@ -258,7 +259,7 @@ def is_spoken_for(parent: Context, system: str) -> bool:
 
 def under_way(system: str) -> Operation | None:
     """Return the operation of `system` that this code runs inside of."""
-    context = current_context()
+    context: Any = current_context()
     if type(context) is OnlyOperation:
         outer: Any = context.operation
     else:
