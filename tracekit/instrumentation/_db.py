@@ -21,9 +21,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import wrapt
-from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Tracer, format_span_id, format_trace_id
 
@@ -33,6 +30,12 @@ from tracekit._sql import LONGEST_READ, Reader, reader
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation import _operation
 from tracekit.instrumentation._caller import Caller, caller_from, frame_at
+from tracekit.instrumentation._db_contrib import (
+    contrib,
+    contrib_speaks,
+    silencing,
+    watch_contrib,
+)
 from tracekit.instrumentation._db_parameters import hash_of, secret_of, values_of
 from tracekit.instrumentation._http import truncated
 from tracekit.instrumentation._operation import OnlyOperation, Operation
@@ -45,7 +48,6 @@ __all__ = [
     "DatabaseSteps",
     "Target",
     "add_pool_wait",
-    "contrib",
     "is_inside",
     "text_of",
     "unwatched_context",
@@ -253,7 +255,7 @@ class DatabaseSteps:
         self._caller = settings.caller
         self._captures_parameters = settings.captures_parameters
         self._start_span = tracer.start_span
-        _watch_contrib()
+        watch_contrib()
         self._readers: dict[str, tuple[Reader, Reader]] = {}
         self.target = functools.lru_cache(maxsize=64)(self._target)
         """Return where calls go: `system`, `namespace`, `host`, `port`, and whether it is the
@@ -308,7 +310,7 @@ class DatabaseSteps:
                 outer = parent.get(SPAN_KEY)
             else:
                 outer = None
-            if contrib.is_loaded and _contrib_speaks():
+            if contrib.is_loaded and contrib_speaks():
                 return None
             kept = target.parameterised if parameters else target.literal
             said = kept.get(query) or target.read(query, kept)
@@ -351,7 +353,7 @@ class DatabaseSteps:
         parent = current_context()
         if parent and _is_spoken_for(parent):
             return None
-        if contrib.is_loaded and _contrib_speaks():
+        if contrib.is_loaded and contrib_speaks():
             return None
         name = truncated(name, _LONGEST_NAME - 5)
         attributes = {
@@ -377,7 +379,7 @@ class DatabaseSteps:
         operation.add_pool_wait(_waited_ns())
         _pool_wait_ns.set(0)
         if contrib.is_loaded:
-            _silence_contrib(operation)
+            operation.enter(silencing(operation.context))
 
     def _with_values(
         self, attributes: Mapping[str, Any], parameters: Any, within: Any
@@ -414,7 +416,7 @@ class DatabaseSteps:
 def is_inside() -> bool:
     """Tell whether this runs inside of a database call that has a span, or is not to have one."""
     context = current_context()
-    return _is_spoken_for(context) or (contrib.is_loaded and _contrib_speaks())
+    return _is_spoken_for(context) or (contrib.is_loaded and contrib_speaks())
 
 
 UNWATCHED = "tracekit-database-unwatched"
@@ -424,7 +426,7 @@ UNWATCHED = "tracekit-database-unwatched"
 def unwatched_context(context: Context) -> Context:
     """Return a context in which statements have no spans."""
     if contrib.is_loaded:
-        context = otel_context.set_value(_SUPPRESS, True, context)
+        context = silencing(context)
     return Context({**context, UNWATCHED: True})
 
 
@@ -465,43 +467,3 @@ _waited_ns = _pool_wait_ns.get
 def add_pool_wait(duration_ns: int) -> None:
     """Record a wait for a free connection on the next query, which had to wait for it."""
     _pool_wait_ns.set(_waited_ns() + duration_ns)
-
-
-# OpenTelemetry's instrumentations of drivers know nothing of spans above them but this one key.
-_SUPPRESS = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
-
-
-class _Contrib:
-    """Whether such instrumentations were imported; asked at each query, so not looked for then."""
-
-    __slots__ = ("is_loaded",)
-
-    def __init__(self) -> None:
-        self.is_loaded = False
-
-    def note(self, _module: object) -> None:
-        self.is_loaded = True
-
-
-contrib = _Contrib()
-
-
-@functools.cache
-def _watch_contrib() -> None:
-    for name in ("dbapi", "asyncpg", "sqlalchemy"):
-        wrapt.register_post_import_hook(contrib.note, f"opentelemetry.instrumentation.{name}")
-
-
-def _silence_contrib(operation: Operation) -> None:
-    """Let OpenTelemetry's instrumentations of what is further down make no spans of their own."""
-    operation.enter(otel_context.set_value(_SUPPRESS, True, operation.context))
-
-
-def _contrib_speaks() -> bool:
-    """Tell whether OpenTelemetry's instrumentation, put on over ours, has a span for this call."""
-    span: Any = trace.get_current_span()
-    scope = getattr(getattr(span, "instrumentation_scope", None), "name", "")
-    attributes = getattr(span, "attributes", None) or {}
-    return scope.startswith("opentelemetry.instrumentation.") and (
-        semconv.OLD_DB_SYSTEM in attributes or semconv.DB_SYSTEM_NAME in attributes
-    )

@@ -214,7 +214,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
 
         As an attribute of the pool: a dictionary keyed by weak references is asked in Python.
         """
-        pool = getattr(client, "connection_pool", self._no_pool)
+        pool: Any = getattr(client, "connection_pool", self._no_pool)
         kept: _Commands | None = getattr(pool, "_tracekit_commands", None)
         host = pool.connection_kwargs.get("host")
         if kept is None or kept.by is not self or kept.host is not host:

@@ -63,7 +63,7 @@ class PymongoInstrumentor(LibraryInstrumentor):
         self._caller = caller_from(os.environ, code_location)
         self._listener: Any = None
         self._start_span = self.tracer.start_span
-        self._said: dict[Any, Said] = {}
+        self._alike: dict[Any, Said] = {}
         self._under_way: dict[Any, tuple[Operation, Any]] = {}
         self._tasks: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -105,7 +105,7 @@ class PymongoInstrumentor(LibraryInstrumentor):
             collection = command.get("collection" if name == "getMore" else name)
             key = name, collection, event.database_name, address
             try:
-                said = self._said[key]
+                said = self._alike[key]
             except (KeyError, TypeError):  # a collection that is none cannot be looked for
                 said = self._say(key)
             attributes = said.attributes
@@ -131,9 +131,9 @@ class PymongoInstrumentor(LibraryInstrumentor):
         """Return what is said of commands that were not seen before, and keep it."""
         said = _said_of(*key)
         if isinstance(key[1], str):
-            if len(self._said) >= _MOST_KEPT:
-                self._said.clear()
-            self._said[key] = said
+            if len(self._alike) >= _MOST_KEPT:
+                self._alike.clear()
+            self._alike[key] = said
         return said
 
     def _watched_task(self, asyncio: Any) -> Any:

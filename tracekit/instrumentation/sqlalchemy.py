@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tracekit.instrumentation._db import DatabaseSettings, DatabaseSteps, Target, contrib
+from tracekit.instrumentation._db import DatabaseSettings, DatabaseSteps, Target
 from tracekit.instrumentation._db_api import DbApi
+from tracekit.instrumentation._db_contrib import contrib
 from tracekit.instrumentation._db_pool import unwatched, waiting
 from tracekit.instrumentation._db_status import status_of_any
 from tracekit.instrumentation._operation import Operation
@@ -170,10 +171,10 @@ class _Statements:
             try:
                 by, target = place._tracekit_target
             except AttributeError:
-                by = None
+                by = target = None
             if by is not self:
                 target = self._new_target(dialect, getattr(place, "url", None))
-                # In its own dictionary: one keyed by weak references is asked in Python.
+                # As an attribute of it: a dictionary keyed by weak references is asked in Python.
                 place._tracekit_target = self, target
             return self._begin_query(target, statement, parameters, size)
         except Exception:
