@@ -72,6 +72,8 @@ LIBRARIES: Mapping[str, Library] = {
     "grpc": Library("grpcio", "1.48.0"),
     "celery": Library("celery[redis]", "5.2.1"),
     "botocore": Library("botocore", "1.29.0", ["boto3==1.26.0"]),
+    # It wants a botocore of its own, so that CI, which tests the newest of all, cannot have it.
+    "aiobotocore": Library("aiobotocore", "2.5.0"),
     "structlog": Library("structlog", "22.2.0"),
     "loguru": Library("loguru", "0.7.0"),
 }

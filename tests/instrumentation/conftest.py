@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 from opentelemetry import trace
@@ -148,7 +149,8 @@ class _Answers(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.received.append(Received(self.command, self.path, headers))
         self.server.arrived.set()
-        path = self.path.partition("?")[0]
+        # "A server MUST accept the absolute-form in requests": RFC 9112, 3.2.2
+        path = urlsplit(self.path).path
         kind, _, rest = path.strip("/").partition("/")
         getattr(self, f"answer_{kind}", self.answer_ok)(rest)
 
