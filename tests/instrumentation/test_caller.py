@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import importlib.util
 import sys
+import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -174,6 +176,27 @@ def test_an_option_precedes_the_variable() -> None:
 def test_a_switch_that_is_neither_is_an_error() -> None:
     with pytest.raises(InvalidValueError, match="TRACEKIT_CODE_LOCATION='yes'"):
         caller_from({"TRACEKIT_CODE_LOCATION": "yes"})
+
+
+@pytest.mark.parametrize("inside", [1, 2])
+def test_a_search_keeps_no_frame_and_nothing_that_frames_hold(inside: int) -> None:
+    class Held:
+        """What a frame holds."""
+
+    caller, gone = Caller(), list[weakref.ref[Held]]()
+
+    def ask() -> None:
+        held = Held()
+        gone.append(weakref.ref(held))
+        caller.attributes(inside)
+
+    gc.disable()  # which would end a cycle, but who knows when
+    try:
+        for _ in range(3):
+            ask()
+            assert gone[-1]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_line_is_found_wherever_the_last_search_ended(library: ModuleType, ask: Ask) -> None:

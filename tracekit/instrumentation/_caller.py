@@ -96,7 +96,9 @@ class Caller:
         self._libraries = self._verdicts.libraries
         # The code is kept beside its id: as long as it is here, nothing else gets that id.
         self._places: dict[tuple[int, int], _Place] = {}
-        self._depth = 0
+        # At least who asks: a frame that has itself among its variables is a cycle, which keeps all
+        # frames outside of it, and what these return, from being let go of.
+        self._depth = 1
 
     def attributes(self, inside: int = 1, frame: FrameType | None = None) -> Mapping[str, Any]:
         """Return ``code.function.name``, ``code.file.path`` and ``code.line.number``.
@@ -178,7 +180,7 @@ class Caller:
             self._places.clear()
         found = _described(frame, code) if known is None else known[1]
         self._places[id(code), line] = (code, found, depth, within)
-        if within is not None:
+        if within is not None and depth:
             self._depth = depth
         return found
 
