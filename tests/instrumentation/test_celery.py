@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -28,7 +29,9 @@ from instrumentation.http_client_contract import BrokenProvider, parent_id, rais
 from instrumentation.redis_contract import entries
 from redis_servers import needs_redis, redis_server
 from tracekit.errors import InvalidValueError
+from tracekit.instrumentation._operation import begin
 from tracekit.instrumentation.celery import CeleryInstrumentor
+from tracekit.instrumentation.sqlite3 import Sqlite3Instrumentor
 
 PROGRAMS = Path(__file__).parent / "programs"
 POOLS = {
@@ -281,9 +284,13 @@ def test_other_libraries_are_silent_while_a_task_is_sent(
     instrument: Instrument, spans: Spans, app: Any
 ) -> None:
     instrument(CeleryInstrumentor)
+    instrument(Sqlite3Instrumentor)
     seen: list[Any] = []
 
     def look(**_: Any) -> None:
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute("SELECT 1")
+        assert begin(spans.tracer.start_span, "redis", "PING", {}) is None
         context = otel_context.get_current()
         asked = (context.get("suppress_instrumentation"), "suppress_instrumentation" in context)
         seen.append((asked, len(context), trace.get_current_span(context)))
@@ -295,6 +302,7 @@ def test_other_libraries_are_silent_while_a_task_is_sent(
     finally:
         celery.signals.before_task_publish.disconnect(look)
     (asked, length, span), (more, filled) = seen
+    assert [each.name for each in spans.ended] == ["apply_async tasks.add"]
     assert (asked, length, filled) == ((True, True), 3, 3)
     assert span.get_span_context().span_id == spans.one().context.span_id
     assert more["suppress_instrumentation"] is True

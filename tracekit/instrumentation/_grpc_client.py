@@ -167,11 +167,12 @@ class _Calls:
     ) -> Callable[..., Any]:
         is_stream = "request_iterator" in inspect.signature(original).parameters
         changed = _CHANGED_STREAM if is_stream else _CHANGED
-        return around(original, _TOLD, self._begins(owners, inside), after, _fail, changed)
+        begin = self._begins(inside)
+        return around(original, _TOLD, begin, after, _fail, changed, owners=owners)
 
     def awaited(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch an asynchronous call from its start, when its object is made."""
-        begin, hears = self._begins(owners, _INSIDE), self._hears
+        begin, hears = self._begins(_INSIDE), self._hears
 
         def begin_call(_call: Any, deadline: float | None, channel: Any, path: Any) -> _Sent | None:
             timeout = None if deadline is None else max(0.0, round(deadline - time.time(), 2))
@@ -184,19 +185,15 @@ class _Calls:
             sent.leave()
             _await_aio_end(sent, call, hears)
 
-        return around(original, _TOLD_AIO, begin_call, leave, _fail, _CHANGED)
+        return around(original, _TOLD_AIO, begin_call, leave, _fail, _CHANGED, owners=owners)
 
-    def _begins(
-        self, owners: Sequence[object], inside: int
-    ) -> Callable[[Any, float | None], _Sent | None]:
+    def _begins(self, inside: int) -> Callable[[Any, float | None], _Sent | None]:
         """Return what starts a call; that returns None where it is not to be watched."""
         start_span, known, caller = self._start_span, self._known, self._caller
         hosts, lists_hosts = self._hosts, self._hosts.lists_hosts
 
         # In one function: with cold caches each further call costs half a microsecond.
         def begin(callable_: Any, timeout: float | None) -> _Sent | None:
-            if not owners:
-                return None
             try:
                 try:
                     target = callable_._target

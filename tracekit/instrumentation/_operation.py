@@ -274,7 +274,7 @@ def begin_work(
 
 def is_spoken_for(parent: Context, system: str) -> bool:
     """Tell whether an operation of `system` is part of another, or is not to be watched."""
-    if isinstance(parent, OnlyOperation):
+    if type(parent) is OnlyOperation:  # and no OnlySpeaking, which is one too
         return _is_inside(parent.operation, system)
     if is_suppressed(parent):
         return True

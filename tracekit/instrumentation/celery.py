@@ -181,7 +181,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         """
 
         def complete(headers: Any, properties: Any, routing_key: Any, exchange: Any) -> None:
-            operation = under_way(_SENDING) if owners else None
+            operation = under_way(_SENDING)
             if operation is None:
                 return
             try:
@@ -202,7 +202,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             except Exception:
                 report("the completion of a message")
 
-        return around(original, _TOLD_OF_MESSAGE, complete)
+        return around(original, _TOLD_OF_MESSAGE, complete, owners=owners)
 
     # Running
 
