@@ -71,9 +71,8 @@ def _s3(_operation: str) -> tuple[Mapping[str, Any], Tell]:
 
 def _tell_s3(params: Params, attributes: dict[str, Any]) -> None:
     _put(attributes, AWS_S3_BUCKET, params.get("Bucket"))
-    key = params.get("Key")
-    if key is not None:
-        _put(attributes, AWS_S3_KEY, key)
+    if "Key" in params:
+        _put(attributes, AWS_S3_KEY, params["Key"])
 
 
 _SQS_TYPES = {

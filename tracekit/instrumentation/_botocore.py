@@ -43,8 +43,8 @@ __all__ = ["Call", "CallSteps", "complete"]
 
 TimeoutsOf = Callable[[Any], Mapping[str, float]]
 
-# What is known of a client's operations, in its instance dictionary.
-_KINDS = "_tracekit_operations"
+# What returns the kind of an operation by its name, in the instance dictionary of a client.
+_KIND_OF = "_tracekit_operations"
 # One lookup less on the path of each call.
 _NOWHERE: Mapping[str, Any] = {}
 HTTP_RESPONSE_STATUS_CODE = semconv.HTTP_RESPONSE_STATUS_CODE
@@ -59,11 +59,22 @@ class _Kind:
         tell: Adds what the parameters tell; None where they tell nothing.
         carry: Puts the context into the parameters; None where they have no place for it.
         receives: Whether the answer is messages, each with the context of its sender.
+        session: What the client sends its requests with.
+        timeouts: The limits that were configured for these, by attribute name.
     """
 
-    __slots__ = ("attributes", "carry", "name", "receives", "tell")
+    __slots__ = ("attributes", "carry", "name", "receives", "session", "tell", "timeouts")
 
-    def __init__(self, service: str, operation: str, place: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        service: str,
+        operation: str,
+        place: Mapping[str, Any],
+        session: Any,
+        timeouts: Mapping[str, float],
+    ) -> None:
+        self.session = session
+        self.timeouts = timeouts
         self.name = f"{service}.{operation}"
         told, self.tell = told_of(service, operation)
         self.attributes: Mapping[str, Any] = {
@@ -82,18 +93,20 @@ class _Kind:
 class _Kinds(dict[str, _Kind]):
     """The operations of one client, each found out about when it is first called."""
 
-    __slots__ = ("_place", "_service", "session", "timeouts")
+    __slots__ = ("_place", "_service", "_session", "_timeouts")
 
     def __init__(self, client: Any, timeouts_of: TimeoutsOf) -> None:
         super().__init__()
         # The library's is a class of its own, which is slower to join.
         self._service = str.__str__(client._service_model.service_id)
         self._place = _place_of(client.meta.region_name, client.meta.endpoint_url)
-        self.session = getattr(getattr(client, "_endpoint", None), "http_session", client)
-        self.timeouts = timeouts_of(self.session)
+        self._session = getattr(getattr(client, "_endpoint", None), "http_session", client)
+        self._timeouts = timeouts_of(self._session)
 
     def __missing__(self, operation: str) -> _Kind:
-        kind = self[operation] = _Kind(self._service, operation, self._place)
+        kind = self[operation] = _Kind(
+            self._service, operation, self._place, self._session, self._timeouts
+        )
         return kind
 
 
@@ -148,10 +161,11 @@ class CallSteps:
         if type(outer) is Call and not outer.closed:
             return None  # made by the library, for the call that it is inside of
         try:
-            kinds = vars(client).get(_KINDS)
-            if kinds is None:
-                kinds = vars(client)[_KINDS] = _Kinds(client, self._timeouts_of)
-            kind, caller = kinds[operation_name], self._caller
+            kind_of = vars(client).get(_KIND_OF)
+            if kind_of is None:
+                # Bound: a lookup in a dictionary that is more than one has no short form.
+                kind_of = vars(client)[_KIND_OF] = _Kinds(client, self._timeouts_of).__getitem__
+            kind, caller = kind_of(operation_name), self._caller
             # Neither this frame nor that of the patched function is the program's.
             place = _NOWHERE if caller is None else caller.attributes(3)
             attributes = {**kind.attributes, **place}
@@ -165,10 +179,9 @@ class CallSteps:
         operation = begin(self._start_span, "", kind.name, attributes)
         if operation is None:
             return None
-        call = Call(kinds.session)
+        call = Call(kind.session)
         call.operation = operation
         call.kind = kind
-        call.timeouts = kinds.timeouts
         call.params = params if kind.carry is None else self._carrying(call, params)
         return call
 
@@ -188,7 +201,10 @@ class CallSteps:
         try:
             url = request.url
             # What a client's session was made with is known since the first of its calls.
-            limits = exchange.timeouts if type(exchange) is Call else self._timeouts_of(session)
+            if type(exchange) is Call:
+                limits = exchange.kind.timeouts
+            else:
+                limits = self._timeouts_of(session)
             return self._attempts.begin(
                 exchange, request, request.method, url, destination_of(url), request.headers, limits
             )
@@ -202,15 +218,13 @@ class Call(Exchange):
 
     Attributes:
         params: What the library is to be called with.
-        timeouts: Configured limits of the client, by attribute name.
     """
 
-    __slots__ = ("kind", "operation", "params", "timeouts")
+    __slots__ = ("kind", "operation", "params")
 
     operation: Operation
     kind: _Kind
     params: Any
-    timeouts: Mapping[str, float]
 
     def succeed(self, response: Any) -> None:
         """Record a response, and end the span."""
