@@ -99,7 +99,8 @@ def span(
     """
     options = DEFAULT_OPTIONS
     if links is not _NO_LINKS or context is not None or start_time is not None:
-        options = SpanOptions(context if isinstance(context, dict) else None, links, start_time)
+        given = context if isinstance(context, dict) else None
+        options = SpanOptions(given, links or (), start_time)
     # Its frame is not to be saved: as deep as this one goes at least, a span can still be ended.
     scope: ScopedSpan = new_scope(name, kind, attributes or None, options)
     return scope

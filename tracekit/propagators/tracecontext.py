@@ -61,7 +61,7 @@ _number = int.from_bytes
 _FLAGS_OF = tuple(FLAGS[flags & KNOWN_FLAGS] for flags in range(256))
 
 # "Vendors MUST set those [other flags] to zero": https://www.w3.org/TR/trace-context-2/#other-flags
-_FLAGS_TEXT = ("-00", "-01", "-02", "-03")
+_FLAGS_TEXT = tuple(f"-{flags & KNOWN_FLAGS:02x}" for flags in range(256))
 
 
 class _RemoteSpan(NonRecordingSpan):
@@ -227,7 +227,7 @@ def _told_by(span: Any, context: Context) -> tuple[int, int, int, TraceState | N
         found = get_current_span(context).get_span_context()
         trace_id, span_id, flags = found.trace_id, found.span_id, found.trace_flags
         state, valid = found.trace_state, found.is_valid
-    return trace_id, span_id, flags & 3, None if state is DEFAULT_TRACE_STATE else state, valid
+    return trace_id, span_id, flags & 0xFF, None if state is DEFAULT_TRACE_STATE else state, valid
 
 
 def _inject_state(carrier: Any, state: TraceState, setter: Setter[Any]) -> None:
