@@ -46,3 +46,8 @@ def celery_send(effort: Effort) -> Figures:
 def botocore_call(effort: Effort) -> Figures:
     with server("http") as port:
         return _added_to("botocore", effort, port)
+
+
+@row("log.logging", "added to a record that has a span's ids: logging", must=0.25, aim=0.12)
+def logging_record(effort: Effort) -> Figures:
+    return _added_to("logging", effort)

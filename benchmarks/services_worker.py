@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.http_worker import CONTRIB, SUBJECTS, main
+from benchmarks.http_worker import BEFORE, CONTRIB, SUBJECTS, main
 
 __all__ = ["main"]
 
@@ -75,13 +76,47 @@ def _botocore(port: int) -> _Calls:
     return send
 
 
-SUBJECTS.update({"redis": _redis, "grpc": _grpc, "celery": _celery, "botocore": _botocore})
+def _logging(_port: int) -> _Calls:
+    import logging
+
+    from opentelemetry import trace
+
+    logger = logging.getLogger("shop")
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    logger.setLevel(logging.INFO)
+    tracer = trace.get_tracer("shop")
+
+    def write(count: int) -> None:
+        with tracer.start_as_current_span("work"):
+            for number in range(count):
+                logger.info("order %d", number)
+
+    return write
+
+
+def _correlate() -> None:
+    """Have OpenTelemetry's instrumentation write ids into records, as ours does unasked."""
+    os.environ["OTEL_PYTHON_LOG_CORRELATION"] = "true"
+
+
+SUBJECTS.update(
+    {
+        "redis": _redis,
+        "grpc": _grpc,
+        "celery": _celery,
+        "botocore": _botocore,
+        "logging": _logging,
+    }
+)
+BEFORE["logging"] = _correlate
 CONTRIB.update(
     {
         "redis": "RedisInstrumentor",
         "grpc": "GrpcInstrumentorClient",
         "celery": "CeleryInstrumentor",
         "botocore": "BotocoreInstrumentor",
+        "logging": "LoggingInstrumentor",
     }
 )
 

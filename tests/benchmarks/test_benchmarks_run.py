@@ -20,6 +20,7 @@ NAMES = [name for path in sorted(FOLDER.glob("*.py")) for name in _ROW.findall(p
 IN_PROCESSES = (
     "cloud.",
     "db.redis",
+    "log.",
     "http.",
     "queue.",
     "rpc.",

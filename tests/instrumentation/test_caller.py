@@ -20,6 +20,7 @@ import uvloop
 
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._caller import Caller, caller_from
+from tracekit.instrumentation._said import Said
 
 LIBRARY = """
 async def aquery(ask):
@@ -85,6 +86,29 @@ def test_two_lines_of_one_function_are_told_apart(library: ModuleType, ask: Ask)
 def test_a_line_that_was_seen_before_costs_no_new_attributes(library: ModuleType, ask: Ask) -> None:
     found = [library.query(ask) for _ in range(2)]
     assert found[0] is found[1]
+
+
+def test_what_is_said_has_the_line_that_asks_each_time(library: ModuleType) -> None:
+    caller, said = Caller(), Said("SELECT", {"db.system.name": "sqlite"})
+
+    def ask() -> Mapping[str, Any]:
+        frame = sys._getframe(1)
+        code, at, attributes = said.seen
+        if frame.f_code is code and frame.f_lasti == at:
+            return attributes
+        return caller.asked(said, frame)
+
+    def directly() -> Mapping[str, Any]:
+        return ask()
+
+    def through_a_library() -> Mapping[str, Any]:
+        return library.query(ask)
+
+    found = [directly(), through_a_library(), directly(), directly(), through_a_library()]
+    names = [each["code.function.name"].rpartition(".")[2] for each in found]
+    assert names == ["directly", "through_a_library", "directly", "directly", "through_a_library"]
+    assert found[2] is found[3]
+    assert {each["db.system.name"] for each in found} == {"sqlite"}
 
 
 def test_the_standard_library_in_between_is_nobody(library: ModuleType, ask: Ask) -> None:

@@ -26,6 +26,7 @@ __all__ = ["SqlalchemyInstrumentor"]
 Call = Callable[..., Any]
 Owners = Sequence[object]
 
+_NOWHERE: tuple[Any, Any] = (None, None)
 _SYSTEMS = {"mssql": "microsoft.sql_server", "oracle": "oracle.db", "redshift": "aws.redshift"}
 _OF_DIALECTS = (
     ("postgresql.psycopg2", "PGDialect_psycopg2"),
@@ -168,10 +169,7 @@ class _Statements:
                 return None
             # As `context.engine`, which is worked out anew for each statement.
             place = dialect if context is None else context.root_connection.engine
-            try:
-                by, target = place._tracekit_target
-            except AttributeError:
-                by = target = None
+            by, target = getattr(place, "_tracekit_target", _NOWHERE)
             if by is not self:
                 target = self._new_target(dialect, getattr(place, "url", None))
                 # As an attribute of it: a dictionary keyed by weak references is asked in Python.
