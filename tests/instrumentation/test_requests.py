@@ -375,5 +375,5 @@ def test_wait_for_a_free_connection_is_recorded(
         )
         for s in spans.watched
     }
-    assert waited["/chunks/2"] == 0.0
-    assert waited["/ok"] >= 0.01
+    # Whoever is not run for a while by a busy machine seems to wait as well.
+    assert waited["/ok"] >= 0.2 > waited["/chunks/2"]

@@ -227,8 +227,11 @@ def limits_of(timeout: Any) -> Mapping[str, float]:
     if isinstance(timeout, tuple):
         connect, read = timeout
         return _limits(_number(connect), _number(read))
-    connect, read = getattr(timeout, "_connect", None), getattr(timeout, "_read", None)
-    return _limits(_number(connect), _number(read), _number(getattr(timeout, "total", None)))
+    return _limits(
+        getattr(timeout, "_connect", None),
+        getattr(timeout, "_read", None),
+        getattr(timeout, "total", None),
+    )
 
 
 def _number(limit: Any) -> float | None:
@@ -237,9 +240,11 @@ def _number(limit: Any) -> float | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _limits(*limits: float | None) -> Mapping[str, float]:
+def _limits(*limits: Any) -> Mapping[str, float]:
+    # urllib3 has a mark for its default, which is no number.
     names = (semconv.TIMEOUT_CONNECT, semconv.TIMEOUT_READ, semconv.TIMEOUT_TOTAL)
-    return {name: s for name, s in zip(names, limits, strict=False) if s is not None}
+    found = {name: _number(s) for name, s in zip(names, limits, strict=False)}
+    return {name: s for name, s in found.items() if s is not None}
 
 
 def old_request_attributes(new: Mapping[str, Any], origin: Origin) -> dict[str, Any]:

@@ -190,8 +190,17 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
                 exchange = own = Exchange(connection)
             elif exchange.attempt is not None:
                 give_up(exchange.attempt)
-            timeout = limits_of(_timeout_of(connection))
-            return steps.begin(exchange, native, method, url, destination, lines, timeout)
+            limit: Any = connection.timeout
+            if limit is _DEFAULT_TIMEOUT:
+                limit = socket.getdefaulttimeout()
+            timeouts = limits_of(limit)
+            attempt = steps.begin(exchange, native, method, url, destination, lines, timeouts)
+            if attempt is not None:
+                # What is at the other end, where no proxy is.
+                peer = destination.peer
+                if peer is not None and peer[0] == connection.host and peer[1] == connection.port:
+                    attempt.peer = peer
+            return attempt
         except Exception:
             report("what is known of a request")
             return None
@@ -217,6 +226,8 @@ class _Targets(dict[tuple[bytes, str, int, int], tuple[str, str, Destination]]):
         return found
 
 
+# What the timeout of a connection is that was given none.
+_DEFAULT_TIMEOUT: Any = socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 _MOST_KEPT = 512
 _target = _Targets().__getitem__
 
@@ -229,28 +240,11 @@ def _origin(default: int, host: str, port: int) -> str:
     return f"{scheme}://{host}" if port == default_port(scheme) else f"{scheme}://{host}:{port}"
 
 
-def _timeout_of(connection: HTTPConnection) -> Any:
-    timeout: Any = connection.timeout
-    # Anything else is the mark that stands for the default of all sockets.
-    return (
-        timeout
-        if timeout is None or isinstance(timeout, (int, float))
-        else (socket.getdefaulttimeout())
-    )
-
-
 def _sent(attempt: Attempt, _result: None, connection: HTTPConnection) -> None:
     attempt.leave()
-    attempt.peer = _peer(attempt, connection)
+    if len(attempt.peer) == 0:
+        attempt.peer = peer_of(connection)
     vars(connection)[_WAITING] = attempt
-
-
-def _peer(attempt: Attempt, connection: HTTPConnection) -> Sequence[Any]:
-    # A proxy is at the other end of a connection that was made to it.
-    peer = attempt.destination.peer
-    if peer is None or peer[0] != connection.host or peer[1] != connection.port:
-        return peer_of(connection)
-    return peer
 
 
 def _fail(attempt: Attempt, error: BaseException) -> None:
