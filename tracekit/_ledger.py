@@ -1,15 +1,18 @@
 """Counting without a lock on the caller's path.
 
 ``next()`` on an ``itertools.repeat`` is one C call, so concurrent increments are never lost; how
-often it may still be called says how often it was.
+often it may still be called says how often it was. Where no GIL makes it one step, a lock does.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
+import threading
 from collections.abc import Callable
 from operator import length_hint
+
+from tracekit._gil import is_locked
 
 __all__ = ["Counter", "Tally", "export_watchers", "tell_exported"]
 
@@ -27,16 +30,21 @@ class Counter:
     """A counter that any thread may increment by calling ``add()``.
 
     Concurrency: ``add`` is ``itertools.repeat.__next__``, one C call that no other thread
-    interrupts while the GIL is held.
+    interrupts while the GIL is held; in a free-threaded build, the same under a lock.
     Cost: 0.015 µs; an ``itertools.count`` makes a number each time, which takes twice as long.
     """
 
-    __slots__ = ("_before", "_left", "add")
+    __slots__ = ("_before", "_left", "_lock", "add")
 
     def __init__(self) -> None:
         self._left = itertools.repeat(None, sys.maxsize)
-        self.add: Callable[[], None] = self._left.__next__
+        self._lock = threading.Lock()
+        self.add: Callable[[], None] = self._left.__next__ if is_locked() else self._add_alone
         self._before = 0
+
+    def _add_alone(self) -> None:
+        with self._lock:
+            next(self._left)
 
     def read(self) -> int:
         return sys.maxsize - length_hint(self._left) - self._before
@@ -44,8 +52,10 @@ class Counter:
     def after_fork_in_child(self) -> None:
         """Begin at zero again: what the parent counted is the parent's.
 
-        ``add`` stays the same object, since spans hold it.
+        ``add`` stays the same object, since spans hold it. The lock is a new one: a thread that
+        exists only in the parent may have held the old.
         """
+        self._lock = threading.Lock()
         self._before += self.read()
 
 

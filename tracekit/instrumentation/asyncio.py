@@ -27,6 +27,7 @@ from typing import Any
 from opentelemetry.trace import Span, get_current_span
 
 from tracekit import _fork, semconv
+from tracekit._gil import is_locked
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._caller import Caller, caller_from
 from tracekit.instrumentation._patch import InstrumentationStatus, LibraryInstrumentor, Patch, quiet
@@ -146,7 +147,7 @@ class _Watch:
     @quiet
     def _start(self) -> None:
         with self._lock:
-            if self._thread is not None or not _may_look():
+            if self._thread is not None or not is_locked():
                 return
             self._thread = threading.Thread(
                 target=self._look, name="tracekit-loop-watch", daemon=True
@@ -204,11 +205,6 @@ def _tell(span: Span, blocked_ns: int) -> None:
     attributes: Any = getattr(span, "attributes", None) or {}
     if blocked_ms > attributes.get(semconv.LOOP_BLOCKED, 0):
         span.set_attribute(semconv.LOOP_BLOCKED, blocked_ms)
-
-
-def _may_look() -> bool:
-    is_locked: Any = getattr(sys, "_is_gil_enabled", None)
-    return is_locked is None or bool(is_locked())
 
 
 plugin: type[LibraryInstrumentor] = AsyncioInstrumentor
