@@ -113,7 +113,8 @@ class HttpClientSettings(HttpSettings):
                 ``TRACEKIT_PROPAGATION_HOSTS``; none for an empty list. By default every host
                 gets trace headers, and those inside baggage too.
             span_ends: ``headers`` or ``body``, in place of ``TRACEKIT_HTTP_CLIENT_SPAN_ENDS``.
-            code_location: Name the program's line that called; ``TRACEKIT_CODE_LOCATION``.
+            code_location: Name the program's line that called; ``TRACEKIT_CODE_LOCATION``. Only
+                when asked for: it is a tenth of all that tracing adds to a request.
             options: Those of :meth:`HttpSettings.from_environment`, ``request_hook(span,
                 request)`` and ``response_hook(span, request, response)``.
         """
@@ -125,7 +126,7 @@ class HttpClientSettings(HttpSettings):
             environ,
             hosts=hosts_of(propagation_hosts, environ),
             ends_at_body=ends == "body",
-            caller=caller_from(environ, code_location),
+            caller=caller_from(environ, code_location, unasked=False),
             **options,
         )
 
