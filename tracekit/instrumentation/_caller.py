@@ -160,13 +160,14 @@ class Caller:
             report("the search for a caller")
         return _NOWHERE
 
-    def asked(self, said: Said, frame: FrameType | None) -> Mapping[str, Any]:
+    def asked(self, said: Said, frame: FrameType | None, depth: int) -> Mapping[str, Any]:
         """Return what `said` says, and which line of the program is calling.
 
         Args:
             frame: Where the search begins; not who ``said.seen`` is, or this need not be asked.
+            depth: At which ``frame_at`` has that frame for who calls this.
         """
-        place, last = self.attributes(1, frame), said.last
+        place, last = self.attributes(depth + 2), said.last
         if last[0] is place:
             return last[1]
         both = said.asked_from(place)

@@ -327,7 +327,7 @@ class DatabaseSteps:
                     frame = None
                 code, at, attributes = said.seen
                 if frame is None or frame.f_code is not code or frame.f_lasti != at:
-                    attributes = self._caller.asked(said, frame)
+                    attributes = self._caller.asked(said, frame, _INSIDE)
             is_batch = parameters is True
             if batch_size != 1:
                 parameters = None

@@ -185,7 +185,7 @@ class RedisProtocolInstrumentor(ReplacingInstrumentor):
                         frame = None
                     code, at, attributes = said.seen
                     if frame is None or frame.f_code is not code or frame.f_lasti != at:
-                        attributes = self._caller.asked(said, frame)
+                        attributes = self._caller.asked(said, frame, _INSIDE)
                 if outer is not None:
                     digest = hash_of(args[2:], outer, self._hash_secret)
                     if digest is not None:

@@ -110,7 +110,7 @@ class PymongoInstrumentor(LibraryInstrumentor):
                 said = self._say(key)
             attributes = said.attributes
             if self._caller is not None:
-                attributes = self._caller.asked(said, frame_at(1))
+                attributes = self._caller.asked(said, frame_at(1), 1)
             if name in _BATCHES:
                 batch = command.get(_BATCHES[name])
                 if isinstance(batch, list) and len(batch) > 1:
