@@ -11,10 +11,9 @@ import sys
 import threading
 from collections.abc import Callable
 from operator import length_hint
+from typing import Any
 
-from tracekit._gil import is_locked
-
-__all__ = ["Counter", "Tally", "export_watchers", "tell_exported"]
+__all__ = ["Counter", "Tally", "export_watchers", "is_locked", "tell_exported"]
 
 export_watchers: list[Callable[[object, float, str], None]] = []
 """Told of each export when it is over: the exporter, how long it took in seconds, and why it
@@ -24,6 +23,16 @@ failed, or nothing."""
 def tell_exported(exporter: object, duration_s: float, reason: str) -> None:
     for watcher in export_watchers:
         watcher(exporter, duration_s, reason)
+
+
+def is_locked() -> bool:
+    """Return False in a free-threaded build of CPython, while its GIL is off.
+
+    There, one call of C is not one step for all threads.
+    Source: https://docs.python.org/3/howto/free-threading-python.html
+    """
+    known: Any = getattr(sys, "_is_gil_enabled", None)
+    return known is None or bool(known())
 
 
 class Counter:

@@ -45,7 +45,6 @@ ROWS: dict[str, int] = {
     "errors": 0,
     "semconv": 0,
     "_fork": 0,
-    "_gil": 0,
     "_otel_baggage": 0,
     "_hangup": 0,
     "_otel_context": 0,

@@ -27,7 +27,7 @@ from typing import Any
 from opentelemetry.trace import Span, get_current_span
 
 from tracekit import _fork, semconv
-from tracekit._gil import is_locked
+from tracekit._ledger import is_locked
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._caller import Caller, caller_from
 from tracekit.instrumentation._patch import InstrumentationStatus, LibraryInstrumentor, Patch, quiet
