@@ -169,13 +169,13 @@ class CompositePropagator(TextMapPropagator):
         """
         if self._takes_care:
             return self._extract_with_care(carrier, context, getter)
-        # Without a context each has a default of its own.
-        is_dict = getter is default_getter and type(carrier) is dict
         for name, other, extract in self._extracts:
+            # Without a context each has a default of its own.
             if (
-                name is not None
-                and is_dict
-                and context is not None
+                context is not None
+                and name is not None
+                and getter is default_getter
+                and type(carrier) is dict
                 and name not in carrier
                 and other not in carrier
             ):
