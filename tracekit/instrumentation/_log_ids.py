@@ -30,7 +30,8 @@ def current_ids() -> Ids:
         return NO_IDS
     try:
         span_context = span.get_span_context()
-        if _last[0] is span_context:
+        # Equal and not identical: a span of ours makes its context anew for whoever asks.
+        if _last[0] == span_context:
             return _last[1]
         ids = _ids_of(span_context)
     except Exception:  # of a span that is not ours
