@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from opentelemetry.trace import INVALID_SPAN, SpanContext, get_current_span
+
+from tracekit._otel_context import OnlySpan, current_context
 
 __all__ = ["NO_IDS", "Ids", "current_ids"]
 
@@ -25,7 +29,9 @@ def current_ids() -> Ids:
     costs as much as all the rest.
     """
     global _last
-    span = get_current_span()
+    context: Any = current_context()
+    # As get_current_span() finds it, four calls later.
+    span = context.span if type(context) is OnlySpan else get_current_span(context)
     if span is INVALID_SPAN:
         return NO_IDS
     try:

@@ -294,11 +294,10 @@ def _make_record(original: Callable[..., Any]) -> Callable[..., Any]:
         extra: Any = None,
         sinfo: Any = None,
     ) -> Any:
-        given = (logger, name, level, fn, lno, msg, args, exc_info, func)
-        if not extra or not isinstance(extra, Mapping) or _NAMES.isdisjoint(extra):
-            return original(*given, extra, sinfo)
+        if extra is None or not isinstance(extra, Mapping) or _NAMES.isdisjoint(extra):
+            return original(logger, name, level, fn, lno, msg, args, exc_info, func, extra, sinfo)
         others = {key: value for key, value in extra.items() if key not in _NAMES}
-        record = original(*given, others, sinfo)
+        record = original(logger, name, level, fn, lno, msg, args, exc_info, func, others, sinfo)
         record.__dict__.update({key: extra[key] for key in _NAMES & extra.keys()})
         return record
 
