@@ -9,6 +9,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -101,7 +102,8 @@ class AwsContract:
         instrument(self.plugin)
         s3 = self.client("s3", endpoint)
         place = {"LocationConstraint": "eu-north-1"}
-        s3.create_bucket(Bucket="orders", CreateBucketConfiguration=place)
+        bucket = f"orders-{uuid.uuid4().hex}"  # a test that is run again finds none of its own
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration=place)
         (call,), (attempt,) = calls(spans), attempts(spans)
         assert (call.name, call.kind) == ("S3.CreateBucket", SpanKind.CLIENT)
         assert (attempt.name, attempt.kind) == ("PUT", SpanKind.CLIENT)
@@ -115,7 +117,7 @@ class AwsContract:
             "rpc.system.name": "aws-api",
             "rpc.method": "S3/CreateBucket",
             "cloud.region": "eu-north-1",
-            "aws.s3.bucket": "orders",
+            "aws.s3.bucket": bucket,
             "server.address": "127.0.0.1",
             "server.port": int(endpoint.rpartition(":")[2]),
             "http.response.status_code": 200,

@@ -27,6 +27,7 @@ from opentelemetry.trace import Tracer
 
 from tracekit import semconv
 from tracekit.instrumentation._aws_services import RECEIVE, Carry, carrier_of, links_from, told_of
+from tracekit.instrumentation._caller import caller_from
 from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
     Attempt,
@@ -134,6 +135,7 @@ class CallSteps:
         timeouts_of: TimeoutsOf,
         *,
         inject: bool | None = None,
+        code_location: bool | None = None,
         **options: Any,
     ) -> None:
         """Read settings from the environment, overridden by options.
@@ -142,15 +144,16 @@ class CallSteps:
             timeouts_of: Returns the limits that a library's HTTP session was made with.
             inject: Whether messages carry the context of the call that sends them, in place of
                 ``TRACEKIT_BOTOCORE_INJECT``.
-            options: Those of :meth:`HttpClientSettings.read`. The program's line is recorded
-                of the call, all others of its requests.
+            code_location: Whether the program's line is recorded of the call, in place of
+                ``TRACEKIT_CODE_LOCATION``.
+            options: Those of :meth:`HttpClientSettings.read`, for the requests.
         """
         if inject is None:
             text = os.environ.get("TRACEKIT_BOTOCORE_INJECT", "").strip().lower()
             inject = text != "false"
         self._injects = inject
         settings = HttpClientSettings.read(library, os.environ, **options)
-        self._caller = settings.caller
+        self._caller = caller_from(os.environ, code_location)
         self._start_span = tracer.start_span
         self._timeouts_of = timeouts_of
         self._attempts = HttpClientSteps(tracer, settings, _headers_of, _RequestHeaders())
