@@ -110,7 +110,12 @@ def carried_span(span: SpanRecord) -> SpanRecord:
         name=carried(span.name),
         attributes=all_carried(span.attributes),
         events=[
-            replace(each, name=carried(each.name), attributes=all_carried(each.attributes))
+            Event(
+                carried(each.name),
+                all_carried(each.attributes),
+                each.timestamp,
+                each.dropped_attributes,
+            )
             for each in span.events
         ],
         links=[Link(each.context, all_carried(each.attributes)) for each in span.links],
