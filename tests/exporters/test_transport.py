@@ -584,7 +584,13 @@ def test_connections_are_kept(make: Make) -> None:
 
 
 def test_each_thread_has_its_own_connection(make: Make) -> None:
-    with Destination() as destination:
+    all_are_there = threading.Barrier(3)  # or one thread might be over before the next begins
+
+    def together(_received: Received) -> Reply:
+        all_are_there.wait(30)
+        return Reply()
+
+    with Destination(together) as destination:
         exporter = make(destination.url)
         threads = [threading.Thread(target=exporter.export, args=(BATCH,)) for _ in range(3)]
         for thread in threads:
