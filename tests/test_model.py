@@ -22,6 +22,15 @@ def test_a_record_is_equal_to_its_copies_and_shows_what_it_holds(record):
     assert repr(record).startswith(f"{type(record).__name__}(name={record.name!r}, ")
 
 
+@pytest.mark.parametrize("record", [Event("retry"), InstrumentationScope("lib")])
+def test_a_record_is_not_changed_once_it_is_made(record):
+    with pytest.raises(AttributeError, match="not changed once it is made: 'name'"):
+        record.name = "other"
+    with pytest.raises(AttributeError, match="not changed once it is made: 'name'"):
+        del record.name
+    assert record.name in ("retry", "lib")
+
+
 def test_records_that_differ_in_one_field_are_not_equal():
     assert Event("a", {}, 1) != Event("a", {}, 2)
     assert InstrumentationScope("a", attributes={"x": 1}) != InstrumentationScope("a")

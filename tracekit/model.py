@@ -87,6 +87,19 @@ class _Record:
 
     __slots__: tuple[str, ...] = ()
 
+    def _fill(self, *values: Any) -> None:
+        for name, value in zip(type(self).__slots__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} is not changed once it is made: {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is not changed once it is made: {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._values()
+
     def _values(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in type(self).__slots__)
 
@@ -108,6 +121,11 @@ class Event(_Record):
 
     __slots__ = ("name", "attributes", "timestamp", "dropped_attributes")  # noqa: RUF023 - as made
 
+    name: str
+    attributes: Attributes
+    timestamp: int
+    dropped_attributes: int
+
     def __init__(
         self,
         name: str,
@@ -115,16 +133,19 @@ class Event(_Record):
         timestamp: int = 0,
         dropped_attributes: int = 0,
     ) -> None:
-        self.name = name
-        self.attributes: Attributes = {} if attributes is None else attributes
-        self.timestamp = timestamp
-        self.dropped_attributes = dropped_attributes
+        given = {} if attributes is None else attributes
+        self._fill(name, given, timestamp, dropped_attributes)
 
 
 class InstrumentationScope(_Record):
     """The unit of code that made a span: library name and version, not the library watched."""
 
     __slots__ = ("name", "version", "schema_url", "attributes")  # noqa: RUF023 - as made
+
+    name: str
+    version: str | None
+    schema_url: str
+    attributes: Attributes
 
     def __init__(
         self,
@@ -133,10 +154,7 @@ class InstrumentationScope(_Record):
         schema_url: str = "",
         attributes: Attributes | None = None,
     ) -> None:
-        self.name = name
-        self.version = version
-        self.schema_url = schema_url
-        self.attributes: Attributes = {} if attributes is None else attributes
+        self._fill(name, version, schema_url, {} if attributes is None else attributes)
 
     def __hash__(self) -> int:
         # Attributes cannot be hashed.
