@@ -365,12 +365,15 @@ def _should_sample(sampler: Sampler, span: Span, context: Context, trace_id: int
         return None
 
 
+_MOST_WARNED = 64
 _warned: dict[int, object] = {}
 """Held as well, for the id of one that is gone would soon be that of another."""
 
 
 def _warn_once(message: str, part: object) -> None:
     if id(part) not in _warned:
+        if len(_warned) >= _MOST_WARNED:
+            _warned.clear()
         _warned[id(part)] = part
         _logger.warning("%s: %r", message, part, exc_info=True)
 
