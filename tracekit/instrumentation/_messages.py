@@ -41,14 +41,14 @@ def correlation_of(variable: str, environ: Mapping[str, str], option: str | None
 
 
 def headers_for(context: Context) -> dict[str, str]:
-    """Return what the configured propagators say of a context; nothing if they fail."""
+    """Return what the configured propagators say of a context, as far as they do not fail."""
     headers: dict[str, str] = {}
     write_headers(headers, context)
     return headers
 
 
 def write_headers(headers: Any, context: Context) -> None:
-    """Put what the configured propagators say of a context into headers; nothing if they fail."""
+    """Put what the configured propagators say of a context into headers, till one of them fails."""
     try:
         get_global_textmap().inject(headers, context)
     except Exception:
