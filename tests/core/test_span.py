@@ -126,17 +126,20 @@ def test_attributes_set_together_are_as_if_set_one_by_one(
     make_tracer, exporter, together, at_start
 ):
     tracer = make_tracer(span_limits=SpanLimits(max_span_attributes=3))
-    one, other = (tracer.start_span("x", attributes=at_start) for _ in range(2))
+    one, other, last = (tracer.start_span("x", attributes=at_start) for _ in range(3))
     for key, value in together.items():
         one.set_attribute(key, value)
+    one.end()
     given = {**together}
     other.set_attributes(given if type(together) is dict else together)
-    given["late"] = "not recorded"
-    one.end()
     other.end()
-    first, second = exporter.get_finished_spans()
-    assert dict(second.attributes) == dict(first.attributes)
-    assert second.dropped_attributes == first.dropped_attributes
+    last.end(None, given if type(together) is dict else together)
+    given["late"] = "not recorded"
+    first, *others = exporter.get_finished_spans()
+    assert len(others) == 2
+    for span in others:
+        assert dict(span.attributes) == dict(first.attributes)
+        assert span.dropped_attributes == first.dropped_attributes
 
 
 def test_writes_after_the_end_change_nothing_and_are_counted(tracer, exporter):
@@ -150,6 +153,7 @@ def test_writes_after_the_end_change_nothing_and_are_counted(tracer, exporter):
     span.set_status(StatusCode.ERROR)
     span.record_exception(ValueError())
     span.end(99)
+    span.end(99, {"c": 1})
     (ended,) = exporter.get_finished_spans()
     assert ended.name == "before"
     assert (dict(ended.attributes), ended.events, ended.links) == ({}, (), ())

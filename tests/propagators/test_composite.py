@@ -9,7 +9,9 @@ import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.context import Context, get_value
 from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
+from tracekit._otel_context import with_span
 from tracekit.propagators._composite import (
     UNTRUSTED_SPAN_CONTEXT_KEY,
     CompositePropagator,
@@ -19,6 +21,7 @@ from tracekit.propagators._composite import (
 from tracekit.propagators.b3 import B3SinglePropagator
 from tracekit.propagators.baggage import BaggagePropagator
 from tracekit.propagators.tracecontext import TraceContextPropagator
+from tracekit.sdk import TracerProvider
 
 W3C = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
 B3 = {"b3": f"{'c' * 32}-{'d' * 16}-1"}
@@ -224,3 +227,37 @@ def test_a_member_that_inherits_the_name_of_a_header_is_always_asked() -> None:
     member = _MayReadMore()
     CompositePropagator([TraceContextPropagator(), member]).extract(W3C)
     assert member.asked == 1
+
+
+class _Overriding(TraceContextPropagator):
+    def inject(self, carrier: Any, *args: Any, **kwargs: Any) -> None:
+        carrier["x"] = "y"
+
+
+@pytest.mark.parametrize(
+    "state", [TraceState(), TraceState([("vendor", "1")])], ids=["without a state", "with a state"]
+)
+@pytest.mark.parametrize(
+    ("propagator", "is_brief"),
+    [
+        (CompositePropagator([TraceContextPropagator(), BaggagePropagator()]), True),
+        (CompositePropagator([TraceContextPropagator()], []), True),
+        (CompositePropagator([TraceContextPropagator(), B3SinglePropagator()]), False),
+        (CompositePropagator([B3SinglePropagator()]), False),
+        (CompositePropagator([_Overriding()]), False),
+        (_Inheriting([TraceContextPropagator()]), False),
+        (CompositePropagator([]), False),
+    ],
+)
+def test_a_traceparent_that_is_told_alone_is_all_that_would_be_written(
+    propagator: CompositePropagator, is_brief: bool, state: TraceState
+) -> None:
+    caller = trace.NonRecordingSpan(SpanContext(7, 9, True, TraceFlags(1), state))
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("t")
+    span = tracer.start_span("x", trace.set_span_in_context(caller, Context()))
+    written: dict[str, str] = {}
+    propagator.inject(written, with_span(Context(), span))
+    told = propagator.traceparent_of(span)
+    assert told == (written["traceparent"] if is_brief and not state else None)
+    assert told is None or list(written) == ["traceparent"]
+    assert propagator.traceparent_of(caller) is None

@@ -406,13 +406,28 @@ class Span(Reading, trace_api.Span):
     def is_recording(self) -> bool:
         return self._end is None or self._ending == get_ident()
 
-    def end(self, end_time: int | None = None) -> None:
+    def end(
+        self, end_time: int | None = None, attributes: dict[str, Any] | None = None
+    ) -> None:
         """End the span and hand it on; later calls change nothing.
 
         Args:
             end_time: Unix nanoseconds; None stands for now.
+            attributes: Added before; for whoever ends a span for each call of a library, and
+                knows then what came of it. In one step where ``set_attributes`` does it in one.
         """
         binding = self._binding
+        if attributes is not None:
+            own = self._attributes
+            if (
+                own is None
+                or self._end is not None
+                or is_tracked(attributes)
+                or len(own) + len(attributes) > binding.max_start_attributes
+            ):
+                self.set_attributes(attributes)
+            else:
+                own.update(attributes)
         # The clock is read before the test: between the test and the assignment no other
         # thread can run, so of two threads that end a span one wins.
         end = binding.monotonic_ns()

@@ -20,6 +20,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from tracekit import semconv
 from tracekit._otel_context import (
     NO_CONTEXT,
+    PLAIN_SPANS,
     SPAN_KEY,
     OnlySpan,
     attach,
@@ -187,10 +188,14 @@ class Operation:
         self._ended = True
         # It holds this operation in turn: neither is to wait for the garbage collector.
         self.context = _NOTHING
+        span: Any = self.span
         try:
+            if type(span) in PLAIN_SPANS:
+                span.end(None, attributes)
+                return
             if attributes is not None:
-                self.span.set_attributes(attributes)
-            self.span.end()
+                span.set_attributes(attributes)
+            span.end()
         except Exception:
             report("the end of a span")
 

@@ -71,7 +71,8 @@ class CompositePropagator(TextMapPropagator):
 
     A propagator that has an attribute `injects_key` is not called for a context without that key:
     it would find nothing to write. One that has `extracts_headers`, two spellings of the header
-    without which it reads nothing, is not called for a dictionary that has neither.
+    without which it reads nothing, is not called for a dictionary that has neither. One that has
+    `traceparent_alone` says by it what it writes of a span, if that is this header alone.
 
     Args:
         inject: In the order in which they write.
@@ -82,6 +83,8 @@ class CompositePropagator(TextMapPropagator):
 
     Attributes:
         failed: How often a propagator raised, by class name. The first time is logged.
+        traceparent_of: Takes a span that has started; returns the header traceparent, where that is
+            all that would be written of it if it were current and nothing else were; or else None.
         reads: The names of all headers that are read, so that a dictionary of these does for the
             request; None where that is not known: a member does not say, or a policy may ask.
     """
@@ -104,6 +107,7 @@ class CompositePropagator(TextMapPropagator):
         self._injects_span = tuple(
             inject for key, inject in self._injects if key in (None, SPAN_KEY)
         )
+        self.traceparent_of = _traceparent_of(self, self._inject)
         self._extracts = tuple(
             (*_only_headers(propagator), propagator.extract) for propagator in self._extract
         )
@@ -225,6 +229,20 @@ def _only_headers(propagator: TextMapPropagator) -> tuple[str | None, str | None
 def _of_own_class(propagator: TextMapPropagator, name: str) -> Any:
     # Of the class itself: one that inherits from it may read more.
     return vars(type(propagator)).get(name)
+
+
+def _traceparent_of(
+    composite: CompositePropagator, members: Sequence[TextMapPropagator]
+) -> Callable[[Any], str | None]:
+    writing = [each for each in members if getattr(each, "injects_key", None) in (None, SPAN_KEY)]
+    if len(writing) != 1 or type(composite) is not CompositePropagator:
+        return _unsaid
+    is_brief = _of_own_class(writing[0], "traceparent_alone") is not None
+    return getattr(writing[0], "traceparent_alone") if is_brief else _unsaid
+
+
+def _unsaid(_span: Any) -> str | None:
+    return None
 
 
 def _all_headers(

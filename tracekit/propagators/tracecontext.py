@@ -160,6 +160,24 @@ class TraceContextPropagator(TextMapPropagator):
         if state is not None:
             _inject_state(carrier, state, setter)
 
+    @staticmethod
+    def traceparent_alone(span: Any) -> str | None:
+        """Return all that :meth:`inject` would write of a span that is current, and nothing else.
+
+        None where it would write more, less or otherwise.
+
+        Args:
+            span: Has started.
+
+        Cost: a third of the steps, and no dictionary.
+        """
+        if type(span) in PLAIN_SPANS and not span._binding.marks_parents:
+            flags, state, _, _ = span._anchor
+            if state is None:  # as in inject(), without its frame
+                ids = (span._trace_id << 64 | span._span_id).to_bytes(24, "big").hex("-", -16)
+                return f"00-{ids}{_FLAGS_TEXT[flags]}"
+        return None
+
     def extract(
         self,
         carrier: Any,
