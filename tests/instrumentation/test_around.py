@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,20 +175,16 @@ def test_of_somebodys_wrapper_the_parameters_are_its_own() -> None:
     assert Steps().around(wrapper)(0, 1, y=2) == ((0, 1), {"y": 2})
 
 
-class Larger:
-    """A step that makes something else of two arguments."""
-
-    def x(self, x: int) -> int:
-        return x + 10
-
-    def y(self, y: Any) -> Any:
-        return None if y is None else y + 20
+def larger(x: Any, y: Any) -> Any:
+    """Return a step that makes something else of two arguments."""
+    return SimpleNamespace(x=None if x is None else x + 10, y=None if y is None else y + 20)
 
 
-def changing(original: Any) -> Any:
-    steps = Steps(Larger())
-    changed = {"x": 1, "y": 2}
-    return around(original, {"self": 0}, steps.before, steps.after, steps.failed, changed)
+def ignore(*_: Any) -> None:
+    """Be told and do nothing."""
+
+
+CHANGED = {"x": 1, "y": 2}
 
 
 @pytest.mark.parametrize("call", range(1, 4))
@@ -198,17 +195,11 @@ def test_arguments_that_a_step_changes_reach_the_library_changed(original: Any, 
         lambda original: original(0, 11, y=22),
         lambda original: original(0, x=11, y=22),
     ]
-    assert outcome(lambda: CALLS[call](changing(original))) == outcome(
-        lambda: expected[call - 1](original)
-    )
+    changing = around(original, CHANGED, larger, ignore, ignore, CHANGED)
+    assert outcome(lambda: CALLS[call](changing)) == outcome(lambda: expected[call - 1](original))
 
 
 def test_an_argument_that_is_not_given_is_changed_too() -> None:
-    class Fresh:
-        def y(self, y: Any) -> Any:
-            return "fresh" if y is None else y
-
-    steps = Steps(Fresh())
-    made = around(anything, {}, steps.before, steps.after, steps.failed, {"y": 2})
+    made = around(anything, {}, lambda: SimpleNamespace(y="fresh"), ignore, ignore, {"y": 2})
     assert made(0, 1) == ("anything", (0, 1), {"y": "fresh"})
-    assert made(0, 1, 2, 3) == ("anything", (0, 1, 2, 3), {})
+    assert made(0, 1, 2, 3) == ("anything", (0, 1, "fresh", 3), {})

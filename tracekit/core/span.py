@@ -406,9 +406,7 @@ class Span(Reading, trace_api.Span):
     def is_recording(self) -> bool:
         return self._end is None or self._ending == get_ident()
 
-    def end(
-        self, end_time: int | None = None, attributes: dict[str, Any] | None = None
-    ) -> None:
+    def end(self, end_time: int | None = None, attributes: dict[str, Any] | None = None) -> None:
         """End the span and hand it on; later calls change nothing.
 
         Args:

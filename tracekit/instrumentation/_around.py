@@ -55,8 +55,8 @@ def around(
         after: Called with what `before` returned, the result, and what is told.
         failed: Called with what `before` returned and the exception, which then goes on. None
             of the three may raise; a `before` that always returns None needs no others.
-        changed: Arguments in whose place `original` gets what the method of that name, of what
-            `before` returned, makes of them; and at which place each stands. They may not raise.
+        changed: Arguments in whose place `original` gets the attribute of that name of what
+            `before` returned; and at which place each stands.
         owners: While there are none, nothing of ours is called.
         awaits: Whether `original` is a coroutine function; then so is what is returned.
     """
@@ -124,7 +124,7 @@ def _found(name: str, place: int, parameters: Sequence[Parameter]) -> str:
 def _change(name: str, place: int, parameters: Sequence[Parameter]) -> str:
     """Return the line that puts something else in the place of an argument."""
     if _is_named(name, parameters):
-        return f"    {name} = _step.{name}({name})\n"
+        return f"    {name} = _step.{name}\n"
     kinds = {each.kind: each.name for each in parameters}
     rest, named = kinds.get(Parameter.VAR_POSITIONAL), kinds.get(Parameter.VAR_KEYWORD)
     index = place - sum(each.kind in _BY_PLACE for each in parameters)
@@ -133,15 +133,11 @@ def _change(name: str, place: int, parameters: Sequence[Parameter]) -> str:
 
 
 def _put(
-    rest: tuple[Any, ...],
-    named: dict[str, Any],
-    index: int,
-    name: str,
-    change: Callable[[Any], object],
+    rest: tuple[Any, ...], named: dict[str, Any], index: int, name: str, value: object
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if rest[index:]:
-        return (*rest[:index], change(rest[index]), *rest[index + 1 :]), named
-    return rest, {**named, name: change(named.get(name))}
+        return (*rest[:index], value, *rest[index + 1 :]), named
+    return rest, {**named, name: value}
 
 
 def _is_named(name: str, parameters: Sequence[Parameter]) -> bool:

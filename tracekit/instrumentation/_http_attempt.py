@@ -11,7 +11,7 @@ from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 
 from tracekit import semconv
-from tracekit._otel_context import attach, current_context, detach
+from tracekit._otel_context import PLAIN_SPANS, attach, current_context, detach
 from tracekit.instrumentation._http import is_suppressed, suppressed_http
 from tracekit.instrumentation._http_client_attributes import (
     Destination,
@@ -117,6 +117,7 @@ class Attempt:
             retries.
         noted_at: When it saw that, in Unix nanoseconds.
         peer: Address and port at the other end of the socket; empty when unknown.
+        headers: What a lower layer is handed for those of the request, in their place.
         handed_over_ns: When it was, by the clock that measures waits; 0 before.
 
     Concurrency: used by the thread or task that makes the request; the end of a streamed body
@@ -129,6 +130,7 @@ class Attempt:
         "destination",
         "exchange",
         "handed_over_ns",
+        "headers",
         "is_over",
         "method",
         "native",
@@ -161,6 +163,7 @@ class Attempt:
     noted_at: int | None
     peer: Sequence[Any]
     handed_over_ns: int
+    headers: Any
     pool_wait_ns: int
 
     def refuse(self) -> None:
@@ -308,20 +311,23 @@ class Attempt:
             return
         self.is_over = True
         try:
-            span = self.span
+            span: Any = self.span
             if version and peer is not None and len(peer) > 1:
-                span.set_attributes(
-                    {
-                        HTTP_RESPONSE_STATUS_CODE: status,
-                        NETWORK_PROTOCOL_VERSION: version,
-                        NETWORK_PEER_ADDRESS: peer[0],
-                        NETWORK_PEER_PORT: peer[1],
-                    }
-                )
+                head = {
+                    HTTP_RESPONSE_STATUS_CODE: status,
+                    NETWORK_PROTOCOL_VERSION: version,
+                    NETWORK_PEER_ADDRESS: peer[0],
+                    NETWORK_PEER_PORT: peer[1],
+                }
             else:
-                span.set_attributes(_head(status, version, peer))
+                head = _head(status, version, peer)
             if self.pool_wait_ns >= _NOTABLE_WAIT_NS:
-                span.set_attribute(semconv.POOL_WAIT, self.pool_wait_ns / 1e9)
+                head[semconv.POOL_WAIT] = self.pool_wait_ns / 1e9
+            # One of ours, of a trace that no tail sampler holds.
+            if type(span) in PLAIN_SPANS and span._anchor[3] is None:
+                span.end(None, head)
+                return
+            span.set_attributes(head)
             if getattr(span, "kept", None) is False:
                 self._hear(response)
             span.end()

@@ -29,7 +29,7 @@ from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import Setter, default_setter
 from opentelemetry.trace import SpanKind, Tracer
 
-from tracekit._otel_context import SPAN_KEY, OnlySpan, attach, with_span
+from tracekit._otel_context import NO_CONTEXT, SPAN_KEY, OnlySpan, attach, with_span
 from tracekit.instrumentation._http import Headers, is_suppressed
 from tracekit.instrumentation._http_attempt import Attempt, Exchange, current_exchange
 from tracekit.instrumentation._http_client_attributes import Destination, HttpClientSettings
@@ -57,6 +57,8 @@ class HttpClientSteps:
         plain_methods: Methods of requests that are watched, propagated and told of alike.
         find_caller: Finds the program's line, past so many frames of what is known to be between;
             None where that is not asked for, or where this is not what the program called.
+        packed: The class of headers that keep how each is spelled beside its value, in ``_store``;
+            None where a library's are read as any others. See the rationale.
         is_terse: Whether the head of a response is all that is recorded of it.
         shows_requests: Whether a hook or a captured header needs the library's own request.
     """
@@ -66,6 +68,7 @@ class HttpClientSteps:
         "headers_of",
         "inside",
         "is_terse",
+        "packed",
         "plain_methods",
         "setter",
         "settings",
@@ -93,6 +96,7 @@ class HttpClientSteps:
         self.start_span = tracer.start_span
         self.settings = settings
         self.headers_of = headers_of
+        self.packed: type | None = None
         self.setter = setter
         self.plain_methods = settings.known_methods if settings.is_plain else frozenset[str]()
         self.is_terse = settings.is_terse
@@ -130,59 +134,49 @@ class HttpClientSteps:
         attempt.noted = attempt.noted_at = None
         attempt.peer = _UNKNOWN
         attempt.pool_wait_ns = attempt.handed_over_ns = 0
-        outer: Any
-        parent, sends = exchange.parent, exchange.sends
-        exchange.sends = sends + 1
-        exchange.attempt = None
+        parent: Any = exchange.parent
         try:
-            # By its length: the truth of a context is what CPython has no short cut to. One of a
-            # span only is not asked, which would fill it.
-            if type(parent) is OnlySpan:
-                outer, is_lone = parent.span, True
-            else:
-                outer, is_lone = parent.get(SPAN_KEY), len(parent) == 0
-            is_usual = sends == 0 and method in self.plain_methods
-            if (not is_lone and is_suppressed(parent)) or (
-                not is_usual and self.settings.is_excluded(url)
-            ):
-                attempt.refuse()
-                return None
-            place, find_caller = exchange.place, self.find_caller
-            # Below a span that is recorded so is this one, as a rule; of a root it is hoped.
+            # Nearly all requests. A context of a span only is not asked for its length or a value,
+            # which would fill it; one without a span or baggage propagates nothing but this span.
             if (
-                find_caller is not None
-                and place is None
-                and (outer is None or outer.is_recording())
+                exchange.sends
+                or method not in self.plain_methods
+                or not (parent is NO_CONTEXT or type(parent) is OnlySpan)
             ):
-                exchange.place = place = find_caller(self.inside)
-            if is_usual:
-                # Destination.told_of(), written out like all of this for nearly all requests.
-                told = destination.told.get(method)
-                if told is not None and told[0] is timeouts and told[1] is place:
-                    attributes = told[2]
-                else:
-                    attributes = destination.told_of(method, timeouts, place)
-                attempt.span = span = self.start_span(method, parent, _CLIENT, attributes)
+                return self._begin_otherwise(attempt, exchange, parent)
+            exchange.sends = 1
+            place = None
+            if self.find_caller is not None:
+                # Below a span that is recorded so is this one, as a rule; of a root it is hoped.
+                place = exchange.place
+                if place is None and (parent is NO_CONTEXT or parent.span.is_recording()):
+                    exchange.place = place = self.find_caller(self.inside)
+            # Destination.told_of(), written out like all of this.
+            told = destination.told.get(method)
+            if told is not None and told[0] is timeouts and told[1] is place:
+                attributes = told[2]
             else:
-                span = attempt.start(sends)
-            if place is None and find_caller is not None and span.is_recording():
-                exchange.place = place = find_caller(self.inside)
+                attributes = destination.told_of(method, timeouts, place)
+            attempt.span = span = self.start_span(method, parent, _CLIENT, attributes)
+            if place is None and self.find_caller is not None and span.is_recording():
+                exchange.place = place = self.find_caller(self.inside)
                 span.set_attributes(place)
-            context: Context
-            if is_usual and is_lone:
-                # with_span() and inject(): where there is no baggage, the host does not matter.
-                context = only = OnlySpan()
-                only.span = span
-                if carrier is not None:
-                    try:
-                        get_global_textmap().inject(carrier, context, self.setter)
-                        exchange.injected = context
-                    except Exception:
-                        report("the injection of trace headers")
-            else:
-                context = with_span(parent, span)
-                attempt.inject(context)
-            attempt.context = context
+            # with_span() and inject(): where there is no baggage, the host does not matter.
+            attempt.context = context = OnlySpan()
+            context.span = span
+            if carrier is not None:
+                try:
+                    textmap: Any = get_global_textmap()
+                    # Most write one header, which is told in fewer steps than it is written.
+                    alone = getattr(textmap, "traceparent_of", None)
+                    header = None if alone is None else alone(span)
+                    if header is None:
+                        textmap.inject(carrier, context, self.setter)
+                    else:
+                        self.setter.set(carrier, "traceparent", header)
+                    exchange.injected = context
+                except Exception:
+                    report("the injection of trace headers")
             attempt.token = attach(context)
             attempt.under_way = True
             exchange.attempt = attempt
@@ -190,6 +184,37 @@ class HttpClientSteps:
         except Exception:
             report("the beginning of an HTTP span")
             return None
+
+    def _begin_otherwise(self, attempt: Attempt, exchange: Exchange, parent: Any) -> Attempt | None:
+        """Do what :meth:`begin` does, for a request that is sent again, or is told of otherwise."""
+        sends = exchange.sends
+        exchange.sends = sends + 1
+        exchange.attempt = None
+        if is_suppressed(parent) or self.settings.is_excluded(attempt.url):
+            attempt.refuse()
+            return None
+        method, outer = attempt.method, parent.get(SPAN_KEY)
+        find_caller: Any = self.find_caller
+        if (
+            find_caller is not None
+            and exchange.place is None
+            and (outer is None or outer.is_recording())
+        ):
+            exchange.place = find_caller(self.inside + 1)
+        if sends == 0 and method in self.plain_methods:
+            told = attempt.destination.told_of(method, attempt.timeouts, exchange.place)
+            attempt.span = span = self.start_span(method, parent, _CLIENT, told)
+        else:
+            span = attempt.start(sends)
+        if find_caller is not None and exchange.place is None and span.is_recording():
+            exchange.place = place = find_caller(self.inside + 1)
+            span.set_attributes(place)
+        attempt.context = context = with_span(parent, span)
+        attempt.inject(context)
+        attempt.token = attach(context)
+        attempt.under_way = True
+        exchange.attempt = attempt
+        return attempt
 
     def locate(self, exchange: Exchange, inside: int) -> None:
         """Find the program's line now, from where it is nearer than from :meth:`begin`.

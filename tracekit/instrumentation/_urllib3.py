@@ -44,6 +44,8 @@ now_ns = time.perf_counter_ns
 VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
 SEEN = object()
 """Noted of an attempt that has ended, when what was seen is recorded."""
+# Those of urllib3 itself, which read the headers that they are given, and do nothing else to them.
+_own_connections: set[type] = set()
 # The attempt whose span ends with the body, in the instance dictionary of a response.
 _BODY = "_tracekit_attempt"
 
@@ -99,22 +101,27 @@ def await_body(attempt: Attempt, raw: Any) -> None:
 
 def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
     told = {"self": 0, "conn": 1, "headers": 5}
-    return around(original, told, _before, _answered, _not_answered, owners=owners)
+    connection = sys.modules["urllib3.connection"]
+    _own_connections.update((connection.HTTPConnection, connection.HTTPSConnection))
+    return around(original, told, _before, _answered, _not_answered, {"headers": 5}, owners)
 
 
-def _before(pool: Any, _conn: Any, headers: Any) -> Attempt | None:
+def _before(pool: Any, conn: Any, headers: Any) -> Attempt | None:
     exchange = current_exchange()
     attempt = None if exchange is None else exchange.attempt
     if attempt is None:
         return None
     if attempt.noted is not None:
-        return _retry(attempt, headers) or attempt
-    if not attempt.under_way:
+        attempt = _retry(attempt, headers) or attempt
+    elif not attempt.under_way:
         return None
-    if pool.block and pool.proxy is None:
+    elif pool.block and pool.proxy is None:
         # Between the two lies the wait for a connection of a pool that is used up, and
         # nothing else that takes long; others open as many connections as they need.
         attempt.pool_wait_ns = now_ns() - attempt.handed_over_ns
+    if type(headers) is attempt.steps.packed and type(conn) in _own_connections:
+        headers = dict(headers._store.values())
+    attempt.headers = headers
     return attempt
 
 

@@ -77,14 +77,14 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         )
 
     def _session_send(self, original: Send, owners: Sequence[object]) -> Send:
+        self._steps.packed = sys.modules["requests.structures"].CaseInsensitiveDict
+
         def send(session: Session, request: PreparedRequest, **kwargs: Any) -> Response:
             if not owners:
                 return original(session, request, **kwargs)
-            exchange = current_exchange()
-            if exchange is not None and _is_redirect(exchange, session, kwargs):
-                return self._attempt(exchange, original, session, request, kwargs)
-            exchange, attempt = Exchange(session), None
-            # As _attempt(), which is one frame less for nearly all requests of the program.
+            exchange, own, attempt = current_exchange(), None, None
+            if exchange is None or not _is_redirect(exchange, session, kwargs):
+                exchange = own = Exchange(session)
             try:
                 attempt = self._begin(exchange, request, kwargs.get("timeout"))
                 response = original(session, request, **kwargs)
@@ -96,7 +96,8 @@ class RequestsInstrumentor(ReplacingInstrumentor):
                     fail(_current(attempt), error)
                 raise
             finally:
-                exchange.close()
+                if own is not None:
+                    own.close()
 
         return send
 
@@ -118,26 +119,6 @@ class RequestsInstrumentor(ReplacingInstrumentor):
 
         told = {"self": 0, "request": 1, "timeout": 3}
         return around(original, told, before, _direct_answered, _direct_failed, owners=owners)
-
-    def _attempt(
-        self,
-        exchange: Exchange,
-        original: Send,
-        session: Session,
-        request: PreparedRequest,
-        kwargs: dict[str, Any],
-    ) -> Response:
-        attempt = self._begin(exchange, request, kwargs.get("timeout"))
-        if attempt is None:
-            return original(session, request, **kwargs)
-        try:
-            response = original(session, request, **kwargs)
-        except BaseException as error:
-            fail(_current(attempt), error)
-            raise
-        if not attempt.is_over:
-            _finish(attempt, response)
-        return response
 
     def _begin(self, exchange: Exchange, request: PreparedRequest, timeout: Any) -> Attempt | None:
         try:
