@@ -171,8 +171,8 @@ FLAGS = tuple(TraceFlags(bits) for bits in range(256))
 PLAIN_SPANS: set[type] = set()
 """The classes of our recording spans. Their ``end()`` takes last attributes as well. A propagator
 reads their ``_trace_id``, ``_span_id`` and ``_anchor`` (flags, trace state, ...) by itself: 0.3 µs
-less than a SpanContext made for it. Not where ``_binding.marks_parents``: such a span wants to know that its id goes elsewhere, and learns
-it from ``get_span_context()``."""
+less than a SpanContext made for it. Not where ``_binding.marks_parents``: such a span wants to know
+that its id goes elsewhere, and learns it from ``get_span_context()``."""
 
 
 def _by_constructor(cls: type[SpanContext], fields: tuple[Any, ...]) -> SpanContext:

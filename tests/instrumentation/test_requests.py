@@ -15,6 +15,8 @@ from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.auth import HTTPDigestAuth
+from requests.structures import CaseInsensitiveDict
+from urllib3.connection import HTTPConnection
 from urllib3.util import Retry, Timeout
 
 from instrumentation.conftest import Instrument, LoopbackServer, Spans
@@ -353,6 +355,76 @@ def test_configured_timeouts_are_recorded(
     prefix = "tracekit.timeout."
     found = {k.removeprefix(prefix): v for k, v in attributes.items() if k.startswith(prefix)}
     assert found == expected
+
+
+def test_a_request_that_the_library_refuses_for_its_timeout_has_a_span_as_well(
+    instrument: Instrument, spans: Spans, server: LoopbackServer
+) -> None:
+    instrument(RequestsInstrumentor)
+    with pytest.raises(ValueError, match="Timeout value connect was"):
+        requests.get(f"{server.url}/ok", timeout=[1, 2])  # type: ignore[arg-type]
+    assert spans.one().status.status_code is StatusCode.ERROR
+
+
+class _AskingConnection(HTTPConnection):
+    """A program's own connection, which asks for a header by another spelling."""
+
+    asked: ClassVar[list[tuple[type, str]]] = []
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
+        headers: Any = kwargs["headers"]
+        self.asked.append((type(headers), headers["USER-agent"]))
+        return super().request(method, url, *args, **kwargs)
+
+
+class _OwnConnections(HTTPAdapter):
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _AskingConnection
+        return pool
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:  # before requests 2.32
+        pool: Any = super().get_connection(*args, **kwargs)
+        pool.ConnectionCls = _AskingConnection
+        return pool
+
+
+def test_a_connection_class_of_the_programs_gets_the_headers_that_requests_made(
+    instrument: Instrument, server: LoopbackServer
+) -> None:
+    instrument(RequestsInstrumentor)
+    _AskingConnection.asked.clear()
+    with requests.Session() as session:
+        session.mount("http://", _OwnConnections())
+        session.get(f"{server.url}/ok", headers={"User-Agent": "me"})
+    assert _AskingConnection.asked == [(CaseInsensitiveDict, "me")]
+
+
+def test_urllib3_sends_the_same_headers_in_the_same_order_as_without_tracing(
+    instrument: Instrument, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[list[tuple[Any, Any]]] = []
+    put, end = HTTPConnection.putheader, HTTPConnection.endheaders
+
+    def putheader(connection: HTTPConnection, *header: Any) -> None:
+        sent[-1].append(header)
+        put(connection, *header)
+
+    def endheaders(connection: HTTPConnection, *args: Any, **kwargs: Any) -> None:
+        end(connection, *args, **kwargs)
+        sent.append([])
+
+    monkeypatch.setattr(HTTPConnection, "putheader", putheader)
+    monkeypatch.setattr(HTTPConnection, "endheaders", endheaders)
+    headers = {"X-One": "1", b"x-two": b"2", "user-agent": "me", "Accept": None}
+    for prepare in (lambda: None, lambda: instrument(RequestsInstrumentor)):
+        prepare()
+        sent.append([])
+        requests.post(f"{server.url}/ok", headers=headers, data={"a": "b"})
+        sent.pop()
+    without, traced = sent
+    assert [header for header in traced if header[0] != "traceparent"] == without
+    assert len(traced) == len(without) + 1
 
 
 def test_wait_for_a_free_connection_is_recorded(

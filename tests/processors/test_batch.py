@@ -22,6 +22,14 @@ from tracekit.processors import _lane
 from tracekit.sdk import SpanExporter, SpanExportResult, TracerProvider
 
 
+def test_a_condition_of_the_programs_has_the_class_to_itself(make_processor):
+    """One of ours would leave its mark on all: see _Progress."""
+    processor = make_processor(Recording())
+    lock = processor._progress
+    assert isinstance(lock, threading.Condition)
+    assert type(lock) is not threading.Condition
+
+
 def test_a_full_batch_is_exported_before_the_delay_is_over(make_processor):
     exporter = Recording()
     processor = make_processor(exporter, max_export_batch_size=10)

@@ -24,7 +24,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import Setter, default_setter
 from opentelemetry.trace import SpanKind, Tracer
@@ -149,7 +148,8 @@ class HttpClientSteps:
             if self.find_caller is not None:
                 # Below a span that is recorded so is this one, as a rule; of a root it is hoped.
                 place = exchange.place
-                if place is None and (parent is NO_CONTEXT or parent.span.is_recording()):
+                recording = parent is NO_CONTEXT or parent.span.is_recording()  # type: ignore[attr-defined]
+                if place is None and recording:
                     exchange.place = place = self.find_caller(self.inside)
             # Destination.told_of(), written out like all of this.
             told = destination.told.get(method)
@@ -162,14 +162,17 @@ class HttpClientSteps:
                 exchange.place = place = self.find_caller(self.inside)
                 span.set_attributes(place)
             # with_span() and inject(): where there is no baggage, the host does not matter.
-            attempt.context = context = OnlySpan()
+            context: Any = OnlySpan()
             context.span = span
+            attempt.context = context
             if carrier is not None:
                 try:
                     textmap: Any = get_global_textmap()
                     # Most write one header, which is told in fewer steps than it is written.
-                    alone = getattr(textmap, "traceparent_of", None)
-                    header = None if alone is None else alone(span)
+                    try:
+                        header = textmap.traceparent_of(span)
+                    except AttributeError:  # not one of ours
+                        header = None
                     if header is None:
                         textmap.inject(carrier, context, self.setter)
                     else:

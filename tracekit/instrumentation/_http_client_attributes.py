@@ -213,7 +213,23 @@ def described(url: str, origin: Origin) -> Destination:
     return Destination(origin, attributes)
 
 
-_NO_LIMITS: Mapping[str, float] = {}
+class _Limits(dict[Any, Mapping[str, float]]):
+    """What was configured, by what a program gave for it; asked for something else, it reads that.
+
+    Other than numbers and pairs, which stay what they are, nothing is kept.
+    """
+
+    def __missing__(self, timeout: Any) -> Mapping[str, float]:
+        found = _limits(*_parts(timeout))
+        if type(timeout) in _KEPT_TIMEOUTS:
+            if len(self) >= _MOST_KEPT:
+                self.clear()
+            self[timeout] = found
+        return found
+
+
+_KEPT_TIMEOUTS = (int, float, tuple, type(None))
+_limits_kept = _Limits().__getitem__
 
 
 def limits_of(timeout: Any) -> Mapping[str, float]:
@@ -221,31 +237,30 @@ def limits_of(timeout: Any) -> Mapping[str, float]:
 
     The same mapping for the same limits, as :meth:`Destination.told_of` wants it.
     """
-    if timeout is None:
-        return _NO_LIMITS
+    try:
+        return _limits_kept(timeout)
+    except TypeError:  # a list, which the library will refuse
+        return _limits()
+
+
+def _parts(timeout: Any) -> tuple[float | None, ...]:
     if isinstance(timeout, (int, float)):
-        return _limits(timeout, timeout)
+        return timeout, timeout
     if isinstance(timeout, tuple):
         connect, read = timeout
-        return _limits(_number(connect), _number(read))
-    return _limits(
-        getattr(timeout, "_connect", None),
-        getattr(timeout, "_read", None),
-        getattr(timeout, "total", None),
-    )
+        return _number(connect), _number(read)
+    return tuple(_number(getattr(timeout, name, None)) for name in ("_connect", "_read", "total"))
 
 
 def _number(limit: Any) -> float | None:
-    # Anything else is none, or a mark that stands for the default.
+    # Anything else is none, or a mark that stands for the default of urllib3.
     return limit if isinstance(limit, (int, float)) else None
 
 
 @functools.lru_cache(maxsize=64)
-def _limits(*limits: Any) -> Mapping[str, float]:
-    # urllib3 has a mark for its default, which is no number.
+def _limits(*limits: float | None) -> Mapping[str, float]:
     names = (semconv.TIMEOUT_CONNECT, semconv.TIMEOUT_READ, semconv.TIMEOUT_TOTAL)
-    found = {name: _number(s) for name, s in zip(names, limits, strict=False)}
-    return {name: s for name, s in found.items() if s is not None}
+    return {name: s for name, s in zip(names, limits, strict=False) if s is not None}
 
 
 def old_request_attributes(new: Mapping[str, Any], origin: Origin) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _before(pool: Any, conn: Any, headers: Any) -> Attempt | None:
         # nothing else that takes long; others open as many connections as they need.
         attempt.pool_wait_ns = now_ns() - attempt.handed_over_ns
     if type(headers) is attempt.steps.packed and type(conn) in _own_connections:
-        headers = dict(headers._store.values())
+        headers = dict(headers._store.values())  # type: ignore[attr-defined]
     attempt.headers = headers
     return attempt
 

@@ -58,6 +58,15 @@ UNBOUNDED_QUEUE_SIZE = 1_000_000
 """Spans that may wait when no queue size is set: a backstop behind the bound in bytes."""
 
 
+class _Progress(threading.Condition):
+    """A Condition with a reentrant lock, which the program's own do not pay for.
+
+    One keeps its lock's ``_is_owned`` as an attribute of its own, for which CPython stops to take
+    the short way to the method of that name, for all of the same class: with a first one here,
+    every ``put`` of a ``queue.Queue`` would take 0.1 µs longer, and requests does twenty a call.
+    """
+
+
 class BatchSpanProcessor(SpanProcessor):
     """Export sampled spans in batches, from a thread of its own, to one or more exporters.
 
@@ -110,7 +119,7 @@ class BatchSpanProcessor(SpanProcessor):
         # https://opentelemetry.io/docs/specs/otel/configuration/common/#timeout
         timeout_s = _seconds("EXPORT_TIMEOUT", export_timeout_millis, DEFAULT_TIMEOUT_MILLIS)
         timeout_s = timeout_s or math.inf
-        self._progress = threading.Condition()
+        self._progress = _Progress()
         self._lanes = [Lane(part, limit, timeout_s, self._progress) for part in exporters]
         self._is_closing = self._is_shut_down = False
         self.after_hand_out: Callable[[], None] | None = None
@@ -137,7 +146,7 @@ class BatchSpanProcessor(SpanProcessor):
         self._lost_and_told = 0
 
     def after_fork_in_child(self) -> None:
-        self._progress = threading.Condition()
+        self._progress = _Progress()
         self._begin()
         for lane in self._lanes:
             lane.begin(self._progress)

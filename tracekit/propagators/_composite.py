@@ -237,8 +237,9 @@ def _traceparent_of(
     writing = [each for each in members if getattr(each, "injects_key", None) in (None, SPAN_KEY)]
     if len(writing) != 1 or type(composite) is not CompositePropagator:
         return _unsaid
-    is_brief = _of_own_class(writing[0], "traceparent_alone") is not None
-    return getattr(writing[0], "traceparent_alone") if is_brief else _unsaid
+    member: Any = writing[0]
+    is_brief = _of_own_class(member, "traceparent_alone") is not None
+    return member.traceparent_alone if is_brief else _unsaid
 
 
 def _unsaid(_span: Any) -> str | None:
