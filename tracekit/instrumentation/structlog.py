@@ -15,7 +15,7 @@ from types import FunctionType
 from typing import Any
 
 from tracekit.instrumentation._log_events import LEVELS, LogEvents, exception_in, log_events_from
-from tracekit.instrumentation._log_ids import current_ids
+from tracekit.instrumentation._log_fields import current_fields
 from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
 from tracekit.instrumentation._wrapping import WrapperFunction
 
@@ -79,12 +79,12 @@ def _around(events: LogEvents | None) -> WrapperFunction:
 def _add_ids(bound: Any, args: Any) -> Any:
     """Add the ids to an event's own keys; return its ``exc_info``, which processors take out."""
     _, _, event_kw = args
-    ids = current_ids()
+    fields = current_fields()
     context = bound._context
     if TRACE_ID not in event_kw and TRACE_ID not in context:
-        event_kw[TRACE_ID] = ids[0]
+        event_kw[TRACE_ID] = fields[0]
     if SPAN_ID not in event_kw and SPAN_ID not in context:
-        event_kw[SPAN_ID] = ids[1]
+        event_kw[SPAN_ID] = fields[1]
     return event_kw.get("exc_info")
 
 
