@@ -13,6 +13,7 @@ import pickle
 import queue
 import sys
 import threading
+from collections import UserDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -202,10 +203,12 @@ def test_what_others_put_around_a_record_since_is_called(
     assert written(logger) == ["1 0"]
 
 
-def test_a_record_of_a_loggers_is_as_one_made_by_hand(logger: logging.Logger) -> None:
+@pytest.mark.parametrize("extra", [None, {}, {"mine": 1, "2": None}, UserDict(mine=1)])
+def test_a_record_of_a_loggers_is_as_one_made_by_hand(logger: logging.Logger, extra: Any) -> None:
     given: Any = ("n", 30, "f.py", 1, "m %s", ({"a": 1},), None, "func")
-    by_logger = logger.makeRecord(*given, None, "stack")
+    by_logger = logger.makeRecord(*given, extra, "stack")
     by_hand = logging.LogRecord(*given, "stack")
+    vars(by_hand).update(extra or {})
     changing = ("created", "msecs", "relativeCreated")
     one, other = ({**vars(record), **dict.fromkeys(changing)} for record in (by_logger, by_hand))
     assert type(by_logger) is logging.LogRecord
@@ -281,7 +284,10 @@ def test_a_record_takes_the_arguments_it_always_took() -> None:
     assert (record.getMessage(), record.stack_info, record.funcName) == ("m x", "stack", "f")
 
 
-@pytest.mark.parametrize("extra", [{"message": 1}, {"name": 1}, {"otelSpanID": 1, "name": 1}])
+REFUSED = [{"message": 1}, {"asctime": 1}, {"name": 1}, {"otelSpanID": 1, "name": 1}]
+
+
+@pytest.mark.parametrize("extra", [*REFUSED, UserDict(name=1)])
 def test_what_logging_refused_before_is_refused(logger: logging.Logger, extra: Any) -> None:
     with pytest.raises(KeyError, match="Attempt to overwrite"):
         logger.warning("x", extra=extra)

@@ -283,7 +283,7 @@ def _make_record(init: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         init: What we put into the place of ``LogRecord.__init__``.
     """
     record_class, own_init, new_record = logging.LogRecord, init.__wrapped__, object.__new__
-    is_short = _only_calls_factory(original)
+    reserved = _reserved(original, own_init)
 
     def make_record(
         logger: logging.Logger,
@@ -298,24 +298,27 @@ def _make_record(init: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         extra: Any = None,
         sinfo: Any = None,
     ) -> Any:
-        if extra is None:
-            # The usual record, without what calls `init`, and `init`: half of what ids would cost.
-            # Not where a program or another tool has put something in their place since.
-            if (
-                is_short
-                and logging._logRecordFactory is record_class  # type: ignore[attr-defined]
-                and record_class.__init__ is init
-            ):
-                record: Any = new_record(record_class)
-                own_init(record, name, level, fn, lno, msg, args, exc_info, func, sinfo)
-                (
-                    record.otelTraceID,
-                    record.otelSpanID,
-                    record.otelTraceSampled,
-                    record.otelServiceName,
-                ) = current_fields()
-                return record
-        elif isinstance(extra, Mapping) and not _NAMES.isdisjoint(extra):
+        # The usual record, without what calls `init`, and `init`: half of what ids would cost. Not
+        # where a program or another tool has put something in their place since, nor where the
+        # library may have something to say against `extra`.
+        if (
+            reserved is not None
+            and logging._logRecordFactory is record_class  # type: ignore[attr-defined]
+            and record_class.__init__ is init
+            and (extra is None or (type(extra) is dict and reserved.isdisjoint(extra)))
+        ):
+            record: Any = new_record(record_class)
+            own_init(record, name, level, fn, lno, msg, args, exc_info, func, sinfo)
+            (
+                record.otelTraceID,
+                record.otelSpanID,
+                record.otelTraceSampled,
+                record.otelServiceName,
+            ) = current_fields()
+            if extra is not None:
+                record.__dict__.update(extra)
+            return record
+        if isinstance(extra, Mapping) and not _NAMES.isdisjoint(extra):
             others = {key: value for key, value in extra.items() if key not in _NAMES}
             given = (name, level, fn, lno, msg, args, exc_info, func, others, sinfo)
             record = original(logger, *given)
@@ -326,14 +329,25 @@ def _make_record(init: Any, original: Callable[..., Any]) -> Callable[..., Any]:
     return make_record
 
 
-def _only_calls_factory(make_record: Any) -> bool:
-    """Tell whether this is the logging module's own, which a record's class gets arguments from."""
-    return (
-        type(make_record) is FunctionType
-        and make_record.__globals__ is vars(logging)
-        and "_logRecordFactory" in make_record.__code__.co_names
-        and logging.LogRecord.__new__ is object.__new__
+def _reserved(make_record: Any, init: Any) -> frozenset[str] | None:
+    """Return the names that ``extra`` must not have, or None where a record is not only made.
+
+    What is certain to make it, and to do nothing else, are the logging module's own functions.
+    """
+    is_own = all(
+        type(function) is FunctionType and function.__globals__ is vars(logging)
+        for function in (make_record, init)
     )
+    if (
+        not is_own
+        or "_logRecordFactory" not in make_record.__code__.co_names
+        or logging.LogRecord.__new__ is not object.__new__
+    ):
+        return None
+    record = object.__new__(logging.LogRecord)
+    init(record, "", 0, "", 0, "", (), None)
+    # The last two are set when the record is formatted.
+    return frozenset((*vars(record), "message", "asctime"))
 
 
 def _level(name: str) -> int:
