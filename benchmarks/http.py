@@ -73,22 +73,30 @@ def _workers(subject: str, port: int, module: str) -> Iterator[list[Worker]]:
 
 
 def added(
-    subject: str, effort: Effort, port: int = 0, module: str = "benchmarks.http_worker"
+    subject: str,
+    effort: Effort,
+    port: int = 0,
+    module: str = "benchmarks.http_worker",
+    requests: int = REQUESTS,
 ) -> Figures:
-    """Have three workers take turns with a subject of theirs; return what tracing adds."""
+    """Have three workers take turns with a subject of theirs; return what tracing adds.
+
+    Args:
+        requests: Of a round, whose spans are flushed at its end: so many that this is little.
+    """
+    count = effort.items(requests)
     rounds: list[list[float]] = []
     spans: list[float] = []
     # One process differs from the next, doing the same, by nearly as much as tracing adds.
     for _ in range(effort.generations):
         with _workers(subject, port, module) as workers:
-            spans = [worker.ask(effort.items(REQUESTS))["spans"] for worker in workers]
-            rounds += _rounds(workers, effort)
+            spans = [worker.ask(count)["spans"] for worker in workers]
+            rounds += _rounds(workers, effort.rounds, count)
     return _figures(rounds, spans)
 
 
-def _rounds(workers: Sequence[Worker], effort: Effort) -> Iterator[list[float]]:
-    count = effort.items(REQUESTS)
-    for number in range(effort.rounds):
+def _rounds(workers: Sequence[Worker], rounds: int, count: int) -> Iterator[list[float]]:
+    for number in range(rounds):
         # Whoever begins differs from round to round.
         turn = [(number + place) % len(workers) for place in range(len(workers))]
         costs = {place: workers[place].ask(count)["cpu_us"] for place in turn}

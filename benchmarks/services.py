@@ -10,9 +10,15 @@ from benchmarks.http import Worker, added
 
 __all__ = ["server"]
 
+RECORDS = 6000
+"""As many as take the time of a round of requests. All are logged in one span; the way of that
+through the pipeline, which other rows measure, would be a third of what is added to 150 records."""
+
+_WORKER = "benchmarks.services_worker"
+
 
 def _added_to(subject: str, effort: Effort, port: int = 0) -> Figures:
-    return added(subject, effort, port, module="benchmarks.services_worker")
+    return added(subject, effort, port, module=_WORKER)
 
 
 @contextmanager
@@ -48,6 +54,6 @@ def botocore_call(effort: Effort) -> Figures:
         return _added_to("botocore", effort, port)
 
 
-@row("log.logging", "added to a record that has a span's ids: logging", must=0.25, aim=0.12)
+@row("log.logging", "added to one of 6,000 records in a span: logging", must=0.25, aim=0.12)
 def logging_record(effort: Effort) -> Figures:
-    return _added_to("logging", effort)
+    return added("logging", effort, module=_WORKER, requests=RECORDS)

@@ -87,12 +87,16 @@ class OnlySpan(Context):
     whose ``__iter__`` is their own; only C code that takes one uninvited finds it empty, such as
     the encoder of ``json``, which could not write a span either.
 
+    ``log_fields`` is what log records say of the span, from the first one on: made once, and kept
+    no longer than the span is current somewhere.
+
     Concurrency: filling it a second time changes nothing.
     """
 
-    __slots__ = ("span",)
+    __slots__ = ("log_fields", "span")
 
     span: Any
+    log_fields: tuple[str, str, bool, str]
 
     if not TYPE_CHECKING:
         # There is nothing to fill it with, which dict's own would look for.
@@ -121,7 +125,7 @@ class OnlySpan(Context):
 class _FilledOnlySpan(Context):
     """What becomes of an ``OnlySpan`` that was asked for more: a plain dictionary."""
 
-    __slots__ = ("span",)
+    __slots__ = ("log_fields", "span")
 
     def __reduce_ex__(self, _protocol: Any) -> tuple[Any, ...]:
         return Context, (dict(self),)

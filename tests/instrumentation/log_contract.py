@@ -6,12 +6,15 @@ import asyncio
 from typing import Any
 
 import pytest
+from opentelemetry import baggage
+from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanContext
 
 from instrumentation.conftest import Spans
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._log_events import LONGEST_MESSAGE, MOST_EVENTS
+from tracekit.sdk import TracerProvider
 
 ZEROS = ("0", "0")
 
@@ -49,6 +52,23 @@ class LogContract:
                 seen.append(log.ids())
         assert len({*seen}) == 3
 
+    @pytest.mark.parametrize("sampler", [None, ALWAYS_OFF])
+    def test_spans_of_tracekit_are_told_apart(self, log, instrument, sampler) -> None:
+        instrument(self.plugin)
+        tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("tests")
+        seen = []
+        with tracer.start_as_current_span("outer") as outer:
+            log("hello")
+            seen.append(log.ids())
+            with tracer.start_as_current_span("inner") as inner:
+                log("hello")
+                seen.append(log.ids())
+            log("hello")
+            seen.append(log.ids())
+        log("hello")
+        assert seen == [ids_of(span.get_span_context()) for span in (outer, inner, outer)]
+        assert log.ids() == ZEROS
+
     def test_each_task_has_its_own(self, log, spans, instrument) -> None:
         instrument(self.plugin)
 
@@ -62,6 +82,18 @@ class LogContract:
             return list(await asyncio.gather(work(), work()))
 
         assert asyncio.run(both()) == [True, True]
+
+    def test_baggage_beside_the_span_hides_nothing(self, log, spans, instrument) -> None:
+        instrument(self.plugin)
+        seen, expected = [], []
+        for _ in range(2):
+            with spans.tracer.start_as_current_span("work") as span:
+                token = otel_context.attach(baggage.set_baggage("tenant", "a"))
+                log("hello")
+                otel_context.detach(token)
+            seen.append(log.ids())
+            expected.append(ids_of(span.get_span_context()))
+        assert seen == expected
 
     def test_what_the_program_says_itself_stays(self, log, spans, instrument) -> None:
         instrument(self.plugin)

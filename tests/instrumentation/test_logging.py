@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
 import io
 import logging
@@ -11,6 +13,7 @@ import pickle
 import queue
 import sys
 import threading
+from collections import UserDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,7 +30,9 @@ from opentelemetry.trace import (
 )
 
 from instrumentation.carried import Spans, entries, ids, watched
+from tracekit.instrumentation._log_fields import current_fields
 from tracekit.instrumentation.logging import LoggingInstrumentor
+from tracekit.sdk import TracerProvider as OwnProvider
 
 pytestmark = pytest.mark.usefixtures("instrumented")
 
@@ -113,6 +118,28 @@ def test_an_exception_is_logged_under_the_span_that_it_passed(
     assert written(logger) == [line(inner, "inside"), line(outer, "outside")]
 
 
+def test_tasks_that_take_turns_find_what_was_made_for_their_span() -> None:
+    tracer = OwnProvider(shutdown_on_exit=False).get_tracer("tests")
+
+    async def work() -> list[Any]:
+        seen = []
+        with tracer.start_as_current_span("work"):
+            for _ in range(3):
+                seen.append(current_fields())
+                await asyncio.sleep(0)
+        return seen
+
+    async def both() -> list[list[Any]]:
+        return list(await asyncio.gather(work(), work()))
+
+    first, second = asyncio.run(both())
+    assert [{id(fields) for fields in seen} for seen in (first, second)] == [
+        {id(first[0])},
+        {id(second[0])},
+    ]
+    assert first[0][:2] != second[0][:2]
+
+
 def made_by_hand() -> logging.LogRecord:
     return logging.LogRecord("by hand", logging.INFO, __file__, 1, "message", (), None)
 
@@ -159,6 +186,33 @@ def test_a_factory_of_the_programs_is_called(logger: logging.Logger, ours_first:
     finally:
         logging.setLogRecordFactory(before)
     assert written(logger) == ["7 0"]
+
+
+def test_what_others_put_around_a_record_since_is_called(
+    logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = logging.LogRecord.__init__
+
+    def theirs(record: Any, *args: Any, **kwargs: Any) -> None:
+        ours(record, *args, **kwargs)
+        record.theirs = 1
+
+    logger.handlers[0].setFormatter(logging.Formatter("%(theirs)s %(otelTraceID)s"))
+    monkeypatch.setattr(logging.LogRecord, "__init__", theirs)
+    logger.warning("x")
+    assert written(logger) == ["1 0"]
+
+
+@pytest.mark.parametrize("extra", [None, {}, {"mine": 1, "2": None}, UserDict(mine=1)])
+def test_a_record_of_a_loggers_is_as_one_made_by_hand(logger: logging.Logger, extra: Any) -> None:
+    given: Any = ("n", 30, "f.py", 1, "m %s", ({"a": 1},), None, "func")
+    by_logger = logger.makeRecord(*given, extra, "stack")
+    by_hand = logging.LogRecord(*given, "stack")
+    vars(by_hand).update(extra or {})
+    changing = ("created", "msecs", "relativeCreated")
+    one, other = ({**vars(record), **dict.fromkeys(changing)} for record in (by_logger, by_hand))
+    assert type(by_logger) is logging.LogRecord
+    assert list(one.items()) == list(other.items())
 
 
 def test_dict_config_and_other_styles_may_name_them(spans: Spans) -> None:
@@ -230,7 +284,10 @@ def test_a_record_takes_the_arguments_it_always_took() -> None:
     assert (record.getMessage(), record.stack_info, record.funcName) == ("m x", "stack", "f")
 
 
-@pytest.mark.parametrize("extra", [{"message": 1}, {"name": 1}, {"otelSpanID": 1, "name": 1}])
+REFUSED = [{"message": 1}, {"asctime": 1}, {"name": 1}, {"otelSpanID": 1, "name": 1}]
+
+
+@pytest.mark.parametrize("extra", [*REFUSED, UserDict(name=1)])
 def test_what_logging_refused_before_is_refused(logger: logging.Logger, extra: Any) -> None:
     with pytest.raises(KeyError, match="Attempt to overwrite"):
         logger.warning("x", extra=extra)
@@ -314,6 +371,23 @@ class TestWithoutInstrumentation:
             assert "otelSpanID" not in vars(logging.makeLogRecord({}))
         finally:
             logging.LogRecord.__init__ = original  # type: ignore[method-assign]
+
+    def test_a_wrapper_that_was_there_before_is_called(
+        self, monkeypatch: pytest.MonkeyPatch, logger: logging.Logger
+    ) -> None:
+        original = logging.Logger.makeRecord
+
+        @functools.wraps(original)
+        def theirs(*args: Any, **kwargs: Any) -> logging.LogRecord:
+            record = original(*args, **kwargs)
+            record.theirs = 1
+            return record
+
+        logger.handlers[0].setFormatter(logging.Formatter("%(theirs)s %(otelTraceID)s"))
+        monkeypatch.setattr(logging.Logger, "makeRecord", theirs)
+        with watched(LoggingInstrumentor):
+            logger.warning("x")
+        assert written(logger) == ["1 0"]
 
     def test_the_root_logger_is_left_alone_unless_asked(
         self, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracekit.instrumentation._log_events import LogEvents, log_events_from
-from tracekit.instrumentation._log_ids import current_ids
+from tracekit.instrumentation._log_fields import current_fields
 from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
 
 __all__ = ["LoguruInstrumentor", "plugin"]
@@ -58,10 +58,10 @@ class LoguruInstrumentor(LibraryInstrumentor):
     @quiet
     def _patch(self, record: Any) -> None:
         """Complete a record that is going to be written; the program's own patchers come first."""
-        ids = current_ids()
+        fields = current_fields()
         extra = record["extra"]
-        extra.setdefault(TRACE_ID, ids[0])
-        extra.setdefault(SPAN_ID, ids[1])
+        extra.setdefault(TRACE_ID, fields[0])
+        extra.setdefault(SPAN_ID, fields[1])
         if self._events is not None:
             level, exception = record["level"], record["exception"]
             self._events.write(

@@ -10,14 +10,14 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
 from tracekit.instrumentation._log_events import LEVELS, LogEvents, exception_in, log_events_from
-from tracekit.instrumentation._log_ids import current_ids
-from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet
-from tracekit.instrumentation._wrapping import WrapperFunction
+from tracekit.instrumentation._log_fields import current_fields
+from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
+from tracekit.instrumentation._replacing import Make, Replacing, ReplacingInstrumentor
 
 __all__ = ["StructlogInstrumentor", "plugin"]
 
@@ -25,7 +25,7 @@ __all__ = ["StructlogInstrumentor", "plugin"]
 TRACE_ID, SPAN_ID = "trace_id", "span_id"
 
 
-class StructlogInstrumentor(LibraryInstrumentor):
+class StructlogInstrumentor(ReplacingInstrumentor):
     """Add ``trace_id`` and ``span_id`` to every event, ``"0"`` outside of a span.
 
     A key that the program has bound, or passes along, is left alone. With ``span_events`` (or
@@ -46,52 +46,58 @@ class StructlogInstrumentor(LibraryInstrumentor):
         self._events = log_events_from(os.environ, others.pop("span_events", None))
         super().configure(others)
 
-    def patches(self) -> Sequence[Patch]:
-        around = _around(self._events)
-        return (Patch("structlog._base", "BoundLoggerBase._process_event", around),)
+    def patches(self) -> Sequence[Replacing]:
+        make = _in_place(self._events)
+        return (Replacing("structlog._base", "BoundLoggerBase._process_event", make),)
 
 
-def _around(events: LogEvents | None) -> WrapperFunction:
-    """Return the wrapper; it passes for a part of structlog.
+def _in_place(events: LogEvents | None) -> Make:
+    """Return what makes our function, which passes for a part of structlog.
 
     Processors look for the line that logs by stepping over frames of modules named structlog, and
-    would take the wrapper's for it.
+    would take the function's for it.
     """
     before, after = _add_ids, None if events is None else functools.partial(_write, events)
 
-    def process_event(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        exc_info = before(instance, args)
-        result = wrapped(*args, **kwargs)
-        if after is not None:
-            after(instance, args, exc_info)
-        return result
+    def make(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+        def process_event(self: Any, method_name: Any, event: Any, event_kw: Any) -> Any:
+            if not owners:
+                return original(self, method_name, event, event_kw)
+            exc_info = before(self, event_kw)
+            result = original(self, method_name, event, event_kw)
+            if after is not None:
+                after(self, method_name, event, exc_info)
+            return result
 
-    return FunctionType(
-        process_event.__code__,
-        {"__name__": "structlog.tracekit"},
-        process_event.__name__,
-        None,
-        process_event.__closure__,
-    )
+        return FunctionType(
+            process_event.__code__,
+            {"__name__": "structlog.tracekit"},
+            process_event.__name__,
+            None,
+            process_event.__closure__,
+        )
+
+    return make
 
 
-@quiet
-def _add_ids(bound: Any, args: Any) -> Any:
+def _add_ids(bound: Any, event_kw: Any) -> Any:
     """Add the ids to an event's own keys; return its ``exc_info``, which processors take out."""
-    _, _, event_kw = args
-    ids = current_ids()
-    context = bound._context
-    if TRACE_ID not in event_kw and TRACE_ID not in context:
-        event_kw[TRACE_ID] = ids[0]
-    if SPAN_ID not in event_kw and SPAN_ID not in context:
-        event_kw[SPAN_ID] = ids[1]
-    return event_kw.get("exc_info")
+    # As quiet() has it, without the call: on the path of every event.
+    try:
+        context, fields = bound._context, current_fields()
+        if TRACE_ID not in event_kw and TRACE_ID not in context:
+            event_kw[TRACE_ID] = fields[0]
+        if SPAN_ID not in event_kw and SPAN_ID not in context:
+            event_kw[SPAN_ID] = fields[1]
+        return event_kw.get("exc_info")
+    except Exception:
+        report("the ids of an event")
+        return None
 
 
 @quiet
-def _write(events: LogEvents, bound: Any, args: Any, exc_info: Any) -> None:
+def _write(events: LogEvents, bound: Any, method: str, event: Any, exc_info: Any) -> None:
     """Write an event that no processor has dropped."""
-    method, event, _ = args
     native = bound._logger
     if isinstance(native, logging.Logger) and _logging_writes():
         return
