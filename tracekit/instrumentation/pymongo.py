@@ -45,12 +45,15 @@ class PymongoInstrumentor(LibraryInstrumentor):
     supported = ">=4,<5"
     contrib = ("pymongo",)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._listener: Any = None
+
     def configure(self, options: Mapping[str, Any]) -> None:
         self._read(**options)
 
     def _read(self, *, code_location: bool | None = None) -> None:
         self._commands = Commands(self.tracer.start_span, caller_from(os.environ, code_location))
-        self._listener: Any = None
 
     def patches(self) -> Sequence[Patch]:
         # Nothing of it is wrapped: once it is imported, so are both halves of the library.
