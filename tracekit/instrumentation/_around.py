@@ -21,6 +21,14 @@ _SOMEBODY: Sequence[object] = [None]
 _STARS: Mapping[Any, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
+# More than this, where what is named counts twice, CPython hands on in a tuple and a dictionary.
+# https://github.com/python/cpython/blob/v3.13.0/Python/compile.c (STACK_USE_GUIDELINE)
+_MOST_ON_STACK = 30
+_ANY = [
+    Parameter("args", Parameter.VAR_POSITIONAL),
+    Parameter("kwargs", Parameter.VAR_KEYWORD),
+]
+
 _SOURCE = """
 {define} call({parameters}):
     _step = _before({told}) if _owners else None
@@ -60,7 +68,7 @@ def around(
         owners: While there are none, nothing of ours is called.
         awaits: Whether `original` is a coroutine function; then so is what is returned.
     """
-    parameters = list(inspect.signature(original, follow_wrapped=False).parameters.values())
+    parameters = _parameters_of(original)
     names: dict[str, Any] = {
         "_original": original,
         "_before": before,
@@ -82,6 +90,14 @@ def around(
     exec(compile(source, "<tracekit>", "exec"), names)
     call: Callable[..., Any] = names["call"]
     return call
+
+
+def _parameters_of(original: Callable[..., Any]) -> Sequence[Parameter]:
+    """Return what is taken and handed on: of so many that a dictionary is made anyhow, only those
+    that the caller gave, in the one that was made for them."""
+    named = list(inspect.signature(original, follow_wrapped=False).parameters.values())
+    counts = [2 if each.kind is Parameter.KEYWORD_ONLY else 1 for each in named]
+    return _ANY if sum(counts) > _MOST_ON_STACK else named
 
 
 def _declared(parameters: Sequence[Parameter]) -> str:
@@ -118,7 +134,9 @@ def _found(name: str, place: int, parameters: Sequence[Parameter]) -> str:
     rest, named = kinds.get(Parameter.VAR_POSITIONAL), kinds.get(Parameter.VAR_KEYWORD)
     by_name = f"{named}.get({name!r})" if named else "None"
     index = place - len(listed)
-    return f"({rest}[{index}] if {rest}[{index}:] else {by_name})" if rest else by_name
+    if rest is None or index < 0:
+        return by_name
+    return f"({rest}[{index}] if len({rest}) > {index} else {by_name})"
 
 
 def _change(name: str, place: int, parameters: Sequence[Parameter]) -> str:
