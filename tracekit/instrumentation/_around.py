@@ -39,7 +39,7 @@ _SOURCE = """
     except BaseException as _error:
         _failed(_step, _error)
         raise
-    _after(_step, _result, {told})
+    _after(_step, _result, {known})
     return _result
 """
 
@@ -78,12 +78,14 @@ def around(
         "_owners": owners,
     }
     names.update({f"_default_{each.name}": each.default for each in parameters})
+    found = {name: _found(name, place, parameters) for name, place in told.items()}
     source = _SOURCE.format(
         define="async def" if awaits else "def",
         call="await " if awaits else "",
         parameters=_declared(parameters),
         arguments=", ".join(map(_handed_on, parameters)),
-        told=", ".join(_found(name, place, parameters) for name, place in told.items()),
+        told=", ".join(map(_looked_for, found, found.values())),
+        known=", ".join(map(_known, found, found.values())),
         changes="".join(_change(name, place, parameters) for name, place in changed.items()),
     )
     # No file name of a session that a person types into: those lines are the program's.
@@ -137,6 +139,15 @@ def _found(name: str, place: int, parameters: Sequence[Parameter]) -> str:
     if rest is None or index < 0:
         return by_name
     return f"({rest}[{index}] if len({rest}) > {index} else {by_name})"
+
+
+def _looked_for(name: str, source: str) -> str:
+    """Return the source of an argument, kept for the second time where it is no variable."""
+    return source if source.isidentifier() else f"({_known(name, source)} := {source})"
+
+
+def _known(name: str, source: str) -> str:
+    return source if source.isidentifier() else f"_told_{name}"
 
 
 def _change(name: str, place: int, parameters: Sequence[Parameter]) -> str:
