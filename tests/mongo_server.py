@@ -22,6 +22,7 @@ __all__ = ["mongo_server"]
 _OP_MSG = 2013
 _OP_QUERY = 2004
 _OP_REPLY = 1
+_MORE_TO_COME = 2  # a flag: whoever sent it waits for no answer
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -38,6 +39,8 @@ class _Connection(socketserver.BaseRequestHandler):
                 answer = _answer(_query(message) if kind == _OP_QUERY else _command(message))
                 if answer is None:
                     return
+                if kind == _OP_MSG and message[0] & _MORE_TO_COME:
+                    continue
                 if kind == _OP_QUERY:
                     kind, body = _OP_REPLY, struct.pack("<iqii", 8, 0, 0, 1) + bson.encode(answer)
                 else:

@@ -44,6 +44,12 @@ def anything(*args, **kwargs):
     return "anything", args, kwargs
 
 
+def many(
+    self, x, *, y=DEFAULT, a=0, b=0, c=0, d=0, e=0, f=0, g=0, h=0, i=0, j=0, k=0, m=0, n=0, o=0
+):
+    return "many", self, x, y, (a, b, c, d, e, f, g, h, i, j, k, m, n, o)
+
+
 FUNCTIONS = [
     plain,
     keywords_only,
@@ -93,7 +99,7 @@ def outcome(call: Callable[[], Any]) -> Any:
 
 @pytest.mark.parametrize("step", ["step", None])
 @pytest.mark.parametrize("call", range(len(CALLS)))
-@pytest.mark.parametrize("original", FUNCTIONS)
+@pytest.mark.parametrize("original", [*FUNCTIONS, many])
 def test_call_is_answered_as_before(original: Any, call: int, step: Any) -> None:
     made = Steps(step).around(original)
     assert outcome(lambda: CALLS[call](made)) == outcome(lambda: CALLS[call](original))
@@ -104,7 +110,7 @@ def test_signature_is_the_librarys(original: Any) -> None:
     assert inspect.signature(Steps().around(original)) == inspect.signature(original)
 
 
-@pytest.mark.parametrize("original", FUNCTIONS)
+@pytest.mark.parametrize("original", [*FUNCTIONS, many])
 def test_steps_are_told_what_they_asked_for(original: Any) -> None:
     steps = Steps()
     result = outcome(lambda: steps.around(original)(0, 1, y=2))
@@ -121,6 +127,20 @@ def test_arguments_without_a_name_are_found_by_their_place() -> None:
     steps.around(lambda instance, *more: None)(0, 1)
     assert steps.told[0] == ("before", 0, 1, 2)
     assert steps.told[2] == ("before", 0, 1, None)
+
+
+def test_an_argument_that_has_a_place_under_another_name_is_not_told() -> None:
+    steps = Steps()
+    steps.around(lambda instance, other, *more: None)(0, 1)
+    assert steps.told[0] == ("before", 0, None, None)
+
+
+def test_of_many_parameters_only_those_that_were_given_are_handed_on() -> None:
+    def given(*args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    given.__signature__ = inspect.signature(many)  # type: ignore[attr-defined]
+    assert Steps().around(given)(0, 1, y=2) == ((0, 1), {"y": 2})
 
 
 def test_where_the_first_step_returns_none_nothing_else_is_called() -> None:

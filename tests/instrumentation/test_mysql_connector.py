@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -16,24 +17,21 @@ from tracekit.instrumentation.mysql_connector import plugin
 
 connector: Any = pytest.importorskip("mysql.connector")
 
-# It tells MySQL the current span by itself, and warns that MariaDB cannot be told.
+# It tells MySQL the current span by itself, and warns that MariaDB cannot be told; while it
+# connects, too, where nothing of ours has seen the connection yet.
 pytestmark = pytest.mark.filterwarnings("ignore:This version of the server does not support")
+tells_spans = pytest.mark.skipif(
+    connector.__version_info__ < (8, 1), reason="mysql-connector-python before 8.1 tells no spans"
+)
 
 
-class TestMysqlConnector(MysqlContract):
+class _Synchronous(MysqlContract):
+    """What connections have in common that tell their server of spans."""
+
     plugin = plugin
     contrib_class = "MySQLInstrumentor"
     library = "mysql.connector"
     counts_rows = False
-    program = """
-        at = mysql.connector.connect(**WHERE, use_pure=True)
-        at.otel_context_propagation = False
-        at.cursor(buffered=True).execute('SELECT 7')
-        at.close()
-    """
-
-    def open(self) -> Any:
-        return connector.connect(**self.where(), use_pure=True)
 
     @pytest.mark.parametrize("broken", ["set_attributes", "end"])
     def test_a_span_that_raises_does_not_break_the_call(
@@ -48,15 +46,64 @@ class TestMysqlConnector(MysqlContract):
             instrument, spans, monkeypatch, broken
         )
 
+    def execute(self, connection: Any) -> None:
+        connection.cursor(buffered=True).execute("SELECT 1")
+
+    @tells_spans
+    def test_a_program_is_not_warned_that_its_server_cannot_be_told_of_spans(
+        self, instrument: Instrument, spans: Spans
+    ) -> None:
+        instrument(plugin)
+        with closing(self.open()) as connection, warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            self.execute(connection)
+        assert [str(each.message) for each in said] == []
+        assert spans.one().name == "SELECT"
+
+    @tells_spans
+    def test_a_connection_is_left_as_it_was_found(self, instrument: Instrument) -> None:
+        instrumentor = instrument(plugin)
+        with closing(self.open()) as found, closing(self.open()) as switched_off:
+            switched_off.otel_context_propagation = False
+            self.execute(found)
+            self.execute(switched_off)
+            assert not found.otel_context_propagation
+            instrumentor.uninstrument()
+            assert found.otel_context_propagation
+            assert not switched_off.otel_context_propagation
+
+    @tells_spans
+    def test_a_server_that_takes_query_attributes_is_told_of_spans(
+        self, instrument: Instrument, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told: list[Any] = []
+        with closing(self.open()) as connection:
+            monkeypatch.setattr(connection, "query_attrs_append", lambda value: told.append(value))
+            instrument(plugin)
+            self.execute(connection)
+            assert told == []
+            # As it is when the same connection was made anew, to another server.
+            connection._handshake = {**connection._handshake, "capabilities": 1 << 27}
+            self.execute(connection)
+        assert [name for name, _ in told] == ["traceparent"]
+
+
+class TestMysqlConnector(_Synchronous):
+    program = """
+        at = mysql.connector.connect(**WHERE, use_pure=True)
+        at.otel_context_propagation = False
+        at.cursor(buffered=True).execute('SELECT 7')
+        at.close()
+    """
+
+    def open(self) -> Any:
+        return connector.connect(**self.where(), use_pure=True)
+
 
 @pytest.mark.skipif(
     not connector.HAVE_CEXT, reason="this build of mysql-connector-python has none in C"
 )
-class TestMysqlConnectorInC(MysqlContract):
-    plugin = plugin
-    contrib_class = "MySQLInstrumentor"
-    library = "mysql.connector"
-    counts_rows = False
+class TestMysqlConnectorInC(_Synchronous):
     program = """
         at = mysql.connector.connect(**WHERE, use_pure=False)
         at.cursor(buffered=True).execute('SELECT 7')

@@ -1,8 +1,13 @@
-"""pymongo, sync and async, against a server of its wire protocol."""
+"""pymongo, sync and async, against a server of its wire protocol.
+
+Both ways of watching are held to the same: where commands are sent, and by the library's listeners.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +18,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.instrumentation.pymongo import PymongoInstrumentor as ContribInstrumentor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
-from pymongo import monitoring
+from pymongo import WriteConcern, monitoring
 from pymongo.server_api import ServerApi
 
 from instrumentation.conftest import Instrument, Spans
@@ -22,6 +27,14 @@ from mongo_server import mongo_server
 from tracekit.instrumentation.pymongo import PymongoInstrumentor
 
 Work = Callable[[Any], Any]
+
+# From 4.18 on; before, commands are sent in several places.
+sends_in_one_place = pytest.mark.skipif(
+    pymongo.version_tuple < (4, 18), reason="pymongo before 4.18 sends commands in several places"
+)
+is_asynchronous = pytest.mark.skipif(
+    not hasattr(pymongo, "AsyncMongoClient"), reason="pymongo before 4.9 has no asynchronous client"
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +91,20 @@ class Commands:
         self.do(port, lambda client: client.shop.orders.insert_many([{"n": 1}, {"n": 2}, {"n": 3}]))
         assert (spans.one().attributes or {})["db.operation.batch.size"] == 3
 
+    def test_an_unacknowledged_batch_says_its_size(
+        self, instrument: Instrument, spans: Spans, port: int
+    ) -> None:
+        instrument(PymongoInstrumentor)
+        documents = [{"n": 1}, {"n": 2}]
+
+        def insert(client: Any) -> Any:
+            orders = client.shop.get_collection("orders", write_concern=WriteConcern(w=0))
+            return orders.insert_many(documents)
+
+        self.do(port, insert)
+        assert spans.one().name == "insert orders"
+        assert (spans.one().attributes or {})["db.operation.batch.size"] == 2
+
     def test_what_a_cursor_fetches_later_is_a_span(
         self, instrument: Instrument, spans: Spans, port: int
     ) -> None:
@@ -93,6 +120,14 @@ class Commands:
         self.do(port, lambda client: client.shop.command("ping"))
         assert spans.one().name == "ping shop"
         assert "db.collection.name" not in (spans.one().attributes or {})
+
+    def test_who_a_user_is_is_not_told(
+        self, instrument: Instrument, spans: Spans, port: int
+    ) -> None:
+        instrument(PymongoInstrumentor)
+        self.do(port, lambda client: client.shop.command("createUser", "ann", pwd="s3cret"))
+        assert spans.one().name == "createUser shop"
+        assert "ann" not in str(spans.one().to_json())
 
     @pytest.mark.parametrize(("collection", "code"), [("refused", "13"), ("twice", "11000")])
     def test_an_error_of_the_server_is_told_by_its_code(
@@ -186,10 +221,29 @@ class TestSync(Commands):
         with pymongo.MongoClient(**options(port, **more)) as client:
             return work(client)
 
+    def test_an_answer_that_the_library_cannot_decrypt_is_no_error_of_the_command(
+        self, instrument: Instrument, spans: Spans, port: int
+    ) -> None:
+        class Encrypter:
+            _bypass_auto_encryption = True
 
-@pytest.mark.skipif(
-    not hasattr(pymongo, "AsyncMongoClient"), reason="pymongo before 4.9 has no asynchronous client"
-)
+            def decrypt(self, _answer: bytes) -> bytes:
+                raise pymongo.errors.EncryptionError(ValueError("no such key"))
+
+            def close(self) -> None:
+                """Have nothing to close."""
+
+        def work(client: Any) -> None:
+            client._encrypter = Encrypter()
+            client.shop.command("ping")
+
+        instrument(PymongoInstrumentor)
+        with pytest.raises(pymongo.errors.EncryptionError):
+            self.do(port, work)
+        assert spans.one().status.status_code is StatusCode.UNSET
+
+
+@is_asynchronous
 class TestAsync(Commands):
     def do(self, port: int, work: Work, **more: Any) -> Any:
         async def do() -> Any:
@@ -212,14 +266,34 @@ class TestAsync(Commands):
         assert spans.one().status.status_code is StatusCode.UNSET
 
 
+@pytest.fixture
+def only_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a library of which nothing but its listeners is as it was expected."""
+    monkeypatch.setattr("tracekit.instrumentation.pymongo._runners", lambda: None)
+
+
+@pytest.mark.usefixtures("only_listeners")
+class TestSyncByListeners(TestSync):
+    pass
+
+
+@is_asynchronous
+@pytest.mark.usefixtures("only_listeners")
+class TestAsyncByListeners(TestAsync):
+    pass
+
+
+@pytest.mark.usefixtures("only_listeners")
 def test_commands_whose_end_is_not_told_are_ended_when_there_are_too_many(
     instrument: Instrument, spans: Spans, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracekit.instrumentation.pymongo._MOST_UNDER_WAY", 2)
-    instrumentor: Any = instrument(PymongoInstrumentor)
+    monkeypatch.setattr("tracekit.instrumentation._mongo_listener._MOST_UNDER_WAY", 2)
+    instrument(PymongoInstrumentor)
+    listener: Any = monitoring._LISTENERS.command_listeners[-1]
     for number in range(5):
-        event = monitoring.CommandStartedEvent({"ping": 1}, "shop", number, ("h", 1), number)
-        instrumentor.started(event)
+        listener.started(
+            monitoring.CommandStartedEvent({"ping": 1}, "shop", number, ("h", 1), number)
+        )
     assert len(spans.watched) == 3
 
 
@@ -244,7 +318,88 @@ def test_commands_at_the_same_time_have_the_right_parents(
     assert len(spans.watched) == 8
 
 
-def test_uninstrumented_library_is_as_it_was(
+@sends_in_one_place
+@pytest.mark.parametrize("half", ["synchronous", "asynchronous"])
+def test_uninstrumented_library_is_as_it_was(instrument: Instrument, half: str) -> None:
+    runner = importlib.import_module(f"pymongo.{half}.command_runner")
+    before, listeners = dict(vars(runner)), dict(vars(monitoring))
+    instrumentor = instrument(PymongoInstrumentor)
+    assert instrumentor.status.active
+    replaced = runner._run_command
+    assert replaced is not before["_run_command"]
+    assert inspect.signature(replaced) == inspect.signature(before["_run_command"])
+    instrumentor.uninstrument()
+    assert dict(vars(runner)) == before
+    assert dict(vars(monitoring)) == listeners
+
+
+@sends_in_one_place
+def test_a_client_that_was_made_before_is_watched(
+    instrument: Instrument, spans: Spans, port: int
+) -> None:
+    with pymongo.MongoClient(**options(port)) as client:
+        instrument(PymongoInstrumentor)
+        client.shop.command("ping")
+    assert spans.one().name == "ping shop"
+
+
+@sends_in_one_place
+def test_the_library_makes_no_events_for_it(
+    instrument: Instrument, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[object] = []
+    monkeypatch.setattr(monitoring, "CommandStartedEvent", lambda *told, **_: events.append(told))
+    # Of one that OpenTelemetry's instrumentation has registered, there is no end.
+    nobody = monitoring._LISTENERS._replace(command_listeners=[])
+    monkeypatch.setattr(monitoring, "_LISTENERS", nobody)
+    instrument(PymongoInstrumentor)
+    with pymongo.MongoClient(**options(port)) as client:
+        client.shop.command("ping")
+    assert events == []
+
+
+@sends_in_one_place
+def test_a_listener_of_the_programs_is_told_what_it_would_be(
+    instrument: Instrument, spans: Spans, port: int
+) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Listener(monitoring.CommandListener):
+        def started(self, event: Any) -> None:
+            told.append(("started", event.command_name))
+
+        def succeeded(self, event: Any) -> None:
+            told.append(("succeeded", event.command_name))
+
+        def failed(self, event: Any) -> None:
+            told.append(("failed", event.command_name))
+
+    instrument(PymongoInstrumentor)
+    with pymongo.MongoClient(**options(port), event_listeners=[Listener()]) as client:
+        client.shop.command("ping")
+    assert told == [("started", "ping"), ("succeeded", "ping")]
+    assert spans.one().name == "ping shop"
+
+
+@sends_in_one_place
+@pytest.mark.parametrize(
+    "other",
+    [lambda conn, cmd, **_: None, lambda conn, cmd, dbname, listeners, orig: None, None],
+    ids=["other parameters", "another purpose", "no function"],
+)
+def test_where_commands_are_sent_in_another_way_the_listeners_are_joined(
+    instrument: Instrument, monkeypatch: pytest.MonkeyPatch, other: Any
+) -> None:
+    runner = importlib.import_module("pymongo.asynchronous.command_runner")
+    monkeypatch.setattr(runner, "_run_command", other)
+    before = list(monitoring._LISTENERS.command_listeners)
+    assert instrument(PymongoInstrumentor).status.active
+    assert runner._run_command is other
+    assert len(monitoring._LISTENERS.command_listeners) == len(before) + 1
+
+
+@pytest.mark.usefixtures("only_listeners")
+def test_a_listener_that_a_client_keeps_tells_nothing_afterwards(
     instrument: Instrument, spans: Spans, port: int
 ) -> None:
     before, entries = list(monitoring._LISTENERS.command_listeners), dict(vars(monitoring))

@@ -21,6 +21,14 @@ _SOMEBODY: Sequence[object] = [None]
 _STARS: Mapping[Any, str] = {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}
 _BY_PLACE = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
+# More than this, where what is named counts twice, CPython hands on in a tuple and a dictionary.
+# https://github.com/python/cpython/blob/v3.13.0/Python/compile.c (STACK_USE_GUIDELINE)
+_MOST_ON_STACK = 30
+_ANY = [
+    Parameter("args", Parameter.VAR_POSITIONAL),
+    Parameter("kwargs", Parameter.VAR_KEYWORD),
+]
+
 _SOURCE = """
 {define} call({parameters}):
     _step = _before({told}) if _owners else None
@@ -31,7 +39,7 @@ _SOURCE = """
     except BaseException as _error:
         _failed(_step, _error)
         raise
-    _after(_step, _result, {told})
+    _after(_step, _result, {known})
     return _result
 """
 
@@ -60,7 +68,7 @@ def around(
         owners: While there are none, nothing of ours is called.
         awaits: Whether `original` is a coroutine function; then so is what is returned.
     """
-    parameters = list(inspect.signature(original, follow_wrapped=False).parameters.values())
+    parameters = _parameters_of(original)
     names: dict[str, Any] = {
         "_original": original,
         "_before": before,
@@ -70,18 +78,28 @@ def around(
         "_owners": owners,
     }
     names.update({f"_default_{each.name}": each.default for each in parameters})
+    found = {name: _found(name, place, parameters) for name, place in told.items()}
     source = _SOURCE.format(
         define="async def" if awaits else "def",
         call="await " if awaits else "",
         parameters=_declared(parameters),
         arguments=", ".join(map(_handed_on, parameters)),
-        told=", ".join(_found(name, place, parameters) for name, place in told.items()),
+        told=", ".join(map(_looked_for, found, found.values())),
+        known=", ".join(map(_known, found, found.values())),
         changes="".join(_change(name, place, parameters) for name, place in changed.items()),
     )
     # No file name of a session that a person types into: those lines are the program's.
     exec(compile(source, "<tracekit>", "exec"), names)
     call: Callable[..., Any] = names["call"]
     return call
+
+
+def _parameters_of(original: Callable[..., Any]) -> Sequence[Parameter]:
+    """Return what is taken and handed on: of so many that a dictionary is made anyhow, only those
+    that the caller gave, in the one that was made for them."""
+    named = list(inspect.signature(original, follow_wrapped=False).parameters.values())
+    counts = [2 if each.kind is Parameter.KEYWORD_ONLY else 1 for each in named]
+    return _ANY if sum(counts) > _MOST_ON_STACK else named
 
 
 def _declared(parameters: Sequence[Parameter]) -> str:
@@ -118,7 +136,18 @@ def _found(name: str, place: int, parameters: Sequence[Parameter]) -> str:
     rest, named = kinds.get(Parameter.VAR_POSITIONAL), kinds.get(Parameter.VAR_KEYWORD)
     by_name = f"{named}.get({name!r})" if named else "None"
     index = place - len(listed)
-    return f"({rest}[{index}] if {rest}[{index}:] else {by_name})" if rest else by_name
+    if rest is None or index < 0:
+        return by_name
+    return f"({rest}[{index}] if len({rest}) > {index} else {by_name})"
+
+
+def _looked_for(name: str, source: str) -> str:
+    """Return the source of an argument, kept for the second time where it is no variable."""
+    return source if source.isidentifier() else f"({_known(name, source)} := {source})"
+
+
+def _known(name: str, source: str) -> str:
+    return source if source.isidentifier() else f"_told_{name}"
 
 
 def _change(name: str, place: int, parameters: Sequence[Parameter]) -> str:

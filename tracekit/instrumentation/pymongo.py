@@ -1,51 +1,40 @@
 """pymongo: one CLIENT span for each command that a server is sent; sync and async.
 
-Commands are told by the library's own listeners, in the thread or task that sends them. A client
-takes the listeners that there are when it is made: one that was made before is not watched. What
-a cursor fetches later is a command, `getMore`, and a span; what keeps connections alive is none.
-https://opentelemetry.io/docs/specs/semconv/database/mongodb/
+The seam is ``_run_command``, of which there is one for either half of the library since 4.18:
+every command is sent and answered in it, of clients that were made before as well. It is private,
+and is taken only where it has the parameters that are read here and tells the listeners itself;
+otherwise the library's own listeners are joined. These are its stable interface, but not free: as
+soon as there is one, pymongo makes two events for each command, 15 µs.
+
+What a cursor fetches later is a command, `getMore`, and a span; what keeps connections alive is
+none.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Span
 
-from tracekit import semconv
-from tracekit._otel_context import NO_CONTEXT, OnlySpan, current_context
-from tracekit.instrumentation._caller import caller_from, frame_at
-from tracekit.instrumentation._carry import is_suppressed
-from tracekit.instrumentation._http import truncated
-from tracekit.instrumentation._operation import Operation
-from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, quiet, report
-from tracekit.instrumentation._said import Said
+from tracekit.instrumentation._around import around
+from tracekit.instrumentation._caller import caller_from
+from tracekit.instrumentation._http import is_cancellation, message_of
+from tracekit.instrumentation._mongo import Commands
+from tracekit.instrumentation._mongo_listener import CommandsUnderWay, listener
+from tracekit.instrumentation._patch import LibraryInstrumentor, Patch, report
+from tracekit.instrumentation._replacing import put_in_place
 
 __all__ = ["PymongoInstrumentor"]
 
-_DEFAULT_PORT = 27017
-_LONGEST_NAME = 255
-# More commands than this are not under way at once: the end of some was not told.
-_MOST_UNDER_WAY = 1024
-
-# What the library asks for itself. https://www.mongodb.com/docs/manual/reference/command/
-_NOT_WATCHED = frozenset(
-    (
-        *("hello", "ismaster", "isMaster", "endSessions", "killCursors", "authenticate"),
-        *("saslStart", "saslContinue", "getnonce", "copydbgetnonce"),
-    )
-)
-_CLIENT = SpanKind.CLIENT
-_NONE: tuple[Any, Any] = (None, None)
-_modules: Any = sys.modules
-_MOST_KEPT = 512
-# Where a command has what it does several times.
-_BATCHES = {"insert": "documents", "update": "updates", "delete": "deletes"}
+_HALVES = ("synchronous", "asynchronous")
+_SEAM = "_run_command"
+# What is read of its arguments; the last two are named by whoever calls it.
+_TOLD = {"conn": 0, "cmd": 1, "dbname": 2, "listeners": 5, "orig": 5}
 
 
 class PymongoInstrumentor(LibraryInstrumentor):
@@ -56,175 +45,114 @@ class PymongoInstrumentor(LibraryInstrumentor):
     supported = ">=4,<5"
     contrib = ("pymongo",)
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._listener: Any = None
+
     def configure(self, options: Mapping[str, Any]) -> None:
         self._read(**options)
 
     def _read(self, *, code_location: bool | None = None) -> None:
-        self._caller = caller_from(os.environ, code_location)
-        self._listener: Any = None
-        self._start_span = self.tracer.start_span
-        self._alike: dict[Any, Said] = {}
-        self._under_way: dict[Any, tuple[Operation, Any]] = {}
-        self._tasks: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._commands = Commands(self.tracer.start_span, caller_from(os.environ, code_location))
 
     def patches(self) -> Sequence[Patch]:
-        # Nothing is wrapped: the module is awaited, and its list of listeners joined.
-        return (Patch("pymongo.monitoring", "register", _unchanged),)
+        # Nothing of it is wrapped: once it is imported, so are both halves of the library.
+        return (Patch("pymongo", "MongoClient", _unchanged),)
 
     def _put_all_on(self, module: ModuleType, name: str) -> str | None:
-        listeners = getattr(module, "_LISTENERS", None)
+        done: list[Any] = self._put_on.setdefault(name, [])
+        runners = _runners()
+        if runners is None:
+            return self._listen()
+        self._errors: Any = sys.modules["pymongo.errors"]
+        for runner, make in zip(runners, (self._around, self._around_async), strict=True):
+            result = put_in_place(runner, _SEAM, make, self)
+            if isinstance(result, str):
+                return result
+            done.append(result)
+        return None
+
+    def _around(
+        self, original: Callable[..., Any], owners: Sequence[object], awaits: bool = False
+    ) -> Callable[..., Any]:
+        begin = self._commands.begin
+        return around(
+            original, _TOLD, begin, self._answered, self._fail, owners=owners, awaits=awaits
+        )
+
+    def _around_async(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        return self._around(original, owners, awaits=True)
+
+    def _answered(self, span: Span, result: Any, *_told: Any) -> None:
+        # As `answered` does, without its frame, where nothing went wrong.
+        try:
+            reply = result[0][0]
+            if type(reply) is dict and "writeErrors" not in reply:
+                span.end()
+            else:
+                self._commands.answered(span, reply)
+        except Exception:
+            report("the end of a command")
+
+    def _fail(self, span: Span, error: BaseException) -> None:
+        try:
+            # The server has carried it out, and the library cannot read what it answered.
+            if is_cancellation(error) or isinstance(error, self._errors.EncryptionError):
+                self._commands.end(span)
+            else:
+                self._commands.failed(span, self._failure(error))
+        except Exception:
+            report("the reading of a failure")
+
+    def _failure(self, error: Any) -> Mapping[str, Any]:
+        """Return what listeners are told of an error."""
+        answers = (self._errors.NotPrimaryError, self._errors.OperationFailure)
+        details = error.details if isinstance(error, answers) else None
+        if isinstance(details, Mapping):
+            return details
+        return {"errmsg": message_of(error), "errtype": type(error).__name__}
+
+    def _listen(self) -> str | None:
+        monitoring: Any = sys.modules.get("pymongo.monitoring")
+        listeners = getattr(monitoring, "_LISTENERS", None)
         if listeners is None:
             return "pymongo.monitoring has no list of listeners"
-        self._put_on[name] = []
         if not any(type(one).__name__ == "TracekitListener" for one in listeners[0]):
-            self._listener = _listener(module, self)
+            told = CommandsUnderWay(self._commands, lambda: self._wanted)
+            self._listener = listener(monitoring, told)
             listeners[0].append(self._listener)
         return None
 
     def _withdraw(self) -> None:
-        module: Any = sys.modules.get("pymongo.monitoring")
-        if self._listener is not None and module is not None:
-            module._LISTENERS[0].remove(self._listener)
+        monitoring: Any = sys.modules.get("pymongo.monitoring")
+        if self._listener is not None and monitoring is not None:
+            monitoring._LISTENERS[0].remove(self._listener)
         self._listener = None
         super()._withdraw()
 
-    # What the listener is told. The library logs what these raise into the program's stderr.
 
-    def started(self, event: Any) -> None:
-        # try and not `quiet`, and in one function: on the path of every command.
-        try:
-            name = event.command_name
-            # A client that was made meanwhile keeps the listener.
-            if not self._wanted or name in _NOT_WATCHED:
-                return
-            parent = current_context()
-            # A context of a span only says nothing else, and would be filled by looking into it.
-            if type(parent) is not OnlySpan and parent is not NO_CONTEXT and is_suppressed(parent):
-                return
-            address, command = event.connection_id, event.command
-            collection = command.get("collection" if name == "getMore" else name)
-            key = name, collection, event.database_name, address
-            try:
-                said = self._alike[key]
-            except (KeyError, TypeError):  # a collection that is none cannot be looked for
-                said = self._say(key)
-            attributes = said.attributes
-            if self._caller is not None:
-                attributes = self._caller.asked(said, frame_at(1), 1)
-            if name in _BATCHES:
-                batch = command.get(_BATCHES[name])
-                if isinstance(batch, list) and len(batch) > 1:
-                    attributes = {**attributes, semconv.DB_OPERATION_BATCH_SIZE: len(batch)}
-            span = self._start_span(said.name, parent, _CLIENT, attributes)
-            operation = Operation(span, "mongodb", parent, current=False)
-            under_way, task = self._under_way, None
-            asyncio = _modules.get("asyncio")
-            if asyncio is not None and asyncio._get_running_loop() is not None:
-                task = self._watched_task(asyncio)
-            under_way[event.request_id, address] = operation, task
-            if len(under_way) > _MOST_UNDER_WAY:
-                self._forget_first()
-        except Exception:
-            report("the beginning of a command")
+def _runners() -> tuple[ModuleType, ModuleType] | None:
+    """Return where both halves of the library send commands; None where that is elsewhere."""
+    sync, aio = (sys.modules.get(f"pymongo.{half}.command_runner") for half in _HALVES)
+    if sync is None or aio is None:
+        return None
+    return (sync, aio) if _tells_listeners(sync) and _tells_listeners(aio) else None
 
-    def _say(self, key: Sequence[Any]) -> Said:
-        """Return what is said of commands that were not seen before, and keep it."""
-        said = _said_of(*key)
-        if isinstance(key[1], str):
-            if len(self._alike) >= _MOST_KEPT:
-                self._alike.clear()
-            self._alike[key] = said
-        return said
 
-    def _watched_task(self, asyncio: Any) -> Any:
-        """Return the current task, whose commands are over when it is.
-
-        Not every version says that a command was cancelled with its task.
-        """
-        task = asyncio.current_task()
-        if task is not None and task not in self._tasks:
-            self._tasks.add(task)
-            task.add_done_callback(self._end_with_task)
-        return task
-
-    def _forget_first(self) -> None:
-        try:
-            operation, _ = self._under_way.pop(next(iter(self._under_way)))
-        except (KeyError, RuntimeError, StopIteration):  # other threads were here meanwhile
-            return
-        operation.succeed()
-
-    def succeeded(self, event: Any) -> None:
-        try:
-            operation, _ = self._under_way.pop((event.request_id, event.connection_id), _NONE)
-            if operation is None:
-                return
-            reply = event.reply
-            errors = reply.get("writeErrors") if isinstance(reply, dict) else None
-            if errors:
-                _fail(operation, errors[0])
-            else:
-                operation.succeed()
-        except Exception:
-            report("the end of a command")
-
-    @quiet
-    def failed(self, event: Any) -> None:
-        operation, _ = self._under_way.pop((event.request_id, event.connection_id), _NONE)
-        if operation is not None:
-            _fail(operation, event.failure)
-
-    @quiet
-    def _end_with_task(self, task: Any) -> None:
-        for key, (operation, owner) in tuple(self._under_way.items()):
-            if owner is task and self._under_way.pop(key, _NONE) is not _NONE:
-                operation.succeed()
+def _tells_listeners(runner: ModuleType) -> bool:
+    """Say whether the module's function is the one that sends, and tells listeners of it."""
+    try:
+        function = inspect.unwrap(getattr(runner, _SEAM))
+        has = inspect.signature(function).parameters.keys() >= _TOLD.keys()
+        return has and "_CommandTelemetry" in function.__code__.co_names
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def _unchanged(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
     return wrapped(*args, **kwargs)
-
-
-def _listener(monitoring: Any, told: PymongoInstrumentor) -> Any:
-    """Return a listener of the library's class; made here, where that is imported."""
-
-    class TracekitListener(monitoring.CommandListener):  # type: ignore[misc]
-        started = staticmethod(told.started)
-        succeeded = staticmethod(told.succeeded)
-        failed = staticmethod(told.failed)
-
-    return TracekitListener()
-
-
-def _said_of(name: str, collection: Any, database: str, address: Any) -> Said:
-    attributes: dict[str, Any] = {
-        semconv.DB_SYSTEM_NAME: "mongodb",
-        semconv.DB_OPERATION_NAME: truncated(name, _LONGEST_NAME),
-        semconv.DB_NAMESPACE: database,
-    }
-    subject = database
-    if isinstance(collection, str):  # the whole database is 1
-        subject = attributes[semconv.DB_COLLECTION_NAME] = truncated(collection, _LONGEST_NAME)
-    if address is not None:
-        host, port = address
-        attributes[semconv.SERVER_ADDRESS] = host
-        if port is not None and port != _DEFAULT_PORT:
-            attributes[semconv.SERVER_PORT] = port
-    return Said(truncated(f"{name} {subject or database}", _LONGEST_NAME), attributes)
-
-
-def _fail(operation: Operation, failure: Any) -> None:
-    """End the span of a command that the server refused, or that did not get there."""
-    if failure.get("errtype") == "CancelledError":  # the task stopped waiting, on purpose
-        operation.succeed()
-        return
-    code = failure.get("code")
-    message = truncated(str(failure.get("errmsg", "")), 4096)
-    if code is None:
-        kind = failure.get("errtype")
-        operation.fail_with(f"pymongo.errors.{kind}" if kind else "_OTHER", message, {})
-    else:
-        operation.fail_with(str(code), message, {semconv.DB_RESPONSE_STATUS_CODE: str(code)})
 
 
 plugin: type[LibraryInstrumentor] = PymongoInstrumentor
