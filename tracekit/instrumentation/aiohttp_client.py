@@ -33,21 +33,27 @@ from tracekit.instrumentation._http_client import (
     current_exchange,
 )
 from tracekit.instrumentation._http_client_attributes import (
+    Destination,
     HttpClientSettings,
     destination_of,
+    is_kept,
     record_exception,
 )
 from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
 if TYPE_CHECKING:
-    from aiohttp import ClientRequest, ClientResponse, ClientSession
+    from aiohttp import ClientResponse, ClientSession
 
     Call = Callable[..., Awaitable[Any]]
 
 __all__ = ["AiohttpClientInstrumentor"]
 
-_VERSIONS = {(1, 0): "1.0", (1, 1): "1.1"}  # all that aiohttp speaks
+_CONTRIB = "opentelemetry.instrumentation.aiohttp_client"
+
+_version_of = {(1, 0): "1.0", (1, 1): "1.1"}.get  # all that aiohttp speaks
+_MOST_KEPT = 512
+_loaded, _now_ns = sys.modules, time.perf_counter_ns
 _TIMEOUTS = {
     "total": semconv.TIMEOUT_TOTAL,
     "connect": semconv.TIMEOUT_POOL,  # for a connection, from the pool or a new one
@@ -67,9 +73,11 @@ class AiohttpClientInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        # begin(), _begin(), before() and what is around connect(), under a session's _request()
-        # and ours.
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, inside=7)
+        # begin(), _begin() and connect(), under a session's _request() and ours.
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, inside=6)
+        # What is known of a URL, behind the object itself: as long as it is here, nothing else
+        # gets its id.
+        self._targets: dict[int, tuple[Any, str, Destination]] = {}
         self._timeout: Any = None
         self._limits: Mapping[str, float] = {}
 
@@ -86,28 +94,57 @@ class AiohttpClientInstrumentor(ReplacingInstrumentor):
         )
 
     def _connect(self, original: Call, owners: Sequence[object]) -> Call:
-        def before(_connector: Any, req: ClientRequest, timeout: Any) -> Attempt | None:
-            exchange = current_exchange()
+        begin, tcp = self._begin, sys.modules["aiohttp.connector"].TCPConnector
+
+        async def connect(connector: Any, req: Any, traces: Any, timeout: Any) -> Any:
+            exchange = current_exchange() if owners else None
             if exchange is None or exchange.closed:
-                return None
-            return self._begin(exchange, req, timeout)
+                return await original(connector, req, traces, timeout)
+            attempt = begin(exchange, req, timeout)
+            if attempt is None:
+                return await original(connector, req, traces, timeout)
+            try:
+                connection = await original(connector, req, traces, timeout)
+            except BaseException as error:
+                _note(attempt, error)
+                raise
+            peer: Sequence[Any] | None = attempt.destination.peer
+            # Other connectors go anywhere, whatever the URL says.
+            if peer is None or type(connector) is not tcp or req.proxy is not None:
+                peer = _peer(connection)
+            attempt.peer = peer
+            attempt.handed_over_ns = _now_ns()
+            return connection
 
-        told = {"self": 0, "req": 1, "timeout": 3}
-        return around(original, told, before, _connected, _note, owners=owners, awaits=True)
+        return connect
 
-    def _begin(self, exchange: Exchange, req: ClientRequest, timeout: Any) -> Attempt | None:
+    def _begin(self, exchange: Exchange, req: Any, timeout: Any) -> Attempt | None:
         try:
             if exchange.attempt is not None:
                 _give_up(exchange.attempt)
-            url = str(req.url)
+            url = req.url
+            # yarl has one object for a text that it read before, and writes the text anew.
+            found = self._targets.get(id(url))
+            text, destination = (
+                found[1:] if found is not None and found[0] is url else self._read_url(url)
+            )
             # A session has one object for all of its requests.
             limits = self._limits if timeout is self._timeout else self._read_timeout(timeout)
             return self._steps.begin(
-                exchange, req, req.method, url, destination_of(url), req.headers, limits
+                exchange, req, req.method, text, destination, req.headers, limits
             )
         except Exception:
             report("what is known of a request")
             return None
+
+    def _read_url(self, url: Any) -> tuple[str, Destination]:
+        text = str(url)
+        destination = destination_of(text)
+        if is_kept(text):
+            if len(self._targets) >= _MOST_KEPT:
+                self._targets.clear()
+            self._targets[id(url)] = url, text, destination
+        return text, destination
 
     def _read_timeout(self, timeout: Any) -> Mapping[str, float]:
         limits = _timeouts(timeout)
@@ -125,7 +162,7 @@ def _request(original: Call, owners: Sequence[object]) -> Call:
             return await original(session, *args, **kwargs)
         exchange = Exchange(session)
         token = None
-        if "opentelemetry.instrumentation.aiohttp_client" in sys.modules and _is_shared(session):
+        if _CONTRIB in _loaded and _is_shared(session):
             token = attach(suppressed_http(exchange.parent))
         try:
             response = await original(session, *args, **kwargs)
@@ -183,37 +220,36 @@ def _give_up(attempt: Attempt) -> None:
     attempt.end(attempt.noted_at)
 
 
-def _connected(attempt: Attempt, connection: Any, *_told: object) -> None:
-    attempt.peer = _peer(connection)
-    attempt.handed_over_ns = time.perf_counter_ns()
-
-
 def _start(original: Call, owners: Sequence[object]) -> Call:
-    return around(original, {"self": 0}, _awaiting, _complete, _note, owners=owners, awaits=True)
+    async def start(response: Any, connection: Any) -> Any:
+        exchange = current_exchange() if owners else None
+        attempt = None if exchange is None else exchange.attempt
+        # Without a connection yet, this is the answer of a proxy that is asked for one.
+        if attempt is None or not attempt.under_way or not attempt.handed_over_ns:
+            return await original(response, connection)
+        try:
+            started = await original(response, connection)
+        except BaseException as error:
+            _note(attempt, error)
+            raise
+        _complete(attempt, response)
+        return started
+
+    return start
 
 
-def _awaiting(_response: ClientResponse) -> Attempt | None:
-    exchange = current_exchange()
-    attempt = None if exchange is None else exchange.attempt
-    # Without a connection yet, this is the answer of a proxy that is asked for one.
-    if attempt is None or not (attempt.under_way and attempt.handed_over_ns):
-        return None
-    return attempt
-
-
-def _complete(attempt: Attempt, _started: Any, response: ClientResponse) -> None:
+def _complete(attempt: Attempt, response: Any) -> None:
     try:
-        version: Any = response.version
-        status, text = response.status, _VERSIONS.get(version, "")
+        status, version = response.status, _version_of(response.version, "")
     except Exception:  # a response class of somebody's own
         report("the reading of a response")
         attempt.leave()
         attempt.end()
         return
     if status < 400 and attempt.steps.is_terse:
-        attempt.succeed_plainly(response, status, text, attempt.peer)
+        attempt.succeed_plainly(response, status, version, attempt.peer)
         return
-    attempt.succeed(response, status, text)
+    attempt.succeed(response, status, version)
     if attempt.steps.settings.ends_at_body:
         _await_body(attempt, response)
 
@@ -242,12 +278,12 @@ def _watch_wait(original: Call, owners: Sequence[object]) -> Call:
 def _wait_begins(_connector: Any) -> tuple[Attempt, int] | None:
     exchange = current_exchange()
     attempt = None if exchange is None else exchange.attempt
-    return None if attempt is None else (attempt, time.perf_counter_ns())
+    return None if attempt is None else (attempt, _now_ns())
 
 
 def _waited(step: tuple[Attempt, int], *_outcome: object) -> None:
     attempt, began = step
-    attempt.pool_wait_ns += time.perf_counter_ns() - began
+    attempt.pool_wait_ns += _now_ns() - began
 
 
 # Attempts whose spans end with the body of a response.

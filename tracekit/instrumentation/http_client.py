@@ -11,8 +11,8 @@ Three seams:
 - ``OpenerDirector.open`` is a call of the program to urllib. It follows redirects and answers
   challenges by calling itself, and the exception that goes on to the program is its own.
 
-The span is current while the request is sent and not until its answer: in between the program
-runs, and nothing further down could have spans.
+The span is current while the request is sent. On a connection of the program's own it is not until
+the answer: in between the program runs, and nothing further down could have spans.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from opentelemetry.propagators.textmap import Setter
-
-from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
     Attempt,
@@ -52,8 +49,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpClientInstrumentor", "HttpClientRequest"]
 
-# The attempt that waits for its answer, in the instance dictionary of a connection, and the one
-# that ends with the body, in that of a response.
+# The attribute of a connection that is the attempt which waits for its answer; and of a response
+# that is the one which ends with the body. Read by getattr(), since most have none, and set to None
+# instead of deleted: CPython has a short way for that, and none through vars().
 _WAITING = "_tracekit_attempt"
 
 
@@ -81,18 +79,21 @@ class HeaderLines:
             buffer[:] = [line for line in buffer if line[: len(start)].lower() != start]
 
 
-class _LineSetter(Setter[HeaderLines]):
-    """Writes a trace header, as ``putheader`` would that looks for what none of ours has."""
-
-    def set(self, carrier: HeaderLines, key: str, value: str) -> None:
-        line = f"{key}: {value}".encode("latin-1")
-        if b"\n" in line or b"\r" in line:
-            carrier[key] = value
-            return
-        buffer = carrier.connection._buffer
-        if line[: len(key) + 1].lower() in b"\n".join(buffer).lower():
-            carrier.pop(key)
-        buffer.append(line)
+def _write(connection: Any, headers: Mapping[str, str]) -> None:
+    """Write trace headers as ``putheader`` would, which looks for what none of ours has."""
+    buffer = connection._buffer
+    # As text: CPython tries whether bytes are a number before it looks for them in others, and
+    # makes an exception that says they are none.
+    there = b"\n".join(buffer).decode("latin-1").lower()
+    try:
+        for name, value in headers.items():
+            line = f"{name}: {value}"
+            if "\n" in line or "\r" in line or name.lower() in there:
+                HeaderLines(connection)[name] = value
+            else:
+                buffer.append(line.encode("latin-1"))
+    except Exception:
+        report("the injection of trace headers")
 
 
 class HttpClientRequest(NamedTuple):
@@ -119,8 +120,8 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        # begin(), _begin(), before() and what is around endheaders().
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _LineSetter(), 5)
+        # begin(), _begin(), endheaders() and who calls that.
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, inside=4)
 
     def patches(self) -> Sequence[Replacing]:
         client = "http.client"
@@ -137,65 +138,96 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
         )
 
     def _endheaders(
-        self, original: Callable[..., None], owners: Sequence[object]
-    ) -> Callable[..., None]:
-        def before(connection: HTTPConnection) -> Attempt | None:
-            exchange = current_exchange()
-            if exchange is None or type(exchange) is _Opening or not exchange.speaks():
-                return self._begin(exchange, connection)
-            return None
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        begin = self._begin
 
-        return around(original, {"self": 0}, before, _sent, _fail, owners=owners)
+        def endheaders(
+            connection: Any, message_body: Any = None, *, encode_chunked: bool = False
+        ) -> Any:
+            attempt = None
+            if owners:
+                exchange = current_exchange()
+                if exchange is None or type(exchange) is _Opening or not exchange.speaks():
+                    attempt = begin(exchange, connection)
+            if attempt is None:
+                return original(connection, message_body, encode_chunked=encode_chunked)
+            try:
+                if message_body is None:  # which is not encoded
+                    result = original(connection)
+                else:
+                    result = original(connection, message_body, encode_chunked=encode_chunked)
+            except BaseException as error:
+                _fail(attempt, error)
+                raise
+            if type(attempt.exchange) is not _Opening:
+                attempt.leave()
+            if len(attempt.peer) == 0:
+                attempt.peer = peer_of(connection)
+            connection._tracekit_attempt = attempt
+            return result
+
+        return endheaders
 
     def _open(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
-        def open_(opener: Any, *args: Any, **kwargs: Any) -> Any:
+        steps = self._steps
+
+        def open_(
+            opener: Any, fullurl: Any, data: Any = None, timeout: Any = _DEFAULT_TIMEOUT
+        ) -> Any:
             exchange = current_exchange()
             # A redirect or an answered challenge, from inside the call that it belongs to.
             is_resend = (
                 type(exchange) is _Opening and not exchange.closed and exchange.owner is opener
             )
             if is_resend or not owners:
-                return original(opener, *args, **kwargs)
+                return original(opener, fullurl, data, timeout)
             exchange = _Opening(opener)
-            # urllib is nine frames deep by the time that the request is sent.
-            self._steps.locate(exchange, 2)
+            if steps.find_caller is not None:
+                # urllib is nine frames deep by the time that the request is sent.
+                steps.locate(exchange, 2)
             try:
-                return original(opener, *args, **kwargs)
+                return original(opener, fullurl, data, timeout)
             except BaseException as error:
                 attempt = exchange.attempt
                 if attempt is not None and attempt.noted is not None:
                     fail(attempt, error)
                 raise
             finally:
+                attempt = exchange.attempt
+                if attempt is not None and attempt.under_way:  # nobody asked for the answer
+                    attempt.leave()
                 exchange.close()
 
         return open_
 
-    def _begin(self, exchange: Exchange | None, connection: HTTPConnection) -> Attempt | None:
+    def _begin(self, exchange: Exchange | None, connection: Any) -> Attempt | None:
         own = None
         try:
-            buffer: Any = connection._buffer  # type: ignore[attr-defined]
+            buffer = connection._buffer
             if not buffer:
                 return None
-            if connection._tunnel_host:  # type: ignore[attr-defined]
-                host, port = connection._tunnel_host, connection._tunnel_port  # type: ignore[attr-defined]
+            if connection._tunnel_host:
+                host, port = connection._tunnel_host, connection._tunnel_port
             else:
                 host, port = connection.host, connection.port
             method, url, destination = _target((buffer[0], host, port, connection.default_port))
-            lines, steps = HeaderLines(connection), self._steps
-            native = None
+            steps, native = self._steps, None
             if steps.shows_requests:
-                native = HttpClientRequest(method, url, lines, connection)
+                native = HttpClientRequest(method, url, HeaderLines(connection), connection)
             if exchange is None or type(exchange) is not _Opening or exchange.closed:
                 exchange = own = Exchange(connection)
             elif exchange.attempt is not None:
                 give_up(exchange.attempt)
-            limit: Any = connection.timeout
+            limit = connection.timeout
             if limit is _DEFAULT_TIMEOUT:
                 limit = socket.getdefaulttimeout()
-            timeouts = limits_of(limit)
-            attempt = steps.begin(exchange, native, method, url, destination, lines, timeouts)
+            headers: dict[str, str] = {}
+            attempt = steps.begin(
+                exchange, native, method, url, destination, headers, limits_of(limit)
+            )
             if attempt is not None:
+                _write(connection, headers)
                 # What is at the other end, where no proxy is.
                 peer = destination.peer
                 if peer is not None and peer[0] == connection.host and peer[1] == connection.port:
@@ -230,6 +262,7 @@ class _Targets(dict[tuple[bytes, str, int, int], tuple[str, str, Destination]]):
 _DEFAULT_TIMEOUT: Any = socket._GLOBAL_DEFAULT_TIMEOUT  # type: ignore[attr-defined]
 _MOST_KEPT = 512
 _target = _Targets().__getitem__
+_version_of = VERSIONS.get
 
 
 @functools.lru_cache(maxsize=256)
@@ -238,13 +271,6 @@ def _origin(default: int, host: str, port: int) -> str:
     if ":" in host and not host.startswith("["):  # IPv6
         host = f"[{host}]"
     return f"{scheme}://{host}" if port == default_port(scheme) else f"{scheme}://{host}:{port}"
-
-
-def _sent(attempt: Attempt, _result: None, connection: HTTPConnection) -> None:
-    attempt.leave()
-    if len(attempt.peer) == 0:
-        attempt.peer = peer_of(connection)
-    vars(connection)[_WAITING] = attempt
 
 
 def _fail(attempt: Attempt, error: BaseException) -> None:
@@ -257,23 +283,24 @@ def _fail(attempt: Attempt, error: BaseException) -> None:
 
 
 def _getresponse(original: Callable[..., Any], _owners: Sequence[object]) -> Callable[..., Any]:
-    def getresponse(connection: HTTPConnection) -> HTTPResponse:
-        attempt = vars(connection).pop(_WAITING, None)
+    def getresponse(connection: Any) -> Any:
+        attempt = getattr(connection, _WAITING, None)
         if attempt is None:
-            return original(connection)  # type: ignore[no-any-return]
+            return original(connection)
+        connection._tracekit_attempt = None
         try:
             response = original(connection)
         except BaseException as error:
             _fail(attempt, error)
             raise
-        status, version = response.status, VERSIONS.get(response.version, "")
+        status, version = response.status, _version_of(response.version, "")
         if status < 400 and attempt.steps.is_terse:
             attempt.succeed_plainly(response, status, version, attempt.peer)
-            return response  # type: ignore[no-any-return]
+            return response
         attempt.succeed(response, status, version)
         if attempt.steps.settings.ends_at_body:
             _await_body(attempt, response)
-        return response  # type: ignore[no-any-return]
+        return response
 
     return getresponse
 
@@ -281,11 +308,12 @@ def _getresponse(original: Callable[..., Any], _owners: Sequence[object]) -> Cal
 def _close_connection(
     original: Callable[..., Any], _owners: Sequence[object]
 ) -> Callable[..., Any]:
-    def close(connection: HTTPConnection) -> None:
-        attempt = vars(connection).pop(_WAITING, None)
+    def close(connection: Any) -> Any:
+        attempt = getattr(connection, _WAITING, None)
         if attempt is not None:  # nobody asked for the answer
+            connection._tracekit_attempt = None
             attempt.end()
-        return original(connection)  # type: ignore[no-any-return]
+        return original(connection)
 
     return close
 
