@@ -70,7 +70,11 @@ def _s3(_operation: str) -> tuple[Mapping[str, Any], Tell]:
 
 
 def _tell_s3(params: Params, attributes: dict[str, Any]) -> None:
-    _put(attributes, AWS_S3_BUCKET, params.get("Bucket"))
+    bucket = params.get("Bucket")
+    if type(bucket) is str and 0 < len(bucket) <= _LONGEST:  # _put(), without its frame
+        attributes[AWS_S3_BUCKET] = bucket
+    else:
+        _put(attributes, AWS_S3_BUCKET, bucket)
     if "Key" in params:
         _put(attributes, AWS_S3_KEY, params["Key"])
 

@@ -22,13 +22,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from opentelemetry.propagators.textmap import Setter
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import SpanKind, Tracer
 
 from tracekit import semconv
+from tracekit._otel_context import (
+    NO_CONTEXT,
+    PLAIN_SPANS,
+    OnlySpan,
+    attach,
+    current_context,
+    detach,
+    with_span,
+)
+from tracekit.instrumentation._aws_requests import RequestHeaders
 from tracekit.instrumentation._aws_services import RECEIVE, Carry, carrier_of, links_from, told_of
 from tracekit.instrumentation._caller import caller_from
-from tracekit.instrumentation._http import Headers
+from tracekit.instrumentation._carry import is_suppressed
+from tracekit.instrumentation._http import Headers, is_cancellation, record_failure
 from tracekit.instrumentation._http_client import (
     Attempt,
     Exchange,
@@ -37,7 +47,6 @@ from tracekit.instrumentation._http_client import (
 )
 from tracekit.instrumentation._http_client_attributes import HttpClientSettings, destination_of
 from tracekit.instrumentation._messages import headers_for
-from tracekit.instrumentation._operation import Operation, begin
 from tracekit.instrumentation._patch import quiet, report
 
 __all__ = ["Call", "CallSteps", "complete"]
@@ -48,6 +57,7 @@ TimeoutsOf = Callable[[Any], Mapping[str, float]]
 _KIND_OF = "_tracekit_operations"
 # One lookup less on the path of each call.
 _NOWHERE: Mapping[str, Any] = {}
+_CLIENT = SpanKind.CLIENT
 HTTP_RESPONSE_STATUS_CODE = semconv.HTTP_RESPONSE_STATUS_CODE
 AWS_REQUEST_ID = semconv.AWS_REQUEST_ID
 
@@ -57,6 +67,7 @@ class _Kind:
 
     Attributes:
         attributes: What is known of it beforehand.
+        last: The line of the program that called last, and the attributes of both.
         tell: Adds what the parameters tell; None where they tell nothing.
         carry: Puts the context into the parameters; None where they have no place for it.
         receives: Whether the answer is messages, each with the context of its sender.
@@ -64,7 +75,7 @@ class _Kind:
         timeouts: The limits that were configured for these, by attribute name.
     """
 
-    __slots__ = ("attributes", "carry", "name", "receives", "session", "tell", "timeouts")
+    __slots__ = ("attributes", "carry", "last", "name", "receives", "session", "tell", "timeouts")
 
     def __init__(
         self,
@@ -87,8 +98,15 @@ class _Kind:
         region = place.get(semconv.CLOUD_REGION)
         if region and (service, operation) == ("Lambda", "Invoke"):
             self.attributes = {**self.attributes, semconv.FAAS_INVOKED_REGION: region}
+        self.last: tuple[Mapping[str, Any], dict[str, Any]] = (self.attributes, {})
         self.carry: Carry | None = carrier_of(service, operation)
         self.receives = (service, operation) == RECEIVE
+
+    def asked_from(self, place: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the attributes of a call that the program makes there, and keep them."""
+        attributes = {**self.attributes, **place}
+        self.last = place, attributes
+        return attributes
 
 
 class _Kinds(dict[str, _Kind]):
@@ -126,7 +144,7 @@ def _place_of(region: str | None, endpoint: str | None) -> Mapping[str, Any]:
 class CallSteps:
     """What the calls of one instrumented library have in common, and the requests for them."""
 
-    __slots__ = ("_attempts", "_caller", "_injects", "_start_span", "_timeouts_of")
+    __slots__ = ("_begin_attempt", "_caller", "_injects", "_start_span", "_timeouts_of")
 
     def __init__(
         self,
@@ -156,7 +174,8 @@ class CallSteps:
         self._caller = caller_from(os.environ, code_location)
         self._start_span = tracer.start_span
         self._timeouts_of = timeouts_of
-        self._attempts = HttpClientSteps(tracer, settings, _headers_of, _RequestHeaders())
+        attempts = HttpClientSteps(tracer, settings, _headers_of, RequestHeaders())
+        self._begin_attempt = attempts.begin
 
     def begin(self, client: Any, operation_name: str, params: Any) -> Call | None:
         """Start the span of a call and make it current; None when it is not to be watched."""
@@ -164,6 +183,10 @@ class CallSteps:
         if type(outer) is Call and not outer.closed:
             return None  # made by the library, for the call that it is inside of
         try:
+            parent = current_context()
+            is_lone = type(parent) is OnlySpan or parent is NO_CONTEXT
+            if not is_lone and is_suppressed(parent):
+                return None
             kind_of = vars(client).get(_KIND_OF)
             if kind_of is None:
                 # Bound: a lookup in a dictionary that is more than one has no short form.
@@ -171,22 +194,30 @@ class CallSteps:
             kind, caller = kind_of(operation_name), self._caller
             # Neither this frame nor that of the patched function is the program's.
             place = _NOWHERE if caller is None else caller.attributes(3)
-            attributes = {**kind.attributes, **place}
+            last = kind.last
+            attributes = last[1] if last[0] is place else kind.asked_from(place)
             if kind.tell is not None and isinstance(params, dict):
+                attributes = attributes.copy()
                 kind.tell(params, attributes)
+            span = self._start_span(kind.name, parent, _CLIENT, attributes)
+            context: Any
+            if is_lone:  # with_span(), without its frame
+                context = OnlySpan()
+                context.span = span
+            else:
+                context = with_span(parent, span)
+            token = attach(context)
+            # Behind that: its attempts are below the span of the call.
+            call = Call(kind.session)
+            call.timeouts = kind.timeouts
+            call.kind = kind
+            call.span = span
+            call.token = token
+            call.params = params if kind.carry is None else self._carrying(call, params)
+            return call
         except Exception:
-            report("what is known of a call")
+            report("the beginning of a call")
             return None
-        # Without a system: that it is part of another is told by the exchange, and a context
-        # that holds a span only is made, asked and injected faster.
-        operation = begin(self._start_span, "", kind.name, attributes)
-        if operation is None:
-            return None
-        call = Call(kind.session)
-        call.operation = operation
-        call.kind = kind
-        call.params = params if kind.carry is None else self._carrying(call, params)
-        return call
 
     def _carrying(self, call: Call, params: Any) -> Any:
         """Return the parameters with the context of the call, for what it sends."""
@@ -194,58 +225,94 @@ class CallSteps:
         if carry is None or not self._injects or not isinstance(params, dict):
             return params
         try:
-            return carry(params, headers_for(call.operation.context))
+            return carry(params, headers_for(call.parent))
         except Exception:
             report("the injection of trace headers")
             return params
 
-    def begin_attempt(self, exchange: Exchange, session: Any, request: Any) -> Attempt | None:
-        """Start the span of a request that `session` sends; None when it is not to be watched."""
+    def begin_attempt(self, exchange: Sending, request: Any, carrier: Any) -> Attempt | None:
+        """Start the span of a request; None when it is not to be watched."""
         try:
             url = request.url
-            # What a client's session was made with is known since the first of its calls.
-            if type(exchange) is Call:
-                limits = exchange.kind.timeouts
-            else:
-                limits = self._timeouts_of(session)
-            return self._attempts.begin(
-                exchange, request, request.method, url, destination_of(url), request.headers, limits
+            return self._begin_attempt(
+                exchange,
+                request,
+                request.method,
+                url,
+                destination_of(url),
+                carrier,
+                exchange.timeouts,
             )
         except Exception:
             report("what is known of a request")
             return None
 
+    def sending(self, session: Any) -> Sending:
+        """Begin what no call asked for, such as a request for credentials; the caller closes it."""
+        exchange = Sending(session)
+        exchange.timeouts = self._timeouts_of(session)
+        return exchange
 
-class Call(Exchange):
+
+class Sending(Exchange):
+    """What makes requests by a session, which is its owner.
+
+    Attributes:
+        timeouts: The limits that this was made with.
+    """
+
+    __slots__ = ("timeouts",)
+
+    timeouts: Mapping[str, float]
+
+
+class Call(Sending):
     """A call that is under way: all requests that its client makes meanwhile are its attempts.
 
     Attributes:
         params: What the library is to be called with.
     """
 
-    __slots__ = ("kind", "operation", "params")
+    __slots__ = ("kind", "params", "span", "token")
 
-    operation: Operation
     kind: _Kind
     params: Any
+    span: Any
+    token: Any
 
     def succeed(self, response: Any) -> None:
         """Record a response, and end the span."""
-        self.close()
         try:
             told = _answered(response)
             if self.kind.receives:
                 for link in links_from(response):
-                    self.operation.span.add_link(link.context)
+                    self.span.add_link(link.context)
         except Exception:
             report("the reading of a response")
             told = {}
-        self.operation.succeed(told)
+        self._end(told)
 
     def fail(self, error: BaseException) -> None:
         """Record the exception that goes on to the program, and end the span."""
+        if not is_cancellation(error):
+            record_failure(self.span, error)
+        self._end(_told_by_error(error) or {})
+
+    def _end(self, told: dict[str, Any]) -> None:
         self.close()
-        self.operation.fail(error, _told_by_error(error))
+        try:
+            detach(self.token)
+        except (ValueError, RuntimeError):  # a coroutine that garbage collection closes
+            pass
+        span = self.span
+        try:
+            if type(span) in PLAIN_SPANS:
+                span.end(None, told)
+            else:
+                span.set_attributes(told)
+                span.end()
+        except Exception:
+            report("the end of a span")
 
 
 def _answered(response: Any) -> dict[str, Any]:
@@ -263,10 +330,11 @@ def _answered(response: Any) -> dict[str, Any]:
         told[semconv.AWS_EXTENDED_REQUEST_ID] = host_id
     if resends := metadata.get("RetryAttempts"):
         told[semconv.HTTP_REQUEST_RESEND_COUNT] = resends
-    if message_id := response.get("MessageId"):
-        told[semconv.MESSAGING_MESSAGE_ID] = message_id
-    if messages := response.get("Messages"):
-        told[semconv.MESSAGING_BATCH_MESSAGE_COUNT] = len(messages)
+    if len(response) > 1:  # than its metadata
+        if message_id := response.get("MessageId"):
+            told[semconv.MESSAGING_MESSAGE_ID] = message_id
+        if messages := response.get("Messages"):
+            told[semconv.MESSAGING_BATCH_MESSAGE_COUNT] = len(messages)
     return told
 
 
@@ -285,29 +353,6 @@ def _told_by_error(error: BaseException) -> dict[str, Any]:
 
 def _headers_of(message: Any) -> Headers:
     return message.headers.items()  # type: ignore[no-any-return]
-
-
-class _RequestHeaders(Setter[Any]):
-    """Writes a trace header to those of a request, as their own method would, in fewer calls.
-
-    The library's dictionary makes a key of each name anew; those of trace headers are kept.
-    """
-
-    def __init__(self) -> None:
-        self._keys: dict[str, Any] = {}
-
-    def set(self, carrier: Any, key: str, value: str) -> None:
-        try:
-            carrier._dict[self._keys[key]] = value
-        except (AttributeError, LookupError, TypeError):
-            carrier[key] = value
-            self._learn(carrier, key)
-
-    def _learn(self, carrier: Any, key: str) -> None:
-        raw = getattr(carrier, "_dict", None)
-        # Other headers, such as somebody's own, may have one that is made otherwise.
-        if type(carrier).__module__ == "botocore.awsrequest" and isinstance(raw, dict):
-            self._keys.update((key, made) for made in raw if str(made) == key)
 
 
 def complete(attempt: Attempt, response: Any, version: str) -> None:

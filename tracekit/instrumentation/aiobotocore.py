@@ -14,7 +14,7 @@ from typing import Any
 
 from tracekit import semconv
 from tracekit.instrumentation._botocore import CallSteps, complete
-from tracekit.instrumentation._http_client import Exchange, current_exchange
+from tracekit.instrumentation._http_client import current_exchange
 from tracekit.instrumentation._patch import LibraryInstrumentor
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
@@ -60,15 +60,14 @@ class AiobotocoreInstrumentor(ReplacingInstrumentor):
         return make_api_call
 
     def _send(self, original: _Call, owners: Sequence[object]) -> _Call:
-        begin = self._steps.begin_attempt
+        steps = self._steps
 
         async def send(session: Any, request: Any) -> Any:
-            if not owners:
-                return await original(session, request)
-            exchange = current_exchange()
-            if exchange is None or exchange.closed or exchange.owner is not session:
-                return await send_alone(session, request)
-            attempt = begin(exchange, session, request)
+            exchange: Any = current_exchange()
+            if exchange is None or exchange.owner is not session or exchange.closed:
+                alone = send_alone if owners else original
+                return await alone(session, request)
+            attempt = steps.begin_attempt(exchange, request, request.headers)
             if attempt is None:
                 return await original(session, request)
             # aiohttp and httpx may be watched themselves, by whomever: this attempt is theirs.
@@ -85,7 +84,7 @@ class AiobotocoreInstrumentor(ReplacingInstrumentor):
 
         async def send_alone(session: Any, request: Any) -> Any:
             """Send what no call asked for, such as a request for credentials."""
-            exchange = Exchange(session)
+            exchange = steps.sending(session)
             try:
                 return await send(session, request)
             finally:

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tracekit.instrumentation._aws_requests import PlainHeaders, answer_patches
 from tracekit.instrumentation._botocore import CallSteps, complete
-from tracekit.instrumentation._http_client import Exchange, current_exchange
+from tracekit.instrumentation._http_client import current_exchange
 from tracekit.instrumentation._http_client_attributes import limits_of
 from tracekit.instrumentation._patch import LibraryInstrumentor
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
-from tracekit.instrumentation._urllib3 import attempt_patches, hand_over, version_of
+from tracekit.instrumentation._urllib3 import CONTRIB, loaded, version_of
 
 __all__ = ["BotocoreInstrumentor"]
 
@@ -41,7 +42,7 @@ class BotocoreInstrumentor(ReplacingInstrumentor):
         return (
             Replacing("botocore.client", "BaseClient._make_api_call", self._make_api_call),
             Replacing("botocore.httpsession", "URLLib3Session.send", self._send),
-            *attempt_patches(),
+            *answer_patches(),
         )
 
     def _make_api_call(self, original: _Call, owners: Sequence[object]) -> _Call:
@@ -62,23 +63,28 @@ class BotocoreInstrumentor(ReplacingInstrumentor):
         return make_api_call
 
     def _send(self, original: _Call, owners: Sequence[object]) -> _Call:
-        begin = self._steps.begin_attempt
+        steps, plain = self._steps, PlainHeaders(original)
 
         def send(session: Any, request: Any) -> Any:
-            if not owners:
-                return original(session, request)
-            exchange = current_exchange()
-            if exchange is None or exchange.closed or exchange.owner is not session:
-                return send_alone(session, request)
-            attempt = begin(exchange, session, request)
+            exchange: Any = current_exchange()
+            if exchange is None or exchange.owner is not session or exchange.closed:
+                return send_alone(session, request) if owners else original(session, request)
+            headers = request.headers
+            carrier = plain.of(headers)
+            attempt = steps.begin_attempt(exchange, request, carrier)
             if attempt is None:
                 return original(session, request)
-            hand_over(attempt)
+            # hand_over(), without its clock: a pool of botocore's has no wait.
+            if CONTRIB in loaded:
+                attempt.silence()
+            request.headers = carrier
             try:
                 response = original(session, request)
             except BaseException as error:
                 attempt.fail(error)
                 raise
+            finally:
+                request.headers = headers
             if attempt.is_over:  # since its headers were read: nearly always
                 attempt.noted = None
             else:
@@ -87,7 +93,7 @@ class BotocoreInstrumentor(ReplacingInstrumentor):
 
         def send_alone(session: Any, request: Any) -> Any:
             """Send what no call asked for, such as a request for credentials."""
-            exchange = Exchange(session)
+            exchange = steps.sending(session)
             try:
                 return send(session, request)
             finally:
