@@ -43,6 +43,27 @@ def grpc_call(effort: Effort) -> Figures:
         return _added_to("grpc", effort, port)
 
 
+@row("rpc.grpc_aio", "added to a call: grpc.aio, unary, loopback", must=0.25, aim=0.12)
+def grpc_aio_call(effort: Effort) -> Figures:
+    with server("grpc") as port:
+        return _added_to("grpc_aio", effort, port)
+
+
+@row("rpc.grpc_server", "added to a call that is served: grpc, unary", must=0.25, aim=0.12)
+def grpc_server_call(effort: Effort) -> Figures:
+    return _added_to("grpc_server", effort)
+
+
+@row("rpc.grpc_aio_server", "added to a call that is served: grpc.aio", must=0.25, aim=0.12)
+def grpc_aio_server_call(effort: Effort) -> Figures:
+    return _added_to("grpc_aio_server", effort)
+
+
+@row("queue.celery_worker", "added to a task: celery, run as in a pool", must=0.25, aim=0.12)
+def celery_run(effort: Effort) -> Figures:
+    return _added_to("celery_worker", effort)
+
+
 @row("queue.celery", "added to apply_async: celery, broker in memory", must=0.25, aim=0.12)
 def celery_send(effort: Effort) -> Figures:
     return _added_to("celery", effort)

@@ -1,7 +1,7 @@
-"""Servers on 127.0.0.1 that answer every call alike.
+"""The other side of a call on 127.0.0.1: servers that answer all alike, and one client.
 
 ``python -m benchmarks.services_loopback redis|grpc|http`` prints its port, and serves until its
-input ends.
+input ends; ``grpc_client PORT`` makes as many calls as each line of its input says.
 """
 
 from __future__ import annotations
@@ -56,8 +56,20 @@ def _serve_grpc() -> None:
     server.stop(0)
 
 
+def _call_grpc(port: str) -> None:
+    import grpc
+
+    call = grpc.insecure_channel(f"127.0.0.1:{port}").unary_unary("/shop.Orders/Get")
+    for line in sys.stdin:
+        for _ in range(int(line)):
+            call(b"7", timeout=10)
+        print(int(line), flush=True)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "grpc":
         _serve_grpc()
+    elif sys.argv[1] == "grpc_client":
+        _call_grpc(sys.argv[2])
     else:
         asyncio.run(_serve({"redis": _Redis, "http": _Http}[sys.argv[1]]))

@@ -1,16 +1,20 @@
-"""One process that calls another service when told to on its input.
+"""One process that calls another service, or is called by one, when told to on its input.
 
-``python -m benchmarks.services_worker redis|grpc|celery|botocore bare|opentelemetry|tracekit PORT``
+``python -m benchmarks.services_worker redis|grpc|celery|... bare|opentelemetry|tracekit PORT``
 """
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import os
 import sys
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
-from benchmarks.http_worker import BEFORE, CONTRIB, SUBJECTS, main
+from benchmarks.http import Worker
+from benchmarks.http_worker import BEFORE, CONTRIB, OURS, SUBJECTS, main
 
 __all__ = ["main"]
 
@@ -39,6 +43,108 @@ def _grpc(port: int) -> _Calls:
             call(b"7", timeout=10)
 
     return send
+
+
+def _grpc_aio(port: int) -> _Calls:
+    import grpc.aio
+
+    loop = asyncio.new_event_loop()
+
+    async def connect() -> Any:
+        return grpc.aio.insecure_channel(f"127.0.0.1:{port}").unary_unary("/shop.Orders/Get")
+
+    async def send(count: int) -> None:
+        for _ in range(count):
+            await call(b"7", timeout=10)
+
+    call = loop.run_until_complete(connect())
+    return lambda count: loop.run_until_complete(send(count))
+
+
+def _grpc_server(_port: int) -> _Calls:
+    import grpc
+
+    server: Any = grpc.server(futures.ThreadPoolExecutor(2))
+    port = _add_method(grpc, server, lambda request, _context: request)
+    server.start()
+    client = _grpc_client(port, server)
+    return client.ask
+
+
+def _grpc_aio_server(_port: int) -> _Calls:
+    import grpc.aio
+
+    loop = asyncio.new_event_loop()
+
+    async def answer(request: bytes, _context: Any) -> bytes:
+        return request
+
+    async def start() -> Worker:
+        server = grpc.aio.server()
+        port = _add_method(grpc, server, answer)
+        await server.start()
+        return _grpc_client(port, server)
+
+    client = loop.run_until_complete(start())
+    return lambda count: loop.run_until_complete(asyncio.to_thread(client.ask, count))
+
+
+def _add_method(grpc: Any, server: Any, answer: Callable[..., object]) -> int:
+    """Have a server answer one method, and return its port."""
+    handlers = {"Get": grpc.unary_unary_rpc_method_handler(answer)}
+    handler = grpc.method_handlers_generic_handler("shop.Orders", handlers)
+    server.add_generic_rpc_handlers((handler,))
+    port: int = server.add_insecure_port("127.0.0.1:0")
+    return port
+
+
+def _grpc_client(port: int, server: object) -> Worker:
+    """Start a process that is not watched, and calls the server of this one until that is over."""
+    client = Worker("benchmarks.services_loopback", "grpc_client", str(port))
+    # With it the server, which ends when nobody holds it.
+    atexit.register(lambda _server: client.stop(), server)
+    return client
+
+
+def _celery_worker(_port: int) -> _Calls:
+    """Have a task run as a pool runs one, for messages of a program that is watched."""
+    import celery
+    from celery.app import trace
+
+    app: Any = celery.Celery("shop", broker="memory://")
+
+    @app.task(name="shop.pack", ignore_result=True)
+    def pack(order: int) -> int:
+        return order
+
+    app.finalize()
+    trace.setup_worker_optimizations(app)
+    pack.__trace__ = trace.build_tracer(pack.name, pack, app.loader, app=app)
+    body = b'[[7], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+
+    def run(count: int) -> None:
+        for number in range(count):
+            request = {**_MESSAGE, "id": str(number), "root_id": str(number)}
+            trace.fast_trace_task(
+                pack.name, request["id"], request, body, "application/json", "utf-8"
+            )
+
+    return run
+
+
+# What a worker hands to its pool: the message's headers, properties and where it came from.
+_MESSAGE: dict[str, Any] = {
+    "lang": "py",
+    "task": "shop.pack",
+    "retries": 0,
+    "parent_id": None,
+    "timelimit": [None, None],
+    "ignore_result": True,
+    "delivery_info": {"exchange": "", "routing_key": "celery", "priority": 0},
+    "reply_to": "b3c5",
+    "hostname": "worker@shop",
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+}
 
 
 def _celery(_port: int) -> _Calls:
@@ -104,7 +210,11 @@ SUBJECTS.update(
     {
         "redis": _redis,
         "grpc": _grpc,
+        "grpc_aio": _grpc_aio,
+        "grpc_server": _grpc_server,
+        "grpc_aio_server": _grpc_aio_server,
         "celery": _celery,
+        "celery_worker": _celery_worker,
         "botocore": _botocore,
         "logging": _logging,
     }
@@ -114,9 +224,21 @@ CONTRIB.update(
     {
         "redis": "RedisInstrumentor",
         "grpc": "GrpcInstrumentorClient",
+        "grpc_aio": "grpc.GrpcAioInstrumentorClient",
+        "grpc_server": "grpc.GrpcInstrumentorServer",
+        "grpc_aio_server": "grpc.GrpcAioInstrumentorServer",
         "celery": "CeleryInstrumentor",
+        "celery_worker": "celery.CeleryInstrumentor",
         "botocore": "BotocoreInstrumentor",
         "logging": "LoggingInstrumentor",
+    }
+)
+OURS.update(
+    {
+        "grpc_aio": "grpc",
+        "grpc_server": "grpc",
+        "grpc_aio_server": "grpc",
+        "celery_worker": "celery",
     }
 )
 

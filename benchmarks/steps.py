@@ -194,10 +194,10 @@ def _server_for(subject: str) -> AbstractContextManager[int]:
         from benchmarks.http import loopback
 
         return loopback()
-    if subject in {"redis", "grpc", "botocore"}:
+    if subject in {"redis", "grpc", "grpc_aio", "botocore"}:
         from benchmarks.services import server
 
-        return server("http" if subject == "botocore" else subject)
+        return server({"botocore": "http", "grpc_aio": "grpc"}.get(subject, subject))
     if subject in {"psycopg", "psycopg2", "asyncpg"}:
         from benchmarks.databases import postgresql
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import celery
 import pytest
+from celery import signals as celery_signals
 from celery.exceptions import Retry
 from kombu.exceptions import OperationalError
 from opentelemetry import context as otel_context
@@ -348,6 +349,43 @@ def test_an_eager_task_is_below_its_caller(instrument: Instrument, spans: Spans,
     assert parent_id(by_name["outer"]) == caller.get_span_context().span_id
     assert parent_id(by_name["inner"]) == by_name["outer"].context.span_id
     assert parent_id(by_name["inside"]) == by_name["inner"].context.span_id
+
+
+def test_receivers_of_the_program_are_told_of_a_task_within_its_span(
+    instrument: Instrument, spans: Spans, app: Any
+) -> None:
+    instrument(CeleryInstrumentor)
+    seen: list[Any] = []
+
+    @app.task(name="tasks.seven")
+    def task() -> int:
+        return 7
+
+    def before(sender: Any, task_id: str, **_: Any) -> None:
+        seen.append((sender.name, task_id, trace.get_current_span().is_recording()))
+
+    def after(sender: Any, task_id: str, state: str, retval: Any, **_: Any) -> None:
+        seen.append((sender.name, task_id, state, retval))
+
+    with (
+        connected(celery_signals.task_prerun, before),
+        connected(celery_signals.task_postrun, after),
+    ):
+        task_id = task.apply().id
+    assert seen == [("tasks.seven", task_id, True), ("tasks.seven", task_id, "SUCCESS", 7)]
+    assert spans.one().name == "run tasks.seven"
+    task.apply()
+    assert len(seen) == 2
+    assert len(spans.watched) == 2
+
+
+@contextlib.contextmanager
+def connected(signal: Any, receiver: Any) -> Iterator[None]:
+    signal.connect(receiver)
+    try:
+        yield
+    finally:
+        signal.disconnect(receiver)
 
 
 @pytest.mark.parametrize("propagates", [True, False])

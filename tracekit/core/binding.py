@@ -271,10 +271,6 @@ class Binding:
     def sample(self, span: Span, context: Context, parent: Any) -> Sampled:
         """Ask the sampler about a span that starts under ``parent`` (a span, or nothing)."""
         parent_context = valid_context(parent)
-        if parent_context is not None and self.follows_remote_parent:
-            followed = self._followed(parent_context)
-            if followed is not None:
-                return followed
         trace_id = parent_context.trace_id if parent_context else self.random_bits(128)
         flags = self._random(parent_context)
         offset, local_trace = self._handed_down(parent, parent_context)
@@ -296,17 +292,25 @@ class Binding:
             _warn_once("the sampler's answer cannot be read; its spans are dropped", sampler)
             return dropped
 
-    def _followed(self, parent: SpanContext) -> Sampled | None:
+    def followed(self, parent: Any) -> Sampled | None:
         """Return what the sampler would answer below a remote parent; None where it must be asked.
 
         Of a trace state it may make something else.
         """
-        try:
-            # A SpanContext is a tuple, and its properties are calls.
-            trace_id, _, is_remote, flags, state, _ = parent
-        except ValueError:
+        if not self.follows_remote_parent:
             return None
-        if not is_remote or state is not DEFAULT_TRACE_STATE:
+        try:
+            context = parent.get_span_context()
+            # A SpanContext is a tuple, and its properties are calls.
+            trace_id, _, is_remote, flags, state, is_valid = context
+        except (AttributeError, TypeError, ValueError):  # no span, or a foreign one
+            return None
+        if (
+            not is_remote
+            or state is not DEFAULT_TRACE_STATE
+            or not is_valid
+            or type(context) is not SpanContext
+        ):
             return None
         is_sampled = flags & _SAMPLED != 0
         local_trace = None
@@ -314,7 +318,7 @@ class Binding:
             local_trace = self.new_local_trace()
         offset = self.wall_ns() - self.monotonic_ns()
         anchor = (flags & _FOLLOWED, None, offset, local_trace)
-        return _new_tuple(Sampled, (is_sampled, trace_id, anchor, parent, EMPTY))
+        return _new_tuple(Sampled, (is_sampled, trace_id, anchor, context, EMPTY))
 
     def _handed_down(
         self, parent: Any, parent_context: SpanContext | None

@@ -146,7 +146,8 @@ class Span(Reading, trace_api.Span):
             return parent.below(binding, self._name)
         if type(parent) in DROPPED and binding.follows_local_parent:
             return self._dropped(parent._trace_id, parent._anchor)
-        recorded, trace_id, anchor, above, attributes = binding.sample(self, context, parent)
+        sampled = binding.followed(parent) or binding.sample(self, context, parent)
+        recorded, trace_id, anchor, above, attributes = sampled
         if not recorded:
             return self._dropped(trace_id, anchor)
         self._trace_id, self._anchor, self._parent = trace_id, anchor, above

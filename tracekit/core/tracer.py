@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from gc import is_tracked
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
-from tracekit._otel_context import NO_CONTEXT, current_context
+from tracekit._otel_context import NO_CONTEXT, OnlySpan, current_context
 from tracekit.core.binding import Binding, Listeners, Parts, SpanOptions
 from tracekit.core.counts import Counts
+from tracekit.core.filtered import look_first
 from tracekit.core.scoped import (
     DroppedScope,
     ScopedSpan,
     choose_new_scope,
     scope_with_options,
 )
-from tracekit.core.span import Span
+from tracekit.core.span import IS_SAMPLED, RECORDING, Span
 from tracekit.interfaces import Sampler
 from tracekit.model import Attributes, InstrumentationScope, Resource
 
@@ -74,24 +76,56 @@ class Tracer(trace_api.Tracer):
             attributes: Given here rather than later, they are seen by the sampler.
             start_time: Unix nanoseconds; None stands for now.
         """
+        binding = self.binding
         span = Span()
-        span._binding = self.binding
+        span._binding = binding
         span._name = name
         span._kind = kind
-        if attributes is None:
-            span._attributes = None
-        else:
-            span._attributes = attributes.copy() if type(attributes) is dict else _own(attributes)
+        own = attributes
+        if own is not None:
+            own = own.copy() if type(own) is dict else _own(own)
+        span._attributes = own
         span._end = None
         # Anything else that was passed, such as a span, holds no parent that could be read.
-        if context is None or not isinstance(context, dict):
-            context = current_context()
-        if not links and start_time is None and record_exception and set_status_on_exception:
-            return span.begin(context)
-        options = SpanOptions(
-            context, links or (), start_time, record_exception, set_status_on_exception
-        )
-        return span.begin(context, options)
+        within = context
+        if within is None or (within is not NO_CONTEXT and not isinstance(within, dict)):
+            within = current_context()
+        if links or start_time is not None or not record_exception or not set_status_on_exception:
+            options = SpanOptions(
+                within, links or (), start_time, record_exception, set_status_on_exception
+            )
+            return span.begin(within, options)
+        # The two usual cases of begin(), written out as in ScopedSpan.__enter__().
+        if type(within) is OnlySpan:
+            parent: Any = within.span
+            if (
+                type(parent) not in RECORDING
+                or not IS_SAMPLED[parent._anchor[0]]
+                or not binding.is_plain
+            ):
+                return span.begin(within)
+            span._trace_id = parent._trace_id
+            span._anchor = parent._anchor
+            span._parent = parent._span_id
+            span._start = binding.monotonic_ns()
+        elif within is not NO_CONTEXT or not binding.keeps_roots:
+            return span.begin(within)
+        else:
+            if kind is binding.asked_kind:
+                stand_in = look_first(binding, span, None)
+                if stand_in is not None:
+                    return stand_in
+            span._trace_id = binding.random_bits(128)
+            span._start = start = binding.monotonic_ns()
+            span._anchor = (
+                binding.renew_anchor(start) if start >= binding.anchored_until else binding.anchor
+            )
+            span._parent = None
+        span._span_id = binding.random_bits(64)
+        if own is not None and (is_tracked(own) or len(own) > binding.max_start_attributes):
+            span._check_attributes(own)
+        binding.count_started()
+        return span
 
     def start_as_current_span(  # type: ignore[override]
         self,

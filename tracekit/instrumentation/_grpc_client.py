@@ -16,15 +16,24 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
 from tracekit import semconv
-from tracekit._otel_context import NO_CONTEXT, OnlySpan, attach, current_context, detach
+from tracekit._otel_context import (
+    NO_CONTEXT,
+    PLAIN_SPANS,
+    OnlySpan,
+    attach,
+    current_context,
+    detach,
+)
+from tracekit._otel_propagate import TEXTMAP
 from tracekit.instrumentation._around import around
+from tracekit.instrumentation._caller import frame_at
 from tracekit.instrumentation._carry import is_suppressed
 from tracekit.instrumentation._grpc import (
     CANCELLED,
@@ -36,9 +45,10 @@ from tracekit.instrumentation._grpc import (
     texts_of,
 )
 from tracekit.instrumentation._http import is_cancellation
-from tracekit.instrumentation._messages import write_headers
+from tracekit.instrumentation._messages import headers_for
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
+from tracekit.instrumentation._propagation import PropagationHosts
 from tracekit.instrumentation._replacing import Replacing
 from tracekit.instrumentation._said import Said
 from tracekit.instrumentation._traceresponse import NEVER, hear
@@ -49,13 +59,15 @@ _SYNC = "grpc._channel"
 _AIO = "grpc.aio._call"
 _CLIENT = SpanKind.CLIENT
 _SUCCESS = {semconv.RPC_STATUS_CODE: OK}
-# Frames that certainly are not the program's where a call begins: that, and what stands in the
-# place of the library's function; and whoever alone calls that.
-_INSIDE = 3
-_INSIDE_BLOCKING = 4
+# How far out the frame is that calls what stands in the place of the library's function; and who
+# calls that, where it is the library itself.
+_DIRECT = 2
+_BEHIND_LIBRARY = 3
+_BEHIND_LIBRARY_AIO = 4  # one more step of ours
 # Arguments, and where each stands that is not named.
-_TOLD = {"self": 0, "timeout": 2}
-_TOLD_AIO = {"self": 0, "deadline": 2, "channel": 6, "method": 7}
+_TOLD = {"self": 0, "timeout": 2, "metadata": 3}
+_TOLD_STREAM = {**_TOLD, "request_iterator": 1}
+_TOLD_AIO = {"self": 0, "deadline": 2, "channel": 6, "method": 7, "metadata": 3}
 _CHANGED = {"metadata": 3}
 _CHANGED_STREAM = {"request_iterator": 1, "metadata": 3}
 _MOST_KEPT = 1024
@@ -87,35 +99,21 @@ class _Sent(Operation):
     """A call that is under way, and what the library is given in place of the program's.
 
     Attributes:
-        told: What its metadata says; None for nothing.
+        metadata: With the trace headers.
+        request_iterator: Below the span.
     """
 
-    __slots__ = ("told",)
+    __slots__ = ("metadata", "request_iterator")
 
-    told: Context | None
+    metadata: Any
+    request_iterator: Any
 
-    def metadata(self, metadata: Iterable[Any] | None) -> Any:
-        """Return metadata with the trace headers, in the place of any that it had."""
-        if self.told is None:
-            return metadata
-        headers: dict[str, str] = {}
-        write_headers(headers, self.told)
-        if len(headers) == 1 and _TRACEPARENT in headers:  # as in nearly every call
-            ours: tuple[Any, ...] = ((_TRACEPARENT, headers[_TRACEPARENT]),)
-        else:
-            ours = tuple([(name.lower(), value) for name, value in headers.items()])
-        if metadata is None:
-            return ours
-        entries: Any = metadata
-        try:
-            entries = tuple(metadata)
-            names = {name for name, _ in ours}
-            return (*(entry for entry in entries if entry[0] not in names), *ours)
-        except Exception:  # no pairs: the library says so better than we could
-            return entries
+    if TYPE_CHECKING:
 
-    def request_iterator(self, requests: Any) -> Any:
-        return _Requests(requests, self.context) if hasattr(requests, "__next__") else requests
+        def __init__(self) -> None:
+            """Hold nothing yet: whoever makes one fills it."""
+    else:
+        __init__ = object.__init__
 
 
 class _Calls:
@@ -133,67 +131,104 @@ class _Calls:
         """Watch a call that returns when the answer is there: the library's state of it."""
         ok, hears = sys.modules["grpc"].StatusCode.OK, self._hears
 
-        def end(sent: _Sent, answer: Any, _callable: Any, _timeout: Any) -> None:
+        def end(
+            sent: _Sent, answer: Any, _callable: Any, _timeout: Any, _metadata: Any, *_requests: Any
+        ) -> None:
             try:
                 state = answer[0]
+                span: Any = sent.span
                 if hears and state.trailing_metadata:
-                    _hear(sent.span, state.trailing_metadata)
-                if state.code is ok:
-                    sent.succeed(_SUCCESS)
-                else:
+                    _hear(span, state.trailing_metadata)
+                if state.code is not ok:
                     _refuse(sent, state, answer)
+                elif type(span) in PLAIN_SPANS:
+                    # As succeed() does, without its frame; nobody else may end it.
+                    detach(sent._token)
+                    span.end(None, _SUCCESS)
+                else:
+                    sent.succeed(_SUCCESS)
             except Exception:
                 report("the status of a call")
                 sent.succeed()
 
-        return self._around(original, owners, _INSIDE_BLOCKING, end)
+        return self._around(original, owners, _BEHIND_LIBRARY, end)
 
     def started(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch a call that returns as soon as it is on its way."""
         hears = self._hears
 
-        def leave(sent: _Sent, rendezvous: Any, _callable: Any, _timeout: Any) -> None:
+        def leave(sent: _Sent, rendezvous: Any, *_told: Any) -> None:
             sent.leave()
             _await_end(sent, rendezvous, hears)
 
-        return self._around(original, owners, _INSIDE, leave)
+        return self._around(original, owners, _DIRECT, leave)
 
     def _around(
         self,
         original: Callable[..., Any],
         owners: Sequence[object],
-        inside: int,
+        depth: int,
         after: Callable[..., object],
     ) -> Callable[..., Any]:
-        is_stream = "request_iterator" in inspect.signature(original).parameters
-        changed = _CHANGED_STREAM if is_stream else _CHANGED
-        begin = self._begins(inside)
-        return around(original, _TOLD, begin, after, _fail, changed, owners=owners)
+        if "request_iterator" not in inspect.signature(original).parameters:
+            begin = self._begins(depth)
+            return around(original, _TOLD, begin, after, _fail, _CHANGED, owners=owners)
+        begin = self._begins(depth + 1)
+
+        def begin_stream(
+            callable_: Any, timeout: float | None, metadata: Any, requests: Any
+        ) -> _Sent | None:
+            sent = begin(callable_, timeout, metadata)
+            if sent is not None:
+                is_iterator = hasattr(requests, "__next__")
+                sent.request_iterator = (
+                    _Requests(requests, sent.context) if is_iterator else requests
+                )
+            return sent
+
+        told, changed = _TOLD_STREAM, _CHANGED_STREAM
+        return around(original, told, begin_stream, after, _fail, changed, owners=owners)
 
     def awaited(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch an asynchronous call from its start, when its object is made."""
-        begin, hears = self._begins(_INSIDE), self._hears
+        begin, hears = self._begins(_BEHIND_LIBRARY_AIO), self._hears
 
-        def begin_call(_call: Any, deadline: float | None, channel: Any, path: Any) -> _Sent | None:
+        def begin_call(
+            _call: Any, deadline: float | None, channel: Any, path: Any, metadata: Any
+        ) -> _Sent | None:
             timeout = None if deadline is None else max(0.0, round(deadline - time.time(), 2))
+            # The library makes an object of metadata, of nearly none as well.
+            if metadata is not None and len(metadata) == 0:
+                metadata = None
             # Older channels keep their target to themselves.
-            return begin(_Called(path, getattr(channel, "target", "")), timeout)
+            return begin(_Called(path, getattr(channel, "target", "")), timeout, metadata)
 
         def leave(
-            sent: _Sent, _nothing: None, call: Any, _deadline: Any, _channel: Any, _path: Any
+            sent: _Sent,
+            _nothing: None,
+            call: Any,
+            _deadline: Any,
+            _channel: Any,
+            _path: Any,
+            _metadata: Any,
         ) -> None:
             sent.leave()
-            _await_aio_end(sent, call, hears)
+            try:
+                # Not with the call's own add_done_callback, which would keep it from being dropped.
+                inner = call._cython_call
+                inner.add_done_callback(_AioEnd(sent, inner, hears))
+            except Exception:
+                report("the end of a call")
 
         return around(original, _TOLD_AIO, begin_call, leave, _fail, _CHANGED, owners=owners)
 
-    def _begins(self, inside: int) -> Callable[[Any, float | None], _Sent | None]:
+    def _begins(self, depth: int) -> Callable[[Any, float | None, Any], _Sent | None]:
         """Return what starts a call; that returns None where it is not to be watched."""
         start_span, known, caller = self._start_span, self._known, self._caller
         hosts, lists_hosts = self._hosts, self._hosts.lists_hosts
 
         # In one function: with cold caches each further call costs half a microsecond.
-        def begin(callable_: Any, timeout: float | None) -> _Sent | None:
+        def begin(callable_: Any, timeout: float | None, metadata: Any) -> _Sent | None:
             try:
                 try:
                     target = callable_._target
@@ -205,24 +240,41 @@ class _Calls:
                     told = self._learn(callable_._method, target, timeout)
                 parent = current_context()
                 # A context of a span only says nothing else, and would be filled by a look into it.
-                if (
-                    type(parent) is not OnlySpan
-                    and parent is not NO_CONTEXT
-                    and is_suppressed(parent)
-                ):
-                    return None
-                if not told.is_watched:
+                is_lone = type(parent) is OnlySpan or parent is NO_CONTEXT
+                if not told.is_watched or (not is_lone and is_suppressed(parent)):
                     return None
                 attributes = told.attributes
                 if caller is not None:
-                    place, last = caller.attributes(inside), told.last
-                    attributes = last[1] if last[0] is place else told.asked_from(place)
+                    try:
+                        frame = frame_at(depth)
+                    except ValueError:  # the stack begins with ours
+                        frame = None
+                    code, at, attributes = told.seen
+                    if frame is None or frame.f_code is not code or frame.f_lasti != at:
+                        attributes = caller.asked(told, frame, depth)
                 span = start_span(told.name, parent, _CLIENT, attributes)
-                # All five: with defaults left out, CPython has no short cut for making an object.
-                sent = _Sent(span, "", parent, True, False)
-                sent.told = sent.context
-                if lists_hosts or type(sent.context) is not OnlySpan:
-                    sent.told = hosts.context_for(told.host, sent.context)
+                sent, header = _Sent(), None
+                if is_lone:
+                    # Both as Operation does it, without its frame.
+                    sent.span = span
+                    sent.system = ""
+                    sent._ended = False
+                    sent.context = context = OnlySpan()
+                    context.span = span
+                    sent._token = attach(context)
+                    if not lists_hosts:
+                        try:
+                            header = TEXTMAP._HTTP_TEXT_FORMAT.traceparent_of(span)
+                        except AttributeError:  # of somebody else
+                            pass
+                else:
+                    Operation.__init__(sent, span, "", parent)
+                if header is None:
+                    sent.metadata = _with_headers(metadata, hosts, told.host, sent.context)
+                elif metadata is None:
+                    sent.metadata = ((_TRACEPARENT, header),)
+                else:
+                    sent.metadata = _with_entries(metadata, ((_TRACEPARENT, header),))
                 return sent
             except Exception:
                 report("the beginning of a call")
@@ -305,6 +357,34 @@ def _place_of(target: str) -> _Place:
 
 
 # What is sent
+
+
+def _with_headers(
+    metadata: Iterable[Any] | None, hosts: PropagationHosts, host: str, context: Context
+) -> Any:
+    """Return metadata with what a host may be told of a context."""
+    try:
+        told = hosts.context_for(host, context)
+        if told is None:
+            return metadata
+        ours = [(name.lower(), value) for name, value in headers_for(told).items()]
+    except Exception:
+        report("the headers of a call")
+        return metadata
+    return _with_entries(metadata, ours)
+
+
+def _with_entries(metadata: Iterable[Any] | None, ours: Sequence[tuple[str, str]]) -> Any:
+    """Return metadata with entries of ours, in the place of any of these names that it had."""
+    if metadata is None:
+        return tuple(ours)
+    entries: Any = metadata
+    try:
+        entries = tuple(metadata)
+        names = {name for name, _ in ours}
+        return (*(entry for entry in entries if entry[0] not in names), *ours)
+    except Exception:  # no pairs: the library says so better than we could
+        return entries
 
 
 class _Requests:
@@ -413,26 +493,28 @@ class _AioEnd:
         self._operation = operation
         self._call = call
 
-    @quiet
     def __call__(self, *_: Any) -> None:
         # The call leads here: what is let go of now is no cycle afterwards.
         call, self._call = self._call, None
         if call is None:
             return
+        try:
+            operation = self._operation
+            if call.is_ok() and getattr(operation.span, "kept", None) is not False:
+                operation.succeed(_SUCCESS)
+            else:
+                self._end(operation, call)
+        except Exception:
+            report("the end of a call")
+
+    def _end(self, operation: Operation, call: Any) -> None:
         status = _now(call.status())
         code = name_of_code(status.code())
         on_purpose = code == CANCELLED and call.is_locally_cancelled()
         if self._hears:
-            _hear(self._operation.span, status.trailing_metadata())
+            _hear(operation.span, status.trailing_metadata())
         is_error = code != OK and not on_purpose
-        end_with(self._operation, code, status.details(), is_error=is_error)
-
-
-@quiet
-def _await_aio_end(operation: Operation, call: Any, hears: bool) -> None:
-    # Not with the call's own add_done_callback, which would keep the call from being dropped.
-    inner = call._cython_call
-    inner.add_done_callback(_AioEnd(operation, inner, hears))
+        end_with(operation, code, status.details(), is_error=is_error)
 
 
 def _now(coroutine: Any) -> Any:

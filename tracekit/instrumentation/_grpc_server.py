@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from opentelemetry.context import Context
-from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from tracekit import semconv
+from tracekit._otel_context import NO_CONTEXT
+from tracekit._otel_propagate import TEXTMAP
 from tracekit.instrumentation._grpc import (
     CANCELLED,
     OK,
@@ -29,12 +30,12 @@ from tracekit.instrumentation._grpc import (
     name_of_code,
     texts_of,
 )
-from tracekit.instrumentation._http import is_cancellation, truncated
+from tracekit.instrumentation._http import is_cancellation
 from tracekit.instrumentation._operation import Operation, begin_work
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._replacing import Replacing
 from tracekit.instrumentation._traceresponse import NEVER, answer, with_answer
-from tracekit.instrumentation._trust import Caller, caller_of
+from tracekit.instrumentation._trust import Caller, Trust, caller_of
 
 __all__ = ["server_patches"]
 
@@ -43,7 +44,12 @@ __all__ = ["server_patches"]
 _SERVER_ERRORS = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
-_KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+_SERVER = SpanKind.SERVER
+_SUCCESS = {semconv.RPC_STATUS_CODE: OK}
+_NOBODY = Caller(NO_CONTEXT, ())
+_key_of = operator.itemgetter(0)
+_MOST_KEPT = 1024
+_MOST_PEERS = 64
 
 
 def server_patches(settings: GrpcSettings) -> Sequence[Replacing]:
@@ -58,21 +64,31 @@ def server_patches(settings: GrpcSettings) -> Sequence[Replacing]:
 class _Served:
     def __init__(self, settings: GrpcSettings) -> None:
         self._settings = settings
-        self.traceresponse = settings.traceresponse
+        self._watched: dict[str | bytes, tuple[Any, Any]] = {}
 
     def found(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
-        def find(rpc_event: Any, *args: Any, **kwargs: Any) -> Any:
-            handler = original(rpc_event, *args, **kwargs)
+        # The library itself calls it, by position, with more of them from version to version.
+        def find(*args: Any) -> Any:
+            handler = original(*args)
             if not owners:
                 return handler
             try:
-                path = _path_of(rpc_event, args)
+                # A registered method, from grpcio 1.63 on, comes without its name in the event.
+                details = args[0].call_details
+                path = details.method if details is not None else b""
+                if not path:
+                    path = args[2].name()
+                known = watched.get(path)
+                if known is not None and known[0] is handler:
+                    return known[1]
                 if handler is None:
-                    self._refuse(path, rpc_event.invocation_metadata)
+                    self._refuse(path, args[0].invocation_metadata)
                 return self.watched(handler, path)
             except Exception:
                 report("the watching of a handler")
                 return handler
+
+        watched = self._watched
 
         return find
 
@@ -91,8 +107,19 @@ class _Served:
 
         return initialize
 
-    def watched(self, handler: Any, path: str) -> Any:
-        """Return a handler that does the same below a span."""
+    def watched(self, handler: Any, path: str | bytes) -> Any:
+        """Return a handler that does the same below a span; the same one for the same."""
+        known = self._watched.get(path)
+        if known is not None and known[0] is handler:
+            return known[1]
+        watched = self._below_span(handler, path)
+        if handler is not None:
+            if len(self._watched) >= _MOST_KEPT:
+                self._watched.clear()
+            self._watched[path] = (handler, watched)
+        return watched
+
+    def _below_span(self, handler: Any, path: str | bytes) -> Any:
         if handler is None or method_of(path).service in self._settings.excluded:
             return handler
         kind = ("stream" if handler.request_streaming else "unary") + (
@@ -107,37 +134,16 @@ class _Served:
             response_serializer=handler.response_serializer,
         )
 
-    def _behavior(self, behavior: Any, path: str, streams: bool) -> Any:
+    def _behavior(self, behavior: Any, path: str | bytes, streams: bool) -> Any:
         # The library looks at the kind of function that it is given.
-        call = _Call(self, path)
+        call = _Call(self._settings, path)
         if inspect.isasyncgenfunction(behavior):
             return _async_stream(behavior, call)
         if inspect.iscoroutinefunction(behavior):
             return _coroutine(behavior, call)
         return _stream(behavior, call) if streams else _answer(behavior, call)
 
-    def begin(self, path: str, context: Any) -> Operation | None:
-        try:
-            metadata = texts_of(context.invocation_metadata())
-            attributes = {
-                semconv.RPC_SYSTEM_NAME: "grpc",
-                semconv.RPC_METHOD: method_of(path).name,
-                **_peer_of(context.peer()),
-            }
-            parent, links = self._caller(attributes, metadata)
-        except Exception:
-            report("what is known of a call")
-            return None
-        name = attributes[semconv.RPC_METHOD]
-        start_span = self._settings.tracer.start_span
-        return begin_work(start_span, name, attributes, SpanKind.SERVER, parent, links)
-
-    def _caller(self, attributes: Mapping[str, Any], metadata: dict[str, str]) -> Caller:
-        nobody = Context()
-        sent = get_global_textmap().extract(metadata, nobody)
-        return caller_of(self._settings.trust, sent, nobody, attributes, metadata)
-
-    def _refuse(self, path: str, metadata: Any) -> None:
+    def _refuse(self, path: str | bytes, metadata: Any) -> None:
         """Make a span of a call of a method that there is not.
 
         Its name is the caller's, who may write anything.
@@ -145,20 +151,13 @@ class _Served:
         attributes = {
             semconv.RPC_SYSTEM_NAME: "grpc",
             semconv.RPC_METHOD: semconv.METHOD_OTHER,
-            semconv.RPC_METHOD_ORIGINAL: truncated(path.removeprefix("/"), 256),
+            semconv.RPC_METHOD_ORIGINAL: method_of(path).name,
         }
-        parent, links = self._caller(attributes, texts_of(metadata))
+        parent, links = _caller(self._settings.trust, attributes, texts_of(metadata))
         start_span = self._settings.tracer.start_span
-        operation = begin_work(start_span, "grpc", attributes, SpanKind.SERVER, parent, links)
+        operation = begin_work(start_span, "grpc", attributes, _SERVER, parent, links)
         if operation is not None:
             end_with(operation, "UNIMPLEMENTED")
-
-
-def _path_of(rpc_event: Any, args: Sequence[Any]) -> str:
-    # A registered method, from grpcio 1.63 on, comes without its name in the event.
-    registered = args[1].name() if len(args) > 1 and hasattr(args[1], "name") else None
-    path = registered or rpc_event.call_details.method
-    return path if isinstance(path, str) else path.decode("utf-8", "replace")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -200,24 +199,65 @@ def _interceptor(served: _Served, owners: Sequence[object]) -> Any:
 class _Call:
     """One method of the program's, and what its calls begin and end with."""
 
-    __slots__ = ("_path", "_served")
+    __slots__ = ("_attributes", "_name", "_reads", "_start_span", "_starts", "_told", "_trust")
 
-    def __init__(self, served: _Served, path: str) -> None:
-        self._served = served
-        self._path = path
+    def __init__(self, settings: GrpcSettings, path: str | bytes) -> None:
+        self._name = method_of(path).name
+        self._attributes = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: self._name}
+        self._starts: dict[str, dict[str, Any]] = {}
+        self._start_span = settings.tracer.start_span
+        self._trust = settings.trust
+        self._told = settings.traceresponse
+        self._reads: tuple[Any, frozenset[str] | None] = (None, None)
 
     def begin(self, context: Any) -> Operation | None:
-        return self._served.begin(self._path, context)
+        """Start the span of a call and make it current; None where it is not to be watched."""
+        try:
+            peer = context.peer()
+            attributes = self._starts.get(peer) or self._start_with(peer)
+            metadata = context.invocation_metadata()
+            propagator = TEXTMAP._HTTP_TEXT_FORMAT
+            known, reads = self._reads
+            if known is not propagator:
+                reads = self._ask(propagator)
+            if reads is None or not reads.isdisjoint(map(_key_of, metadata or ())):
+                parent, links = _caller(self._trust, attributes, texts_of(metadata))
+                return begin_work(self._start_span, self._name, attributes, _SERVER, parent, links)
+            span = self._start_span(self._name, NO_CONTEXT, _SERVER, attributes)
+            # All five: with defaults left out, CPython has no short cut for making an object.
+            return Operation(span, "", NO_CONTEXT, True, False)
+        except Exception:
+            report("the beginning of a call")
+            return None
+
+    def _ask(self, propagator: Any) -> frozenset[str] | None:
+        """Return the names of the metadata that a propagator reads; None where it does not say."""
+        given = getattr(propagator, "reads", None)
+        reads = frozenset(given) if isinstance(given, tuple) else None
+        self._reads = (propagator, reads)
+        return reads
+
+    def _start_with(self, peer: str) -> dict[str, Any]:
+        """Return what the spans of calls from one socket start with."""
+        if len(self._starts) >= _MOST_PEERS:
+            self._starts.clear()
+        self._starts[peer] = attributes = {**self._attributes, **_peer_of(peer)}
+        return attributes
 
     def succeed(self, operation: Operation, context: Any) -> None:
         try:
-            code, details = name_of_code(context.code()), context.details()
-            if code == OK and not _is_active(context):
+            code, details = name_of_code(context.code()), None
+            if code != OK:
+                details = context.details()
+            elif not _is_active(context):
                 code = _why_gone(context)
         except Exception:
             report("the status of a call")
             code, details = OK, None
-        self._end(operation, context, code, details)
+        if code == OK and getattr(operation.span, "kept", None) is None:
+            operation.succeed(_SUCCESS)
+        else:
+            self._end(operation, context, code, details)
 
     def fail(self, operation: Operation, context: Any, error: BaseException) -> None:
         try:
@@ -243,8 +283,16 @@ class _Call:
     ) -> None:
         is_error = error is not None or code in _SERVER_ERRORS
         if getattr(operation.span, "kept", None) is not None:
-            _tell(operation.span, context, is_error, self._served.traceresponse)
+            _tell(operation.span, context, is_error, self._told)
         end_with(operation, code, details, error, is_error)
+
+
+def _caller(trust: Trust | None, attributes: Mapping[str, Any], metadata: dict[str, str]) -> Caller:
+    sent = TEXTMAP._HTTP_TEXT_FORMAT.extract(metadata, NO_CONTEXT)
+    # Where nothing was sent there is nothing to judge, and nothing that a policy left.
+    if sent is NO_CONTEXT:
+        return _NOBODY
+    return caller_of(trust, sent, NO_CONTEXT, attributes, metadata)
 
 
 @quiet
@@ -350,6 +398,7 @@ def _why_gone(context: Any) -> str:
 
 
 def _is_active(context: Any) -> bool:
-    if hasattr(context, "is_active"):
-        return bool(context.is_active())
+    is_active = getattr(context, "is_active", None)
+    if is_active is not None:
+        return bool(is_active())
     return not (hasattr(context, "cancelled") and context.cancelled())

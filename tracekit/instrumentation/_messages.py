@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from opentelemetry.context import Context
-from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import Link, get_current_span
 
+from tracekit._otel_context import NO_CONTEXT
+from tracekit._otel_propagate import TEXTMAP
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._patch import report
 
@@ -50,7 +51,7 @@ def headers_for(context: Context) -> dict[str, str]:
 def write_headers(headers: Any, context: Context) -> None:
     """Put what the configured propagators say of a context into headers, till one of them fails."""
     try:
-        get_global_textmap().inject(headers, context)
+        TEXTMAP._HTTP_TEXT_FORMAT.inject(headers, context)
     except Exception:
         report("the injection of trace headers")
 
@@ -58,12 +59,12 @@ def write_headers(headers: Any, context: Context) -> None:
 def origin_of(headers: Mapping[str, str], correlation: str = "parent") -> Origin:
     """Return where the work on a message with these headers belongs."""
     try:
-        sent = get_global_textmap().extract(headers, Context())
+        sent = TEXTMAP._HTTP_TEXT_FORMAT.extract(headers, NO_CONTEXT)
     except Exception:
         report("the reading of trace headers")
-        return Origin(Context(), ())
+        return Origin(NO_CONTEXT, ())
     if correlation == "link":
-        return Origin(Context(), links_to([sent]))
+        return Origin(NO_CONTEXT, links_to([sent]))
     return Origin(sent, ())
 
 

@@ -269,9 +269,10 @@ def begin_work(
     What it calls from there are operations of their own. None when it is not to be watched.
     """
     try:
-        if is_suppressed(parent):
+        if type(parent) is not OnlySpan and parent is not NO_CONTEXT and is_suppressed(parent):
             return None
-        return Operation(start_span(name, parent, kind, attributes, links), "", parent)
+        # All five: with defaults left out, CPython has no short cut for making an object.
+        return Operation(start_span(name, parent, kind, attributes, links), "", parent, True, False)
     except Exception:
         report("the beginning of a span")
         return None

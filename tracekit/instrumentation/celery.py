@@ -15,15 +15,15 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
-from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import SpanKind, TracerProvider
 
 from tracekit import semconv
 from tracekit._otel_context import NO_CONTEXT, OnlySpan, current_context
+from tracekit._otel_propagate import TEXTMAP
 from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http import error_type, message_of, truncated
 from tracekit.instrumentation._messages import (
@@ -45,7 +45,8 @@ from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 __all__ = ["CeleryInstrumentor"]
 
 _SENDING = "celery"
-_PRODUCER = SpanKind.PRODUCER
+_PRODUCER, _CONSUMER = SpanKind.PRODUCER, SpanKind.CONSUMER
+_SUCCEEDED: dict[str, Any] = {semconv.CELERY_STATE: "SUCCESS"}
 _TOLD_OF_MESSAGE = {"headers": 5, "properties": 6, "routing_key": 7, "exchange": 10}
 _DESTINATION = semconv.MESSAGING_DESTINATION_NAME
 _MESSAGE_ID = semconv.MESSAGING_MESSAGE_ID
@@ -73,12 +74,17 @@ class CeleryInstrumentor(ReplacingInstrumentor):
 
     def _read(self, *, correlation: str | None = None) -> None:
         self._sendings: dict[tuple[int, Any], _Sending] = {}
+        self._runs: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._start_span = self._tracer.start_span
         self._correlation = correlation_of("TRACEKIT_CELERY_CORRELATION", os.environ, correlation)
 
     def patches(self) -> Sequence[Replacing]:
         return (
             Replacing("celery.app.base", "Celery.send_task", self._send_task),
             Replacing("kombu.messaging", "Producer._publish", self._publish),
+            # Where a signal has no receiver but ours, these spare it the search for receivers.
+            Replacing("celery.app.trace", "send_prerun", self._send_prerun, optional=True),
+            Replacing("celery.app.trace", "send_postrun", self._send_postrun, optional=True),
         )
 
     def _start(self, tracer_provider: TracerProvider | None, options: Mapping[str, Any]) -> None:
@@ -113,9 +119,9 @@ class CeleryInstrumentor(ReplacingInstrumentor):
     def _send_task(
         self, original: Callable[..., Any], owners: Sequence[object]
     ) -> Callable[..., Any]:
-        start_span, sendings = self._tracer.start_span, self._sendings
+        start_span, sendings = self._start_span, self._sendings
 
-        def begin(app: Any, name: Any, kwargs: Mapping[str, Any]) -> Operation | None:
+        def begin(app: Any, name: Any, kwargs: Mapping[str, Any]) -> _Sent | None:
             try:
                 parent = current_context()
                 # A context of a span only says nothing else, and would be filled by looking into
@@ -134,23 +140,28 @@ class CeleryInstrumentor(ReplacingInstrumentor):
                     attributes = {**attributes, semconv.CELERY_RETRIES: kwargs["retries"]}
                 span = start_span(sending.name, parent, _PRODUCER, attributes)
                 # It speaks for the commands that the broker's client sends.
-                return Operation(span, _SENDING, parent, True, True)
+                sent = _Sent(span, _SENDING, parent, True, True)
+                sent.told = None
+                return sent
             except Exception:
                 report("the beginning of a sending")
                 return None
 
         # Not with the library's own thirty parameters: Python compares each of them with each of
-        # the options that are none, in this function and in the library's.
-        def send_task(app: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-            operation = begin(app, name, kwargs) if owners else None
-            if operation is None:
-                return original(app, name, *args, **kwargs)
+        # the options that are none, in this function and in the library's. With none at all, it
+        # hands on its arguments as they came.
+        def send_task(*args: Any, **kwargs: Any) -> Any:
+            sent = None
+            if owners and args:
+                sent = begin(args[0], args[1] if len(args) > 1 else kwargs.get("name"), kwargs)
+            if sent is None:
+                return original(*args, **kwargs)
             try:
-                result = original(app, name, *args, **kwargs)
+                result = original(*args, **kwargs)
             except BaseException as error:
-                operation.fail(error)
+                sent.fail(error, sent.told)
                 raise
-            operation.succeed()
+            sent.succeed(sent.told)
             return result
 
         return send_task
@@ -181,24 +192,32 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         """
 
         def complete(headers: Any, properties: Any, routing_key: Any, exchange: Any) -> None:
-            operation = under_way(_SENDING)
-            if operation is None:
+            context: Any = current_context()
+            is_alone = type(context) is OnlySpeaking
+            # As under_way() does, without its frame.
+            sent = context.operation if is_alone else under_way(_SENDING)
+            if type(sent) is not _Sent or sent._ended:
                 return
             try:
                 # The event that tells of a sent task is a message too, and answers to nothing.
                 if type(headers) is not dict or "correlation_id" not in properties:
                     return
-                context: Any = operation.context
-                if type(context) is OnlySpeaking:  # quicker asked without the operation
-                    context = OnlySpan()
-                    context.span = operation.span
-                write_headers(headers, context)
+                header = None
+                if is_alone:
+                    try:
+                        header = TEXTMAP._HTTP_TEXT_FORMAT.traceparent_of(sent.span)
+                    except AttributeError:  # of somebody else
+                        pass
+                if header is not None:
+                    headers["traceparent"] = header
+                else:
+                    write_headers(headers, sent.context)
                 destination = routing_key or exchange
-                told = {_DESTINATION: destination} if destination else {}
+                # Said with the end of the span, in one step.
+                sent.told = told = {_DESTINATION: destination} if destination else {}
                 if "id" in headers:  # the first version of the protocol has them elsewhere
                     told[_MESSAGE_ID] = headers["id"]
                     told[_CONVERSATION_ID] = headers["root_id"]
-                operation.span.set_attributes(told)
             except Exception:
                 report("the completion of a message")
 
@@ -206,29 +225,59 @@ class CeleryInstrumentor(ReplacingInstrumentor):
 
     # Running
 
-    @quiet
+    # `try` and not `quiet`: a frame less, and one that takes everything apart to hand it on.
+
+    def _send_prerun(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        signal = sys.modules["celery.signals"].task_prerun
+        return _ahead_of_signal(original, owners, self._before_run, signal)
+
+    def _send_postrun(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        signal = sys.modules["celery.signals"].task_postrun
+        return _ahead_of_signal(original, owners, self._after_run, signal)
+
     def _before_run(self, *, task: Any = None, **_: Any) -> None:
-        request = task.request
-        origin = (
-            Origin(current_context(), ())
-            if getattr(request, "is_eager", False)
-            else origin_of(_headers_of(request), self._correlation)
-        )
-        delivery = getattr(request, "delivery_info", None) or {}
-        queue = delivery.get("routing_key") or delivery.get("exchange")
-        operation = self._begin_work(
-            task.name, request.id, getattr(request, "root_id", None), queue, origin
-        )
-        if operation is None:
-            return
-        retries = getattr(request, "retries", 0)
-        if retries:
-            operation.span.set_attribute(semconv.CELERY_RETRIES, retries)
-        vars(request)[_OPERATION] = operation
+        try:
+            request = task.request
+            if _OPERATION in vars(request):  # the signal says it once more
+                return
+            if request.is_eager:
+                origin = Origin(current_context(), ())
+            else:
+                origin = origin_of(_headers_of(request), self._correlation)
+            delivery = request.delivery_info or {}
+            queue = delivery.get("routing_key") or delivery.get("exchange")
+            operation = self._begin_work(task.name, request.id, request.root_id, queue, origin)
+            if operation is None:
+                return
+            retries = request.retries
+            if retries:
+                operation.span.set_attribute(semconv.CELERY_RETRIES, retries)
+            vars(request)[_OPERATION] = operation
+        except Exception:
+            report("the beginning of a task")
 
     def _begin_work(
         self, name: str, task_id: Any, root_id: Any, queue: Any, origin: Origin
     ) -> Operation | None:
+        told = self._runs.get(name)
+        if told is None:
+            told = self._new_run(name)
+        span_name, attributes = told
+        attributes = attributes.copy()
+        if task_id:
+            attributes[_MESSAGE_ID] = str(task_id)
+        if root_id:
+            attributes[_CONVERSATION_ID] = str(root_id)
+        if queue:
+            attributes[_DESTINATION] = str(queue)
+        parent, links = origin
+        return begin_work(self._start_span, span_name, attributes, _CONSUMER, parent, links)
+
+    def _new_run(self, name: Any) -> tuple[str, dict[str, Any]]:
         task = truncated(str(name), _LONGEST_NAME)
         attributes = {
             semconv.MESSAGING_SYSTEM: "celery",
@@ -236,39 +285,26 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             semconv.MESSAGING_OPERATION_TYPE: "process",
             semconv.CELERY_TASK_NAME: task,
         }
-        known = {
-            semconv.MESSAGING_MESSAGE_ID: task_id,
-            semconv.MESSAGING_MESSAGE_CONVERSATION_ID: root_id,
-            semconv.MESSAGING_DESTINATION_NAME: queue,
-        }
-        attributes.update((key, str(value)) for key, value in known.items() if value)
-        return begin_work(
-            self.tracer.start_span,
-            f"run {task}",
-            attributes,
-            SpanKind.CONSUMER,
-            origin.parent,
-            origin.links,
-        )
+        made = (f"run {task}", attributes)
+        if isinstance(name, str) and len(name) <= _LONGEST_NAME:
+            if len(self._runs) >= _MOST_KEPT:
+                self._runs.clear()
+            self._runs[name] = made
+        return made
 
-    @quiet
     def _after_run(
         self, *, task: Any = None, state: Any = None, retval: Any = None, **_: Any
     ) -> None:
-        operation = vars(task.request).pop(_OPERATION, None)
-        if operation is None:
-            return
-        # Without a state the exception is on its way: SystemExit, or whatever an eager call raises.
-        error = retval if state in ("FAILURE", "RETRY") else sys.exc_info()[1]
-        told = {semconv.CELERY_STATE: str(state or "FAILURE")}
-        if state in ("FAILURE", None) and isinstance(error, BaseException):
-            operation.fail(error, told)
-        elif state == "FAILURE":
-            operation.fail_with("FAILURE", truncated(str(error), 4096), told)
-        else:
-            if isinstance(error, BaseException) and state == "RETRY":
-                operation.span.add_event("retry", _reason_of(error))
-            operation.succeed(told)
+        try:
+            operation = vars(task.request).pop(_OPERATION, None)
+            if operation is None:
+                return
+            if state == "SUCCESS":
+                operation.succeed(_SUCCEEDED)
+            else:
+                _end_work(operation, state, retval)
+        except Exception:
+            report("the end of a task")
 
     @quiet
     def _when_revoked(
@@ -301,6 +337,18 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             provider.force_flush(_FLUSH_TIMEOUT_MS)
 
 
+class _Sent(Operation):
+    """A message that is being sent.
+
+    Attributes:
+        told: What is known of it once it is complete; None before.
+    """
+
+    __slots__ = ("told",)
+
+    told: dict[str, Any] | None
+
+
 class _Sending:
     """What the span of every message to one task starts with.
 
@@ -322,14 +370,64 @@ def _uid(receiver: Callable[..., Any]) -> str:
     return f"tracekit.{receiver.__name__}"
 
 
+def _ahead_of_signal(
+    original: Callable[..., Any],
+    owners: Sequence[object],
+    step: Callable[..., object],
+    signal: Any,
+) -> Callable[..., Any]:
+    """Return what sends a signal after a step of ours, and only if somebody else waits for it."""
+
+    def send(*args: Any, **named: Any) -> Any:
+        if owners:
+            step(**named)
+            if len(signal.receivers) == 1:  # the same step
+                return []
+        return original(*args, **named)
+
+    return send
+
+
+def _end_work(operation: Operation, state: Any, retval: Any) -> None:
+    """End the span of a task that did not succeed."""
+    # Without a state the exception is on its way: SystemExit, or whatever an eager call raises.
+    error = retval if state in ("FAILURE", "RETRY") else sys.exc_info()[1]
+    told = {semconv.CELERY_STATE: str(state or "FAILURE")}
+    if state in ("FAILURE", None) and isinstance(error, BaseException):
+        operation.fail(error, told)
+    elif state == "FAILURE":
+        operation.fail_with("FAILURE", truncated(str(error), 4096), told)
+    else:
+        if isinstance(error, BaseException) and state == "RETRY":
+            operation.span.add_event("retry", _reason_of(error))
+        operation.succeed(told)
+
+
+class _Fields(NamedTuple):
+    """The names of the headers that a propagator has: asking for them makes a set each time."""
+
+    textmap: Any
+    names: Sequence[str]
+
+
+_fields = _Fields(None, ())
+_NO_HEADERS: Mapping[str, Any] = {}
+
+
 def _headers_of(request: Any) -> dict[str, str]:
     """Return the trace headers of a message: celery makes attributes of what it does not know."""
-    beside = getattr(request, "headers", None) or {}
+    global _fields
+    textmap, names = _fields
+    if textmap is not TEXTMAP._HTTP_TEXT_FORMAT:
+        textmap = TEXTMAP._HTTP_TEXT_FORMAT
+        names = tuple(textmap.fields)
+        _fields = _Fields(textmap, names)
+    known, beside = vars(request), getattr(request, "headers", None) or _NO_HEADERS
     found: dict[str, str] = {}
-    for field in get_global_textmap().fields:
-        value = getattr(request, field, None) or beside.get(field)
+    for name in names:
+        value = known.get(name) or beside.get(name)
         if isinstance(value, str):
-            found[field] = value
+            found[name] = value
     return found
 
 

@@ -6,13 +6,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tracekit.instrumentation._carry import carried, remote
-from tracekit.instrumentation._patch import LibraryInstrumentor, Patch
+from tracekit._otel_context import NO_CONTEXT, current_context
+from tracekit.instrumentation._around import around
+from tracekit.instrumentation._carry import carried, remote, threads_inherit
+from tracekit.instrumentation._patch import LibraryInstrumentor
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
 __all__ = ["ConcurrentFuturesInstrumentor", "plugin"]
 
+_FUNCTION = {"fn": 1}
 
-class ConcurrentFuturesInstrumentor(LibraryInstrumentor):
+
+class ConcurrentFuturesInstrumentor(ReplacingInstrumentor):
     """Context for ``submit`` and ``map`` of thread and process pools. Makes no spans.
 
     ``loop.run_in_executor`` and ``asyncio.to_thread`` submit too.
@@ -20,28 +25,48 @@ class ConcurrentFuturesInstrumentor(LibraryInstrumentor):
 
     name = "concurrent_futures"
 
-    def patches(self) -> Sequence[Patch]:
+    def patches(self) -> Sequence[Replacing]:
         # Each without the other where a second tracer sits on one: theirs carries as well.
         return (
-            Patch("concurrent.futures.thread", "ThreadPoolExecutor.submit", _to_thread, True),
-            Patch("concurrent.futures.process", "ProcessPoolExecutor.submit", _to_process, True),
+            Replacing("concurrent.futures.thread", "ThreadPoolExecutor.submit", _to_thread, True),
+            Replacing(
+                "concurrent.futures.process", "ProcessPoolExecutor.submit", _to_process, True
+            ),
         )
 
 
-def _to_thread(
-    wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    if not args or _crosses_interpreters(pool):
-        return wrapped(*args, **kwargs)
-    return wrapped(carried(args[0]), *args[1:], **kwargs)
+class _Handed:
+    """What a pool is handed in place of the program's function."""
+
+    __slots__ = ("fn",)
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
 
 
-def _to_process(
-    wrapped: Callable[..., Any], _pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    if not args:
-        return wrapped(*args, **kwargs)
-    return wrapped(remote(args[0]), *args[1:], **kwargs)
+def _to_thread(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    inherits = threads_inherit()
+
+    def before(pool: Any, function: Any) -> _Handed | None:
+        # Servers hand each request to a pool, where nothing is current yet.
+        if current_context() is NO_CONTEXT and not inherits:
+            return None
+        if function is None or _crosses_interpreters(pool):
+            return None
+        return _Handed(carried(function))
+
+    return around(original, {"self": 0, **_FUNCTION}, before, _rest, _rest, _FUNCTION, owners)
+
+
+def _to_process(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    def before(function: Any) -> _Handed | None:
+        return None if function is None else _Handed(remote(function))
+
+    return around(original, _FUNCTION, before, _rest, _rest, _FUNCTION, owners)
+
+
+def _rest(*_told: object) -> None:
+    """Leave it at that."""
 
 
 def _crosses_interpreters(pool: object) -> bool:

@@ -66,6 +66,8 @@ def _is_checker(agent: Any) -> bool:
 
 def _is_other_health_check(attributes: Attributes) -> bool:
     """Look at what is said by the names that the conventions replaced, and by gRPC."""
+    if semconv.RPC_SYSTEM_NAME in attributes:  # which has none of the names below
+        return str(attributes.get(semconv.RPC_METHOD, "")).startswith(_GRPC_HEALTH)
     target = attributes.get(semconv.OLD_HTTP_TARGET)
     if isinstance(target, str) and target.partition("?")[0] in _HEALTH_PATHS:
         return attributes.get(semconv.OLD_HTTP_METHOD) in _READING

@@ -25,6 +25,7 @@ from opentelemetry.trace import (
 
 from tracekit._otel_context import (
     FLAGS,
+    NO_CONTEXT,
     PLAIN_SPANS,
     SPAN_KEY,
     OnlySpan,
@@ -174,8 +175,11 @@ class TraceContextPropagator(TextMapPropagator):
         if type(span) in PLAIN_SPANS and not span._binding.marks_parents:
             flags, state, _, _ = span._anchor
             if state is None:  # as in inject(), without its frame
-                ids = (span._trace_id << 64 | span._span_id).to_bytes(24, "big").hex("-", -16)
-                return f"00-{ids}{_FLAGS_TEXT[flags]}"
+                # Each by itself: warm that takes longer than both at once, and cold, as behind a
+                # wait for a service, half as long.
+                trace_id = span._trace_id.to_bytes(16, "big").hex()
+                span_id = span._span_id.to_bytes(8, "big").hex()
+                return f"00-{trace_id}-{span_id}{_FLAGS_TEXT[flags]}"
         return None
 
     def extract(
@@ -194,7 +198,7 @@ class TraceContextPropagator(TextMapPropagator):
             if type(header) is str and (span := _remote_span(header)) is not None:
                 if "tracestate" in carrier:
                     self._keep_state(span, carrier, getter)
-                if context is not None:
+                if context is not None and context is not NO_CONTEXT:
                     return with_span(context, span)
                 # with_span(), written out for most requests.
                 only = OnlySpan()
