@@ -118,10 +118,7 @@ def _getresponse(original: _Call, _owners: Sequence[object]) -> _Call:
     is_inherited = original is inherited
 
     def getresponse(connection: Any) -> Any:
-        if is_inherited:
-            response = super(mixin, connection).getresponse()
-        else:
-            response = original(connection)
+        response = super(mixin, connection).getresponse() if is_inherited else original(connection)
         exchange = current_exchange()
         attempt = None if exchange is None else exchange.attempt
         if attempt is not None and attempt.under_way:

@@ -24,11 +24,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from opentelemetry.propagate import get_global_textmap
 from opentelemetry.propagators.textmap import Setter, default_setter
 from opentelemetry.trace import SpanKind, Tracer
 
 from tracekit._otel_context import NO_CONTEXT, SPAN_KEY, OnlySpan, attach, with_span
+from tracekit._otel_propagate import TEXTMAP
 from tracekit.instrumentation._http import Headers, is_suppressed
 from tracekit.instrumentation._http_attempt import Attempt, Exchange, current_exchange
 from tracekit.instrumentation._http_client_attributes import Destination, HttpClientSettings
@@ -167,7 +167,7 @@ class HttpClientSteps:
             attempt.context = context
             if carrier is not None:
                 try:
-                    textmap: Any = get_global_textmap()
+                    textmap = TEXTMAP._HTTP_TEXT_FORMAT
                     # Most write one header, which is told in fewer steps than it is written.
                     try:
                         header = textmap.traceparent_of(span)
@@ -175,6 +175,8 @@ class HttpClientSteps:
                         header = None
                     if header is None:
                         textmap.inject(carrier, context, self.setter)
+                    elif type(carrier) is dict:
+                        carrier["traceparent"] = header
                     else:
                         self.setter.set(carrier, "traceparent", header)
                     exchange.injected = context
