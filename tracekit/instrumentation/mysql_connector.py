@@ -67,10 +67,12 @@ class MysqlConnectorInstrumentor(ReplacingInstrumentor):
         )
 
     def _target_of(self, cursor: Any) -> Target:
-        # Those in C called it by another name in version 8.
-        at = getattr(cursor, "_connection", None) or getattr(cursor, "_cnx", None)
+        # Compared with None: a weak proxy that is asked for its truth asks the connection.
+        at = getattr(cursor, "_connection", None)
         if at is None:
-            return self._steps.target("mysql")
+            at = getattr(cursor, "_cnx", None)  # those in C, in version 8
+            if at is None:
+                return self._steps.target("mysql")
         try:
             # Not `database`, which asks the server. The handshake is of another one afterwards.
             steps, database, handshake, target = at._tracekit_target
