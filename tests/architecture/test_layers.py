@@ -46,6 +46,7 @@ ROWS: dict[str, int] = {
     "semconv": 0,
     "_fork": 0,
     "_otel_baggage": 0,
+    "_otel_propagate": 0,
     "_hangup": 0,
     "_otel_context": 0,
     "_ledger": 0,

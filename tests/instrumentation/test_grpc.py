@@ -23,7 +23,7 @@ from instrumentation.grpc_server import SERVICE, Answers, aio_server, sync_serve
 from instrumentation.http_client_contract import run
 from instrumentation.redis_contract import entries
 from instrumentation.rpc_contract import Outcome, RpcContract, settled, two
-from tracekit.instrumentation._grpc_client import _told
+from tracekit.instrumentation._grpc_told import told_of
 from tracekit.instrumentation.grpc import GrpcInstrumentor
 from tracekit.propagators._composite import CompositePropagator
 from tracekit.propagators.tracecontext import TraceContextPropagator
@@ -169,7 +169,7 @@ CALLS = SyncClient()
     ],
 )
 def test_hosts_are_those_that_targets_lead_to(target: str, host: str) -> None:
-    assert _told((), "/shop.Orders/Get", target, None).host == host
+    assert told_of((), "/shop.Orders/Get", target, None).host == host
 
 
 def test_a_channel_and_a_server_made_before_are_watched(

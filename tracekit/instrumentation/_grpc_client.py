@@ -15,9 +15,8 @@ import inspect
 import sys
 import time
 import weakref
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
@@ -40,17 +39,16 @@ from tracekit.instrumentation._grpc import (
     OK,
     GrpcSettings,
     end_with,
-    method_of,
     name_of_code,
     texts_of,
 )
+from tracekit.instrumentation._grpc_told import Told, told_of
 from tracekit.instrumentation._http import is_cancellation
 from tracekit.instrumentation._messages import headers_for
 from tracekit.instrumentation._operation import Operation
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._propagation import PropagationHosts
 from tracekit.instrumentation._replacing import Replacing
-from tracekit.instrumentation._said import Said
 from tracekit.instrumentation._traceresponse import NEVER, hear
 
 __all__ = ["client_patches"]
@@ -72,7 +70,6 @@ _CHANGED = {"metadata": 3}
 _CHANGED_STREAM = {"request_iterator": 1, "metadata": 3}
 _MOST_KEPT = 1024
 _TRACEPARENT = "traceparent"
-_HERE = "localhost"  # where a socket in the file system leads
 
 
 def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
@@ -120,7 +117,7 @@ class _Calls:
     def __init__(self, settings: GrpcSettings) -> None:
         self._start_span = settings.tracer.start_span
         self._excluded = settings.excluded
-        self._known: dict[tuple[str | bytes, str | bytes, float | None], _Told] = {}
+        self._known: dict[tuple[str | bytes, str | bytes, float | None], Told] = {}
         self._caller = settings.caller
         self._hosts = settings.hosts
         self._hears = settings.traceresponse != NEVER
@@ -282,8 +279,8 @@ class _Calls:
 
         return begin
 
-    def _learn(self, path: str | bytes, target: str | bytes, timeout: float | None) -> _Told:
-        told = _told(self._excluded, path, target, timeout)
+    def _learn(self, path: str | bytes, target: str | bytes, timeout: float | None) -> Told:
+        told = told_of(self._excluded, path, target, timeout)
         if len(self._known) >= _MOST_KEPT:
             self._known.clear()
         self._known[path, target, timeout] = told
@@ -298,62 +295,6 @@ class _Called:
     def __init__(self, method: str | bytes, target: str | bytes) -> None:
         self._method = method
         self._target = target
-
-
-class _Told(Said):
-    """What the span of a call starts with; the same object for all that are alike."""
-
-    __slots__ = ("host", "is_watched")
-
-    def __init__(
-        self, name: str, attributes: Mapping[str, Any], host: str, is_watched: bool
-    ) -> None:
-        super().__init__(name, attributes)
-        self.host = host
-        self.is_watched = is_watched
-
-
-def _told(
-    excluded: Container[str], path: str | bytes, target: str | bytes, timeout: float | None
-) -> _Told:
-    method = method_of(path)
-    text = target if isinstance(target, str) else target.decode("utf-8", "replace")
-    place = _place_of(text)
-    attributes: dict[str, Any] = {
-        semconv.RPC_SYSTEM_NAME: "grpc",
-        semconv.RPC_METHOD: method.name,
-    }
-    if place.address:
-        attributes[semconv.SERVER_ADDRESS] = place.address
-    if place.port is not None:
-        attributes[semconv.SERVER_PORT] = place.port
-    if timeout is not None:
-        attributes[semconv.TIMEOUT_TOTAL] = timeout
-    host = _HERE if text.startswith("unix") else place.address
-    return _Told(method.name, attributes, host, method.service not in excluded)
-
-
-class _Place(NamedTuple):
-    address: str
-    port: int | None
-
-
-def _place_of(target: str) -> _Place:
-    """Return where a target leads, as it is written: nothing is looked up.
-
-    https://github.com/grpc/grpc/blob/master/doc/naming.md
-    """
-    scheme, separator, rest = target.partition(":")
-    if separator and scheme in ("unix", "unix-abstract"):
-        return _Place(rest.removeprefix("//"), None)
-    if separator and scheme in ("dns", "ipv4", "ipv6", "xds", "passthrough"):
-        # dns://authority/host:port, dns:host:port; of several addresses the first.
-        target = rest.rpartition("/")[2].partition(",")[0]
-    try:
-        parts = urlsplit(f"//{target}")
-        return _Place(parts.hostname or target, parts.port)
-    except ValueError:
-        return _Place(target, None)
 
 
 # What is sent
