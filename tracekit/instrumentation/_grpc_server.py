@@ -246,7 +246,8 @@ class _Call:
 
     def succeed(self, operation: Operation, context: Any) -> None:
         try:
-            code, details = name_of_code(context.code()), None
+            given = context.code()
+            code, details = name_of_code(given) if given else OK, None
             if code != OK:
                 details = context.details()
             elif not _is_active(context):
