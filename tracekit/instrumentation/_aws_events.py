@@ -91,20 +91,23 @@ def _request(event: Mapping[str, Any]) -> Invocation:
     attributes: dict[str, Any] = {FAAS_TRIGGER: "http", HTTP_REQUEST_METHOD: method}
     if route:
         attributes[HTTP_ROUTE] = route
-    attributes[URL_SCHEME] = headers.get("x-forwarded-proto") or "https"
+    # _text() only of what may be another thing than a text, or a long one: a frame less for each.
+    scheme = headers.get("x-forwarded-proto") or "https"
+    attributes[URL_SCHEME] = scheme if len(scheme) <= _LONGEST else _text(scheme)
     if path := _text(event.get("path") or event.get("rawPath")):
         attributes[URL_PATH] = path
     parameters = event.get("queryStringParameters")
-    if query := _text(event.get("rawQueryString")) or (parameters and _query_of(parameters)):
+    raw = event.get("rawQueryString")
+    if query := (raw and _text(raw)) or (parameters and _query_of(parameters)):
         attributes[URL_QUERY] = redact_query(query)
     if server := headers.get("host") or _text(about.get("domainName")):
-        attributes[SERVER_ADDRESS] = server
+        attributes[SERVER_ADDRESS] = server if len(server) <= _LONGEST else _text(server)
     identity = about.get("identity")
     client = http.get("sourceIp") or (identity.get("sourceIp") if type(identity) is dict else "")
     if address := _text(client):
         attributes[CLIENT_ADDRESS] = address
     if agent := headers.get("user-agent"):
-        attributes[USER_AGENT_ORIGINAL] = agent
+        attributes[USER_AGENT_ORIGINAL] = agent if len(agent) <= _LONGEST else _text(agent)
     name = f"{method} {route}" if route else method
     return Invocation(name, _SERVER, attributes, headers, (), True)
 
@@ -121,11 +124,7 @@ def _headers_of(event: Mapping[str, Any]) -> Headers:
     single = event.get("headers")
     if not isinstance(single, dict):
         return found
-    first = {
-        # Most are short texts, for which _text() would be one more frame each.
-        str(name).lower(): value if type(value) is str and len(value) < 99 else _text(value)
-        for name, value in single.items()
-    }
+    first = {name.lower(): value for name, value in single.items() if type(value) is str}
     return {**found, **first} if found else first
 
 

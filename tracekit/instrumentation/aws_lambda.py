@@ -140,7 +140,11 @@ class _Invocations:
 
         @functools.wraps(handler)
         def handle(event: Any, lambda_context: _LambdaContext) -> Any:
-            invocation = _read(event)
+            try:
+                invocation = invocation_of(event)
+            except Exception:
+                report("the reading of an event")
+                invocation = Invocation(kind=SpanKind.SERVER)
             operation = self._begin(invocation, lambda_context)
             if operation is None:
                 return handler(event, lambda_context)
@@ -192,14 +196,6 @@ class _Invocations:
             report("the flush of an invocation")
 
 
-def _read(event: Any) -> Invocation:
-    try:
-        return invocation_of(event)
-    except Exception:
-        report("the reading of an event")
-        return Invocation(kind=SpanKind.SERVER)
-
-
 def _extracted(headers: Mapping[str, str]) -> Context:
     return get_global_textmap().extract(headers, Context())
 
@@ -217,7 +213,7 @@ def _carrier(invocation: Invocation, lambda_context: _LambdaContext) -> Mapping[
     w3c = getattr(lambda_context, "w3c", None)
     said = w3c() if callable(w3c) else None
     custom = getattr(getattr(lambda_context, "client_context", None), "custom", None)
-    if not (x_ray or said or custom):
+    if x_ray is None and not said and not custom:
         return invocation.headers
     carrier: dict[str, str] = {_X_RAY_HEADER: x_ray} if x_ray else {}
     for headers in (said, custom):
