@@ -278,6 +278,8 @@ CONTRIB = {
 }
 # What tracekit calls it, where that is another name.
 OURS = {"urllib": "http_client"}
+# What is watched as well, by the name of its own subject.
+BESIDE = dict[str, str]()
 
 
 def _bare_start() -> None:
@@ -298,9 +300,10 @@ def _opentelemetry(subject: str) -> tuple[Callable[[], object], Callable[[], int
     exporter, provider = Discard(), TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    package, _, name = CONTRIB[subject].rpartition(".")
-    module = importlib.import_module(f"opentelemetry.instrumentation.{package or subject}")
-    getattr(module, name)().instrument()
+    for each in _watched(subject):
+        package, _, name = CONTRIB[each].rpartition(".")
+        module = importlib.import_module(f"opentelemetry.instrumentation.{package or each}")
+        getattr(module, name)().instrument()
     return provider.force_flush, lambda: exporter.received
 
 
@@ -310,8 +313,12 @@ def _tracekit(subject: str) -> tuple[Callable[[], object], Callable[[], int]]:
 
     exporter = Discard()
     provider = tracekit.configure("shop", exporters=[exporter])
-    tracekit.instrument(OURS.get(subject, subject))
+    tracekit.instrument(*(OURS.get(each, each) for each in _watched(subject)))
     return provider.force_flush, lambda: exporter.received
+
+
+def _watched(subject: str) -> list[str]:
+    return [subject, BESIDE[subject]] if subject in BESIDE else [subject]
 
 
 TRACING = {"bare": _bare, "opentelemetry": _opentelemetry, "tracekit": _tracekit}

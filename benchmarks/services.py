@@ -14,6 +14,10 @@ RECORDS = 6000
 """As many as take the time of a round of requests. All are logged in one span; the way of that
 through the pipeline, which other rows measure, would be a third of what is added to 150 records."""
 
+INVOCATIONS = 2000
+"""For the same reason: what invokes a function takes 12 µs, and the flush of a round several times
+that."""
+
 _WORKER = "benchmarks.services_worker"
 
 
@@ -73,6 +77,22 @@ def celery_send(effort: Effort) -> Figures:
 def botocore_call(effort: Effort) -> Figures:
     with server("http") as port:
         return _added_to("botocore", effort, port)
+
+
+@row("cloud.botocore_urllib3", "the same, urllib3 watched as well", must=0.25, aim=0.12)
+def botocore_call_on_urllib3(effort: Effort) -> Figures:
+    with server("http") as port:
+        return _added_to("botocore_urllib3", effort, port)
+
+
+@row("cloud.aws_lambda", "added to an invocation: AWS Lambda, not flushed", must=0.25, aim=0.12)
+def lambda_invocation(effort: Effort) -> Figures:
+    return added("aws_lambda", effort, module=_WORKER, requests=INVOCATIONS)
+
+
+@row("cloud.aws_lambda_flushed", "added to an invocation: AWS Lambda, flushed behind it")
+def flushed_invocation(effort: Effort) -> Figures:
+    return _added_to("aws_lambda_flushed", effort)
 
 
 @row("log.logging", "added to one of 6,000 records in a span: logging", must=0.25, aim=0.12)

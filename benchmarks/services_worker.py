@@ -1,20 +1,25 @@
 """One process that calls another service, or is called by one, when told to on its input.
 
-``python -m benchmarks.services_worker redis|grpc|celery|... bare|opentelemetry|tracekit PORT``
+``python -m benchmarks.services_worker SUBJECT bare|opentelemetry|tracekit PORT``
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import json
 import os
 import sys
+import time
+import types
 from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
+from opentelemetry.metrics import NoOpMeterProvider, set_meter_provider
+
 from benchmarks.http import Worker
-from benchmarks.http_worker import BEFORE, CONTRIB, OURS, SUBJECTS, main
+from benchmarks.http_worker import BEFORE, BESIDE, CONTRIB, OURS, SUBJECTS, main
 
 __all__ = ["main"]
 
@@ -182,6 +187,74 @@ def _botocore(port: int) -> _Calls:
     return send
 
 
+def _aws_lambda(port: int) -> _Calls:
+    """Invoke a function that is not flushed behind each invocation; a batch is exported as ever."""
+    from opentelemetry import trace
+
+    provider: Any = trace.get_tracer_provider()
+    provider.force_flush = lambda *_timeout: True
+    return _aws_lambda_flushed(port)
+
+
+def _aws_lambda_flushed(_port: int) -> _Calls:
+    """Invoke a function as AWS's own runtime does, which hands it what a Runtime API sent."""
+    from awslambdaric import bootstrap
+    from awslambdaric.lambda_runtime_marshaller import LambdaMarshaller
+
+    runtime, handler = _Runtime(LambdaMarshaller()), sys.modules["shop_function"].handler
+    about = {"http": {"method": "GET", "path": "/orders/7", "sourceIp": "10.0.0.9"}}
+    headers = {
+        "host": "api.example",
+        "user-agent": "benchmark",
+        "x-forwarded-proto": "https",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }
+    event = {
+        "version": "2.0",
+        "routeKey": "GET /orders/{id}",
+        "rawPath": "/orders/7",
+        "rawQueryString": "",
+        "headers": headers,
+        "requestContext": about,
+    }
+    arn = "arn:aws:lambda:eu-north-1:123456789012:function:shop:live"
+    request, deadline = "8476a536-e9f4-11e8-9739-2dfe598c3fcd", int(time.time() * 1000) + 86_400_000
+    sent = (json.dumps(event).encode(), "application/json", "", "", arn, deadline)
+
+    def invoke(count: int) -> None:
+        for _ in range(count):
+            bootstrap.handle_event_request(runtime, handler, request, *sent, None, None)
+
+    return invoke
+
+
+class _Runtime:
+    """What takes the answer, in place of a connection to AWS's Runtime API."""
+
+    def __init__(self, marshaller: object) -> None:
+        self.marshaller = marshaller
+
+    def post_invocation_result(self, *_answer: object) -> None:
+        """Leave it at that."""
+
+
+class _NoMetrics(NoOpMeterProvider):
+    """What OpenTelemetry's instrumentation flushes too; it logs an error where it cannot."""
+
+    def force_flush(self, _timeout_millis: float = 0) -> bool:
+        return True
+
+
+def _write_function() -> None:
+    """Have a module with a handler, where OpenTelemetry's instrumentation looks for one."""
+    set_meter_provider(_NoMetrics())
+    module: Any = types.ModuleType("shop_function")
+    module.handler = lambda _event, _context: {"statusCode": 200, "body": "7"}
+    sys.modules[module.__name__] = module
+    os.environ["AWS_LAMBDA_FUNCTION_NAME"] = "shop"
+    os.environ["_HANDLER"] = "shop_function.handler"
+
+
 def _logging(_port: int) -> _Calls:
     import logging
 
@@ -216,10 +289,17 @@ SUBJECTS.update(
         "celery": _celery,
         "celery_worker": _celery_worker,
         "botocore": _botocore,
+        "botocore_urllib3": _botocore,
+        "aws_lambda": _aws_lambda,
+        "aws_lambda_flushed": _aws_lambda_flushed,
         "logging": _logging,
     }
 )
 BEFORE["logging"] = _correlate
+BEFORE["aws_lambda"] = BEFORE["aws_lambda_flushed"] = _write_function
+OURS["aws_lambda_flushed"] = "aws_lambda"
+OURS["botocore_urllib3"] = "botocore"
+BESIDE["botocore_urllib3"] = "urllib3"
 CONTRIB.update(
     {
         "redis": "RedisInstrumentor",
@@ -230,6 +310,9 @@ CONTRIB.update(
         "celery": "CeleryInstrumentor",
         "celery_worker": "celery.CeleryInstrumentor",
         "botocore": "BotocoreInstrumentor",
+        "botocore_urllib3": "botocore.BotocoreInstrumentor",
+        "aws_lambda": "AwsLambdaInstrumentor",
+        "aws_lambda_flushed": "aws_lambda.AwsLambdaInstrumentor",
         "logging": "LoggingInstrumentor",
     }
 )

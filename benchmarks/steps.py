@@ -194,10 +194,11 @@ def _server_for(subject: str) -> AbstractContextManager[int]:
         from benchmarks.http import loopback
 
         return loopback()
-    if subject in {"redis", "grpc", "grpc_aio", "botocore"}:
+    if subject in {"redis", "grpc", "grpc_aio", "botocore", "botocore_urllib3"}:
         from benchmarks.services import server
 
-        return server({"botocore": "http", "grpc_aio": "grpc"}.get(subject, subject))
+        kinds = {"botocore": "http", "botocore_urllib3": "http", "grpc_aio": "grpc"}
+        return server(kinds.get(subject, subject))
     if subject in {"psycopg", "psycopg2", "asyncpg"}:
         from benchmarks.databases import postgresql
 

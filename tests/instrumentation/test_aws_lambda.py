@@ -350,6 +350,7 @@ def test_a_function_that_was_invoked_is_below_its_caller(spans: Spans) -> None:
     [
         {"requestContext": {"http": 7}, "httpMethod": ["GET"], "headers": 5},
         {"requestContext": {}, "httpMethod": "GET", "headers": {1: 2}, "path": b"\xff"},
+        {"requestContext": {}, "httpMethod": "GET", "headers": {"user-agent": "x" * 2**20}},
         {"Records": [{"eventSource": "aws:sqs", "messageAttributes": 5}, 7]},
         {"Records": [{"EventSource": "aws:sns", "Sns": "text"}]},
         {"Records": [{"eventSource": ["aws:s3"], "s3": 1}]},
@@ -361,6 +362,7 @@ def test_a_function_that_was_invoked_is_below_its_caller(spans: Spans) -> None:
 def test_hostile_events_are_bounded_and_harmless(spans: Spans, event: Any) -> None:
     assert watched(spans, lambda event, context: 7)(event, Context()) == 7
     assert len(spans.one().name) < 1100
+    assert all(len(str(told)) < 1100 for told in (spans.one().attributes or {}).values())
 
 
 # Flushing

@@ -23,14 +23,26 @@ __all__ = ["Invocation", "invocation_of"]
 
 Headers = Mapping[str, str]
 
+_SERVER = SpanKind.SERVER
+# One lookup less on the path of each request.
+CLIENT_ADDRESS = semconv.CLIENT_ADDRESS
+FAAS_TRIGGER = semconv.FAAS_TRIGGER
+HTTP_REQUEST_METHOD = semconv.HTTP_REQUEST_METHOD
+HTTP_ROUTE = semconv.HTTP_ROUTE
+SERVER_ADDRESS = semconv.SERVER_ADDRESS
+URL_PATH = semconv.URL_PATH
+URL_QUERY = semconv.URL_QUERY
+URL_SCHEME = semconv.URL_SCHEME
+USER_AGENT_ORIGINAL = semconv.USER_AGENT_ORIGINAL
+
 _LONGEST = 1024
 _MOST_MESSAGES = 128
 _DETAIL_KEY = "_tracecontext"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Invocation:
-    """An event, read.
+    """An event, read. Not frozen, which would take five times as long to make.
 
     Attributes:
         name: What the span is named for; empty for the function's own name.
@@ -75,26 +87,29 @@ def _request(event: Mapping[str, Any]) -> Invocation:
         return _OTHER  # a WebSocket's message, or something new
     headers = _headers_of(event)
     route = _route_of(event, about)
-    query = _text(event.get("rawQueryString")) or _query_of(event.get("queryStringParameters"))
-    identity = about.get("identity") if isinstance(about.get("identity"), dict) else {}
-    attributes = {
-        semconv.FAAS_TRIGGER: "http",
-        semconv.HTTP_REQUEST_METHOD: method,
-        semconv.HTTP_ROUTE: route,
-        semconv.URL_SCHEME: headers.get("x-forwarded-proto") or "https",
-        semconv.URL_PATH: _text(event.get("path") or event.get("rawPath")),
-        semconv.URL_QUERY: redact_query(query) if query else "",
-        semconv.SERVER_ADDRESS: headers.get("host", "") or _text(about.get("domainName")),
-        semconv.CLIENT_ADDRESS: _text(http.get("sourceIp") or identity.get("sourceIp")),
-        semconv.USER_AGENT_ORIGINAL: headers.get("user-agent", ""),
-    }
-    return Invocation(
-        f"{method} {route}" if route else method,
-        SpanKind.SERVER,
-        {name: value for name, value in attributes.items() if value},
-        headers,
-        is_http=True,
-    )
+    # Each only where there is one; in the order of the conventions.
+    attributes: dict[str, Any] = {FAAS_TRIGGER: "http", HTTP_REQUEST_METHOD: method}
+    if route:
+        attributes[HTTP_ROUTE] = route
+    # _text() only of what may be another thing than a text, or a long one: a frame less for each.
+    scheme = headers.get("x-forwarded-proto") or "https"
+    attributes[URL_SCHEME] = scheme if len(scheme) <= _LONGEST else _text(scheme)
+    if path := _text(event.get("path") or event.get("rawPath")):
+        attributes[URL_PATH] = path
+    parameters = event.get("queryStringParameters")
+    raw = event.get("rawQueryString")
+    if query := (raw and _text(raw)) or (parameters and _query_of(parameters)):
+        attributes[URL_QUERY] = redact_query(query)
+    if server := headers.get("host") or _text(about.get("domainName")):
+        attributes[SERVER_ADDRESS] = server if len(server) <= _LONGEST else _text(server)
+    identity = about.get("identity")
+    client = http.get("sourceIp") or (identity.get("sourceIp") if type(identity) is dict else "")
+    if address := _text(client):
+        attributes[CLIENT_ADDRESS] = address
+    if agent := headers.get("user-agent"):
+        attributes[USER_AGENT_ORIGINAL] = agent if len(agent) <= _LONGEST else _text(agent)
+    name = f"{method} {route}" if route else method
+    return Invocation(name, _SERVER, attributes, headers, (), True)
 
 
 def _headers_of(event: Mapping[str, Any]) -> Headers:
@@ -107,15 +122,16 @@ def _headers_of(event: Mapping[str, Any]) -> Headers:
             if isinstance(values, list)
         )
     single = event.get("headers")
-    if isinstance(single, dict):
-        found.update((str(name).lower(), _text(value)) for name, value in single.items())
-    return found
+    if not isinstance(single, dict):
+        return found
+    first = {name.lower(): value for name, value in single.items() if type(value) is str}
+    return {**found, **first} if found else first
 
 
 def _route_of(event: Mapping[str, Any], about: Mapping[str, Any]) -> str:
-    resource = _text(event.get("resource") or about.get("resourcePath"))
-    if resource:
-        return resource
+    resource = event.get("resource") or about.get("resourcePath")
+    if resource and (route := _text(resource)):
+        return route
     # "GET /orders/{id}", or "$default" for everything that matches nothing else.
     _, _, route = _text(event.get("routeKey")).partition(" ")
     return route
@@ -227,4 +243,6 @@ def _texts(headers: Any) -> Headers:
 
 
 def _text(value: Any) -> str:
-    return truncated(value, _LONGEST) if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    return value if len(value) <= _LONGEST else truncated(value, _LONGEST)

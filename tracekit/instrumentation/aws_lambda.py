@@ -26,7 +26,7 @@ from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._aws_events import Invocation, invocation_of
 from tracekit.instrumentation._messages import links_to, origin_of
 from tracekit.instrumentation._operation import Operation, begin_work
-from tracekit.instrumentation._patch import LibraryInstrumentor, quiet, report
+from tracekit.instrumentation._patch import LibraryInstrumentor, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
 __all__ = ["AwsLambdaInstrumentor", "traced_handler"]
@@ -37,7 +37,9 @@ _MARK = "_tracekit_handler"
 # What the runtime needs to send the answer, and a network that is slow to say no.
 _MARGIN_MS = 100
 _DEFAULT_FLUSH_MS = 5000
-_X_RAY = "_X_AMZN_TRACE_ID"
+_X_RAY, _X_RAY_HEADER = "_X_AMZN_TRACE_ID", "X-Amzn-Trace-Id"
+FAAS_COLDSTART = semconv.FAAS_COLDSTART
+FAAS_INVOCATION_ID = semconv.FAAS_INVOCATION_ID
 
 
 class _LambdaContext(Protocol):
@@ -82,13 +84,20 @@ class AwsLambdaInstrumentor(ReplacingInstrumentor):
         self, original: Callable[..., Any], owners: Sequence[object]
     ) -> Callable[..., Any]:
         invocations = _Invocations(self.tracer, self._provider, self._flush_ms)
+        # A function has one handler, which is handed over at each invocation.
+        last: tuple[Handler, Handler] | None = None
 
         def handle_event_request(
             runtime: Any, request_handler: Handler, *args: Any, **kwargs: Any
         ) -> Any:
-            if owners and not hasattr(request_handler, _MARK):
-                request_handler = invocations.watched(request_handler)
-            return original(runtime, request_handler, *args, **kwargs)
+            nonlocal last
+            if not owners:
+                return original(runtime, request_handler, *args, **kwargs)
+            if last is None or last[0] is not request_handler:
+                is_watched = hasattr(request_handler, _MARK)
+                watched = request_handler if is_watched else invocations.watched(request_handler)
+                last = (request_handler, watched)
+            return original(runtime, last[1], *args, **kwargs)
 
         return handle_event_request
 
@@ -117,8 +126,10 @@ class _Invocations:
     """The invocations of one environment, one after the other."""
 
     def __init__(self, tracer: Tracer, provider: TracerProvider | None, flush_ms: int) -> None:
-        self._tracer = tracer
+        self._start_span = tracer.start_span
         self._provider = provider
+        # The last one that was invoked: each time the same, but for its version.
+        self._function: tuple[str, Mapping[str, Any]] = ("", {})
         self._flush_ms = flush_ms
         # One that was kept warm was initialized long before it is asked anything.
         on_demand = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand") == "on-demand"
@@ -129,7 +140,11 @@ class _Invocations:
 
         @functools.wraps(handler)
         def handle(event: Any, lambda_context: _LambdaContext) -> Any:
-            invocation = _read(event)
+            try:
+                invocation = invocation_of(event)
+            except Exception:
+                report("the reading of an event")
+                invocation = Invocation(kind=SpanKind.SERVER)
             operation = self._begin(invocation, lambda_context)
             if operation is None:
                 return handler(event, lambda_context)
@@ -150,57 +165,57 @@ class _Invocations:
         was_cold, self._is_cold = self._is_cold, False
         try:
             name = invocation.name or getattr(lambda_context, "function_name", "") or "lambda"
-            attributes = {
-                semconv.FAAS_COLDSTART: was_cold,
-                **_identity_of(lambda_context),
-                **invocation.attributes,
-            }
-            links = links_to(map(_extracted, invocation.senders))
+            attributes: dict[str, Any] = {FAAS_COLDSTART: was_cold}
+            request = getattr(lambda_context, "aws_request_id", None)
+            if isinstance(request, str) and request:
+                attributes[FAAS_INVOCATION_ID] = request
+            arn = getattr(lambda_context, "invoked_function_arn", None) or ""
+            if arn != self._function[0]:
+                self._function = arn, _function_at(arn)
+            attributes.update(self._function[1])
+            attributes.update(invocation.attributes)
+            links = links_to(map(_extracted, invocation.senders)) if invocation.senders else ()
             parent = origin_of(_carrier(invocation, lambda_context)).parent
-            kind = invocation.kind
         except Exception:
             report("what is known of an invocation")
             return None
-        return begin_work(self._tracer.start_span, name, attributes, kind, parent, links)
+        return begin_work(self._start_span, name, attributes, invocation.kind, parent, links)
 
-    @quiet
     def _flush(self, lambda_context: _LambdaContext) -> None:
-        provider: Any = self._provider or trace.get_tracer_provider()
-        if not hasattr(provider, "force_flush"):
-            return
-        left = getattr(lambda_context, "get_remaining_time_in_millis", None)
-        limit = self._flush_ms
-        if left is not None:
-            limit = min(limit, left() - _MARGIN_MS)
-        if limit > 0:
-            provider.force_flush(limit)
-
-
-def _read(event: Any) -> Invocation:
-    try:
-        return invocation_of(event)
-    except Exception:
-        report("the reading of an event")
-        return Invocation(kind=SpanKind.SERVER)
+        try:
+            provider: Any = self._provider or trace.get_tracer_provider()
+            if not hasattr(provider, "force_flush"):
+                return
+            left = getattr(lambda_context, "get_remaining_time_in_millis", None)
+            limit = self._flush_ms
+            if left is not None:
+                limit = min(limit, left() - _MARGIN_MS)
+            if limit > 0:
+                provider.force_flush(limit)
+        except Exception:
+            report("the flush of an invocation")
 
 
 def _extracted(headers: Mapping[str, str]) -> Context:
     return get_global_textmap().extract(headers, Context())
 
 
-def _carrier(invocation: Invocation, lambda_context: _LambdaContext) -> dict[str, str]:
+def _carrier(invocation: Invocation, lambda_context: _LambdaContext) -> Mapping[str, str]:
     """Return the headers of who asked: of AWS itself, of another function's call, of the event.
 
     What AWS says of its own trace is in the form of X-Ray, which only the propagator of that
     name reads.
     """
-    carrier: dict[str, str] = {}
-    x_ray = os.environ.get(_X_RAY)
-    if x_ray:
-        carrier["X-Amzn-Trace-Id"] = x_ray
+    textmap: Any = get_global_textmap()
+    reads = getattr(textmap, "reads", None)  # None where nobody says
+    asks = reads is None or _X_RAY_HEADER in reads or _X_RAY_HEADER.lower() in reads
+    x_ray = os.environ.get(_X_RAY) if asks else None
     w3c = getattr(lambda_context, "w3c", None)
     said = w3c() if callable(w3c) else None
     custom = getattr(getattr(lambda_context, "client_context", None), "custom", None)
+    if x_ray is None and not said and not custom:
+        return invocation.headers
+    carrier: dict[str, str] = {_X_RAY_HEADER: x_ray} if x_ray else {}
     for headers in (said, custom):
         if isinstance(headers, dict):
             carrier.update((k, v) for k, v in headers.items() if isinstance(v, str))
@@ -208,16 +223,14 @@ def _carrier(invocation: Invocation, lambda_context: _LambdaContext) -> dict[str
     return carrier
 
 
-def _identity_of(lambda_context: _LambdaContext) -> dict[str, str]:
-    arn = getattr(lambda_context, "invoked_function_arn", None) or ""
+def _function_at(arn: str) -> Mapping[str, Any]:
+    """Return what an ARN tells of a function, without the alias or version it was called by."""
     parts = arn.split(":")
     known = {
-        semconv.FAAS_INVOCATION_ID: getattr(lambda_context, "aws_request_id", None),
-        # Without the alias or version by which it was called.
         semconv.CLOUD_RESOURCE_ID: ":".join(parts[:7]),
-        semconv.CLOUD_ACCOUNT_ID: parts[4] if len(parts) > 4 else None,
+        semconv.CLOUD_ACCOUNT_ID: parts[4] if len(parts) > 4 else "",
     }
-    return {name: value for name, value in known.items() if isinstance(value, str) and value}
+    return {name: value for name, value in known.items() if value}
 
 
 def _succeed(operation: Operation, invocation: Invocation, result: Any) -> None:
