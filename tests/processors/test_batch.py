@@ -138,25 +138,6 @@ def test_a_batch_of_which_only_a_part_was_taken_is_counted_in_parts(make_process
     assert lane["failed"] == {"rejected": 2, "too_large": 1}
 
 
-def test_a_flush_waits_for_no_turn_of_the_worker(make_processor):
-    exporter, is_there, release = Recording(), threading.Event(), threading.Event()
-    processor = make_processor(exporter)
-
-    def stay():
-        is_there.set()
-        release.wait(10)
-
-    processor.after_hand_out = stay
-    processor._call_worker()
-    assert is_there.wait(10)
-    send(processor, 3)
-    try:
-        assert processor.force_flush(5_000)
-        assert len(exporter.names) == 3
-    finally:
-        release.set()
-
-
 def test_a_flush_tells_of_what_was_lost_before_it_was_called(make_processor):
     exporter = Raising()
     processor = make_processor(exporter, max_export_batch_size=1)

@@ -310,7 +310,9 @@ class BatchSpanProcessor(SpanProcessor):
         """Wait until every lane has settled the first ``target`` spans."""
         if self._is_settled(target):
             return True
-        self._hand_out()
+        self._wake.set()
+        if self._worker is None or not self._worker.is_alive():
+            self._hand_out()
         while not self._is_settled(target):
             left = deadline - time.monotonic()
             if left <= 0:
