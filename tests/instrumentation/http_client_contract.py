@@ -202,6 +202,17 @@ class HttpClientContract:
         assert named[0] == named[1] != named[2]
         assert named[:3] == named[3:]
 
+    def test_lines_that_take_turns_are_told_apart(
+        self, instrument: Instrument, spans: Spans, server: LoopbackServer
+    ) -> None:
+        instrument(self.plugin, code_location=True)
+        for _ in range(3):
+            self.call(f"{server.url}/ok")
+            self.call_with_old_client(lambda: None, f"{server.url}/ok")
+        named = [caller_of(span) for span in spans.watched]
+        assert named[0] != named[1]
+        assert named[2:] == named[:4]
+
     def test_line_is_named_below_a_span_of_another_process(
         self, instrument: Instrument, spans: Spans, server: LoopbackServer
     ) -> None:

@@ -237,6 +237,14 @@ def test_a_line_is_found_wherever_the_last_search_ended(library: ModuleType, ask
     assert set(found) == {load_cart.__code__.co_firstlineno + 1}
 
 
+def test_a_stack_that_is_less_deep_than_the_last_one_is_walked(
+    library: ModuleType, ask: Ask
+) -> None:
+    assert library.query(ask, depth=60)["code.file.path"] == __file__
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(library.query, ask).result() == {}
+
+
 def test_a_nearer_line_is_found_where_a_farther_one_was(library: ModuleType, ask: Ask) -> None:
     def load_cart(query: Callable[..., Mapping[str, Any]]) -> str:
         return str(query(ask)["code.function.name"])

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -30,17 +30,12 @@ from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._patch import report
 from tracekit.instrumentation._said import Said
 
-__all__ = ["Caller", "caller_from", "frame_at"]
-
-_NOWHERE: Mapping[str, Any] = {}
+__all__ = ["Caller", "Line", "called_at", "caller_from", "frame_at"]
 
 # An ORM that loads lazily inside of a template is some sixty deep.
 _DEEPEST = 120
 _STEPS = range(_DEEPEST)
 _MOST_KEPT = 2048
-
-# The code of a line, what is said of it, and how far out it was last, behind what it called there.
-_Place = tuple[CodeType, Mapping[str, Any], int, "CodeType | None"]
 
 _LIBRARY, _PROGRAM, _EVENT_LOOP = range(3)
 
@@ -85,6 +80,37 @@ def _wanted(environ: Mapping[str, str], unasked: bool) -> bool:
     return text.lower() == "true"
 
 
+class Line(dict[str, Any]):
+    """A line of the program that calls a library: its attributes, and where it was last seen.
+
+    Attributes:
+        code: Of its function. Kept, so that nothing else gets its id.
+        at: The instruction that calls.
+        depth: How far out it was from who asked :meth:`Caller.attributes`.
+        called: What it called there, as :func:`called_at` tells it.
+
+    Concurrency: two threads may come here by different ways, and one may read the depth of the one
+    and what was called of the other. Both are compared with the stack each time.
+    """
+
+    __slots__ = ("at", "called", "code", "depth")
+
+    code: CodeType | None
+    at: int
+    depth: int
+    called: Any
+
+    def __init__(self, code: CodeType | None, at: int, attributes: Mapping[str, Any]) -> None:
+        super().__init__(attributes)
+        self.code = code
+        self.at = at
+        self.depth = 1
+        self.called = None
+
+
+_NOWHERE = Line(None, 0, {})
+
+
 class Caller:
     """Finds the line of the program that is calling, and says it as attributes.
 
@@ -97,13 +123,13 @@ class Caller:
         """Count `packages`, by their import names, as the program's own wherever they are."""
         self._verdicts = _Verdicts(frozenset(packages))
         self._libraries = self._verdicts.libraries
-        # The code is kept beside its id: as long as it is here, nothing else gets that id.
-        self._places: dict[tuple[int, int], _Place] = {}
-        # At least who asks: a frame that has itself among its variables is a cycle, which keeps all
-        # frames outside of it, and what these return, from being let go of.
-        self._depth = 1
+        self._places: dict[tuple[int, int], Line] = {}
+        # Of the last one, as Line.depth. Not less than who asks: a frame that has itself among its
+        # variables is a cycle, which keeps all frames outside of it, and what these return, from
+        # being let go of.
+        self._depth = 0
 
-    def attributes(self, inside: int = 1, frame: FrameType | None = None) -> Mapping[str, Any]:
+    def attributes(self, inside: int = 1, frame: FrameType | None = None) -> Line:
         """Return ``code.function.name``, ``code.file.path`` and ``code.line.number``.
 
         Args:
@@ -128,12 +154,11 @@ class Caller:
             if frame is None:
                 depth = self._depth
                 try:
-                    called: Any = frame_at(depth)
-                    caller = called.f_back
-                    place = self._places.get((id(caller.f_code), caller.f_lasti))
-                    if place is not None and place[2] == depth and place[3] is called.f_code:
-                        return place[1]
-                except (AttributeError, ValueError):  # the stack is not so deep
+                    caller = frame_at(depth + 1)
+                    line = self._places.get((id(caller.f_code), caller.f_lasti))
+                    if line is not None and line.depth == depth and line.called is called_at(depth):
+                        return line
+                except ValueError:  # the stack is not so deep
                     pass
             within, frame = (None, frame) if frame is not None else _from(inside + 1)
             libraries, in_greenlet = self._libraries, True
@@ -145,9 +170,9 @@ class Caller:
                     in_greenlet = False
                 code = frame.f_code
                 if code.co_filename not in libraries:
-                    place = self._places.get((id(code), frame.f_lasti))
-                    if place is not None and within is None:
-                        return place[1]
+                    line = self._places.get((id(code), frame.f_lasti))
+                    if line is not None and within is None:
+                        return line
                     verdict = self._verdicts[code.co_filename]
                     if verdict == _PROGRAM:
                         return self._keep(frame, within, inside + further - 1)
@@ -175,22 +200,34 @@ class Caller:
             said.seen = (frame.f_code, frame.f_lasti, both)
         return both
 
-    def _keep(self, frame: FrameType, within: CodeType | None, depth: int) -> Mapping[str, Any]:
+    def _keep(self, frame: FrameType, within: CodeType | None, depth: int) -> Line:
+        code, at = frame.f_code, frame.f_lasti
+        line = self._places.get((id(code), at))
+        if line is None:
+            if len(self._places) >= _MOST_KEPT:
+                self._places.clear()
+            line = self._places[id(code), at] = Line(code, at, _described(frame, code))
         # Where to look first the next time is known of this stack only: of no other thread's, and
         # not of what is outside of a greenlet.
-        code, line = frame.f_code, frame.f_lasti
-        known = self._places.get((id(code), line))
-        if len(self._places) >= _MOST_KEPT:
-            self._places.clear()
-        found = _described(frame, code) if known is None else known[1]
-        self._places[id(code), line] = (code, found, depth, within)
-        if within is not None and depth:
-            self._depth = depth
-        return found
+        if within is not None and depth > 0:
+            line.called = called_at(depth + 1)
+            line.depth = self._depth = depth
+        return line
 
 
 frame_at = sys._getframe
 """Return the frame so many calls further out; ValueError where the stack begins before."""
+
+
+def _code_at(depth: int) -> Any:
+    return frame_at(depth + 1).f_code
+
+
+# Makes no frame object, whose size is that of all variables of its function.
+called_at: Callable[[int], Any] = getattr(sys, "_getframemodulename", _code_at)
+"""Return what tells apart which function runs so many calls further out: the name of its module,
+which functions of one module share as one object, and so does a wrapper that took it over; before
+Python 3.12 the code."""
 
 
 class _Verdicts(dict[str, int]):

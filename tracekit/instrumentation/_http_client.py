@@ -27,8 +27,16 @@ from typing import Any
 from opentelemetry.propagators.textmap import Setter, default_setter
 from opentelemetry.trace import SpanKind, Tracer
 
-from tracekit._otel_context import NO_CONTEXT, SPAN_KEY, OnlySpan, attach, with_span
+from tracekit._otel_context import (
+    NO_CONTEXT,
+    PLAIN_SPANS,
+    SPAN_KEY,
+    OnlySpan,
+    attach,
+    with_span,
+)
 from tracekit._otel_propagate import TEXTMAP
+from tracekit.instrumentation._caller import called_at, frame_at
 from tracekit.instrumentation._http import Headers, is_suppressed
 from tracekit.instrumentation._http_attempt import Attempt, Exchange, current_exchange
 from tracekit.instrumentation._http_client_attributes import Destination, HttpClientSettings
@@ -101,7 +109,7 @@ class HttpClientSteps:
         self.is_terse = settings.is_terse
         self.shows_requests = settings.shows_requests
 
-    def begin(  # noqa: PLR0915 - each part of its own would be one more frame for all requests
+    def begin(  # noqa: PLR0912, PLR0915 - a part of its own is one more frame for all requests
         self,
         exchange: Exchange,
         native: Any,
@@ -144,15 +152,29 @@ class HttpClientSteps:
             ):
                 return self._begin_otherwise(attempt, exchange, parent)
             exchange.sends = 1
-            place = None
-            if self.find_caller is not None:
-                # Below a span that is recorded so is this one, as a rule; of a root it is hoped.
-                place = exchange.place
-                recording = parent is NO_CONTEXT or parent.span.is_recording()  # type: ignore[attr-defined]
-                if place is None and recording:
-                    exchange.place = place = self.find_caller(self.inside)
+            told, place = destination.told.get(method), None
+            # Below a span that is recorded so is this one, as a rule; of a root it is hoped.
+            if self.find_caller is not None and (
+                parent is NO_CONTEXT
+                or type(parent.span) in PLAIN_SPANS  # type: ignore[attr-defined]
+                or parent.span.is_recording()  # type: ignore[attr-defined]
+            ):
+                if told is not None and (last := told[1]) is not None:
+                    # Caller.attributes(), for the line that sent the last such request.
+                    try:
+                        frame = frame_at(last.depth)
+                        if (
+                            frame.f_lasti == last.at
+                            and frame.f_code is last.code
+                            and called_at(last.depth - 1) is last.called
+                        ):
+                            place = last
+                    except ValueError:  # the stack is not so deep
+                        pass
+                if place is None:
+                    place = self.find_caller(self.inside)
+                exchange.place = place
             # Destination.told_of(), written out like all of this.
-            told = destination.told.get(method)
             if told is not None and told[0] is timeouts and told[1] is place:
                 attributes = told[2]
             else:
@@ -220,13 +242,3 @@ class HttpClientSteps:
         attempt.under_way = True
         exchange.attempt = attempt
         return attempt
-
-    def locate(self, exchange: Exchange, inside: int) -> None:
-        """Find the program's line now, from where it is nearer than from :meth:`begin`.
-
-        Args:
-            inside: As for a :class:`Caller`, but counted from who calls this.
-        """
-        outer: Any = exchange.parent.get(SPAN_KEY)
-        if self.find_caller is not None and (outer is None or outer.is_recording()):
-            exchange.place = self.find_caller(inside + 1)

@@ -170,8 +170,6 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
         return endheaders
 
     def _open(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
-        steps = self._steps
-
         def open_(
             opener: Any, fullurl: Any, data: Any = None, timeout: Any = _DEFAULT_TIMEOUT
         ) -> Any:
@@ -183,9 +181,6 @@ class HttpClientInstrumentor(ReplacingInstrumentor):
             if is_resend or not owners:
                 return original(opener, fullurl, data, timeout)
             exchange = _Opening(opener)
-            if steps.find_caller is not None:
-                # urllib is nine frames deep by the time that the request is sent.
-                steps.locate(exchange, 2)
             try:
                 return original(opener, fullurl, data, timeout)
             except BaseException as error:
