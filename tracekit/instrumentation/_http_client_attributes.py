@@ -251,17 +251,22 @@ def described(url: str, origin: Origin) -> Destination:
 
 
 class _Limits(dict[Any, Mapping[str, float]]):
-    """What was configured, by what a program gave for it; asked for something else, it reads that.
+    """What was configured, by the number or pair that a program gave for it.
 
-    Other than numbers and pairs, which stay what they are, nothing is kept.
+    Asked for another, it reads that; of urllib3's objects, which may be changed, it keeps none.
     """
 
     def __missing__(self, timeout: Any) -> Mapping[str, float]:
-        found = _limits(*_parts(timeout))
-        if type(timeout) in _KEPT_TIMEOUTS:
-            if len(self) >= _MOST_KEPT:
-                self.clear()
-            self[timeout] = found
+        if type(timeout) not in _KEPT_TIMEOUTS:
+            return _limits(
+                getattr(timeout, "_connect", None),
+                getattr(timeout, "_read", None),
+                getattr(timeout, "total", None),
+            )
+        pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+        if len(self) >= _MOST_KEPT:
+            self.clear()
+        self[timeout] = found = _limits(*pair[:2])
         return found
 
 
@@ -280,24 +285,15 @@ def limits_of(timeout: Any) -> Mapping[str, float]:
         return _limits()
 
 
-def _parts(timeout: Any) -> tuple[float | None, ...]:
-    if isinstance(timeout, (int, float)):
-        return timeout, timeout
-    if isinstance(timeout, tuple):
-        connect, read = timeout
-        return _number(connect), _number(read)
-    return tuple(_number(getattr(timeout, name, None)) for name in ("_connect", "_read", "total"))
-
-
-def _number(limit: Any) -> float | None:
-    # Anything else is none, or a mark that stands for the default of urllib3.
-    return limit if isinstance(limit, (int, float)) else None
-
-
 @functools.lru_cache(maxsize=64)
-def _limits(*limits: float | None) -> Mapping[str, float]:
+def _limits(*limits: Any) -> Mapping[str, float]:
+    # urllib3 has a mark for its default, which is no number.
     names = (semconv.TIMEOUT_CONNECT, semconv.TIMEOUT_READ, semconv.TIMEOUT_TOTAL)
-    return {name: s for name, s in zip(names, limits, strict=False) if s is not None}
+    return {
+        name: limit
+        for name, limit in zip(names, limits, strict=False)
+        if isinstance(limit, (int, float))
+    }
 
 
 def old_request_attributes(new: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
