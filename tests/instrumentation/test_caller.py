@@ -19,6 +19,7 @@ import pytest
 import uvloop
 
 from tracekit.errors import InvalidValueError
+from tracekit.instrumentation import _caller
 from tracekit.instrumentation._caller import Caller, caller_from
 from tracekit.instrumentation._said import Said
 
@@ -245,7 +246,12 @@ def test_a_stack_that_is_less_deep_than_the_last_one_is_walked(
         assert pool.submit(library.query, ask).result() == {}
 
 
-def test_a_nearer_line_is_found_where_a_farther_one_was(library: ModuleType, ask: Ask) -> None:
+@pytest.mark.parametrize("called_at", [_caller.called_at, _caller._code_at])
+def test_a_nearer_line_is_found_where_a_farther_one_was(
+    library: ModuleType, ask: Ask, monkeypatch: pytest.MonkeyPatch, called_at: Callable[[int], Any]
+) -> None:
+    monkeypatch.setattr(_caller, "called_at", called_at)
+
     def load_cart(query: Callable[..., Mapping[str, Any]]) -> str:
         return str(query(ask)["code.function.name"])
 
