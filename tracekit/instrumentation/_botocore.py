@@ -280,31 +280,23 @@ class Call(Sending):
     span: Any
     token: Any
 
-    def succeed(self, response: Any) -> None:
-        """Record a response, and end the span."""
-        try:
-            told = _answered(response)
-            if self.kind.receives:
-                for link in links_from(response):
-                    self.span.add_link(link.context)
-        except Exception:
-            report("the reading of a response")
-            told = {}
-        self._end(told)
-
-    def fail(self, error: BaseException) -> None:
-        """Record the exception that goes on to the program, and end the span."""
-        if not is_cancellation(error):
-            record_failure(self.span, error)
-        self._end(_told_by_error(error) or {})
-
-    def _end(self, told: dict[str, Any]) -> None:
+    def succeed(self, response: Any, told: dict[str, Any] | None = None) -> None:
+        """Record a response, or what is told in its place, and end the span."""
+        span = self.span
+        if told is None:
+            try:
+                told = _answered(response)
+                if self.kind.receives:
+                    for link in links_from(response):
+                        span.add_link(link.context)
+            except Exception:
+                report("the reading of a response")
+                told = {}
         self.close()
         try:
             detach(self.token)
         except (ValueError, RuntimeError):  # a coroutine that garbage collection closes
             pass
-        span = self.span
         try:
             if type(span) in PLAIN_SPANS:
                 span.end(None, told)
@@ -313,6 +305,12 @@ class Call(Sending):
                 span.end()
         except Exception:
             report("the end of a span")
+
+    def fail(self, error: BaseException) -> None:
+        """Record the exception that goes on to the program, and end the span."""
+        if not is_cancellation(error):
+            record_failure(self.span, error)
+        self.succeed(None, _told_by_error(error) or {})
 
 
 def _answered(response: Any) -> dict[str, Any]:
