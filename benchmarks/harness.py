@@ -40,7 +40,7 @@ class Effort:
     Args:
         rounds: How often the sides take turns.
         scale: A factor on how much is done in a round.
-        generations: How often processes that are measured against each other are started anew.
+        generations: How many times as often where processes are measured against each other.
     """
 
     rounds: int = 15

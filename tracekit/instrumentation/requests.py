@@ -12,6 +12,7 @@ Four seams, because no single one sees everything:
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ from tracekit.instrumentation._urllib3 import (
     await_body,
     body_patches,
     fail,
+    hand_over,
     loaded,
     now_ns,
     version_of,
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     Send = Callable[..., Response]
 
 __all__ = ["RequestsInstrumentor"]
+
+_ADAPTERS_PARAMETERS = ("self", "request", "stream", "timeout", "verify", "cert", "proxies")
 
 
 class RequestsInstrumentor(ReplacingInstrumentor):
@@ -105,12 +109,8 @@ class RequestsInstrumentor(ReplacingInstrumentor):
         def before(adapter: HTTPAdapter, request: PreparedRequest, timeout: Any) -> _Direct | None:
             exchange = current_exchange()
             if exchange is not None and not (exchange.in_hooks or exchange.closed):
-                attempt = exchange.attempt
-                if attempt is not None:
-                    # hand_over(), written out for nearly all requests.
-                    attempt.handed_over_ns = now_ns()
-                    if CONTRIB in loaded and attempt.under_way:
-                        attempt.silence()
+                if exchange.attempt is not None:
+                    hand_over(exchange.attempt)
                 return None
             own = None
             if exchange is None or not exchange.in_hooks:
@@ -118,7 +118,30 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             return _Direct(self._begin(exchange, request, timeout), own)
 
         told = {"self": 0, "request": 1, "timeout": 3}
-        return around(original, told, before, _direct_answered, _direct_failed, owners=owners)
+        watched: Send = around(
+            original, told, before, _direct_answered, _direct_failed, owners=owners
+        )
+        if tuple(inspect.signature(original).parameters) != _ADAPTERS_PARAMETERS:
+            return watched
+
+        # The same for nearly all requests, in one frame: those that a session sends.
+        def send(
+            self: HTTPAdapter,
+            request: PreparedRequest,
+            stream: bool = False,
+            timeout: Any = None,
+            verify: Any = True,
+            cert: Any = None,
+            proxies: Any = None,
+        ) -> Response:
+            exchange = current_exchange()
+            attempt = None if exchange is None else exchange.attempt
+            if attempt is None or not attempt.under_way or CONTRIB in loaded:
+                return watched(self, request, stream, timeout, verify, cert, proxies)
+            attempt.handed_over_ns = now_ns()
+            return original(self, request, stream, timeout, verify, cert, proxies)
+
+        return send
 
     def _begin(self, exchange: Exchange, request: PreparedRequest, timeout: Any) -> Attempt | None:
         try:
