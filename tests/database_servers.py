@@ -70,7 +70,9 @@ def postgres_server(programs: Path) -> Iterator[DatabaseServer]:
         settings = ("fsync=off", "full_page_writes=off", "max_connections=60")
         command = [programs / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-p", port]
         command += [word for setting in settings for word in ("-c", setting)]
-        with _running(command, folder, folder / f".s.PGSQL.{port}"):
+        # It takes connections a moment before it takes commands.
+        asked = [str(programs / "pg_isready"), "-q", "-h", str(folder), "-p", str(port)]
+        with _running(command, folder, lambda: subprocess.run(asked, check=False).returncode == 0):
             _run(
                 programs / "createdb", "-h", folder, "-p", port, "-U", USER, DATABASE, folder=folder
             )
@@ -99,7 +101,7 @@ def mariadb_server(programs: tuple[str, str]) -> Iterator[DatabaseServer]:
         command += [f"--port={port}", "--bind-address=127.0.0.1", f"--init-file={first}"]
         command += ["--innodb-flush-log-at-trx-commit=0", *_SMALL]
         command += ["--skip-name-resolve", "--max-allowed-packet=64M"]
-        with _running(command, folder, Path(at.socket)):
+        with _running(command, folder, lambda: _answers(at.socket)):
             yield at
 
 
@@ -135,7 +137,7 @@ def _run(*command: object, folder: Path) -> None:
 
 
 @contextmanager
-def _running(command: list[Any], folder: Path, ready: Path) -> Iterator[None]:
+def _running(command: list[Any], folder: Path, is_ready: Callable[[], bool]) -> Iterator[None]:
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -147,7 +149,7 @@ def _running(command: list[Any], folder: Path, ready: Path) -> Iterator[None]:
             **_as_nobody(),
         )
     try:
-        _await(lambda: _answers(ready), process, log)
+        _await(is_ready, process, log)
         yield
     finally:
         process.kill()  # nothing in it is worth a farewell
@@ -162,10 +164,10 @@ def _await(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: 
         time.sleep(0.02)
 
 
-def _answers(path: Path) -> bool:
+def _answers(path: str) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         try:
-            client.connect(str(path))
+            client.connect(path)
         except OSError:
             return False
     return True
