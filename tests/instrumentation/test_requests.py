@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import requests
@@ -336,6 +336,17 @@ class TestSessions:
         assert current[0].get_span_context() == spans.one().context
 
 
+class _Pair(NamedTuple):
+    """A program's own pair of limits."""
+
+    connect: float
+    read: float
+
+
+class _Seconds(float):
+    """A number that is more than one, as numpy's are."""
+
+
 @pytest.mark.usefixtures("watched")
 @pytest.mark.parametrize(
     ("timeout", "expected"),
@@ -344,6 +355,8 @@ class TestSessions:
         (2, {"connect_s": 2, "read_s": 2}),
         ((1, None), {"connect_s": 1}),
         ((0.5, 3.0), {"connect_s": 0.5, "read_s": 3.0}),
+        (_Pair(0.5, 3.0), {"connect_s": 0.5, "read_s": 3.0}),
+        (_Seconds(2.5), {"connect_s": 2.5, "read_s": 2.5}),
         (Timeout(total=4, read=3), {"total_s": 4, "read_s": 3}),
     ],
 )

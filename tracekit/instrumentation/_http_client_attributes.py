@@ -257,20 +257,22 @@ class _Limits(dict[Any, Mapping[str, float]]):
     """
 
     def __missing__(self, timeout: Any) -> Mapping[str, float]:
-        if type(timeout) not in _KEPT_TIMEOUTS:
+        if isinstance(timeout, tuple):
+            found = _limits(*timeout[:2])
+        elif timeout is None or isinstance(timeout, (int, float)):
+            found = _limits(timeout, timeout)
+        else:
             return _limits(
                 getattr(timeout, "_connect", None),
                 getattr(timeout, "_read", None),
                 getattr(timeout, "total", None),
             )
-        pair = timeout if isinstance(timeout, tuple) else (timeout, timeout)
         if len(self) >= _MOST_KEPT:
             self.clear()
-        self[timeout] = found = _limits(*pair[:2])
+        self[timeout] = found
         return found
 
 
-_KEPT_TIMEOUTS = (int, float, tuple, type(None))
 _limits_kept = _Limits().__getitem__
 
 
