@@ -51,9 +51,7 @@ _LOOP_FILES = re.compile(
 )
 
 
-def caller_from(
-    environ: Mapping[str, str], code_location: bool | None = None, unasked: bool = True
-) -> Caller | None:
+def caller_from(environ: Mapping[str, str], code_location: bool | None = None) -> Caller | None:
     """Return what finds callers, or None where they are not to be recorded.
 
     Args:
@@ -61,20 +59,19 @@ def caller_from(
             ``TRACEKIT_CODE_LOCATION_PACKAGES`` names, with commas, packages that count as the
             program's own although they are installed beside the libraries.
         code_location: An option that takes the first variable's place.
-        unasked: Whether they are recorded where neither says anything.
 
     Raises:
         InvalidValueError: The variable is neither true nor false.
     """
-    wanted = _wanted(environ, unasked) if code_location is None else code_location
+    wanted = _wanted(environ) if code_location is None else code_location
     if not wanted:
         return None
     packages = environ.get("TRACEKIT_CODE_LOCATION_PACKAGES", "").split(",")
     return Caller(name.strip() for name in packages if name.strip())
 
 
-def _wanted(environ: Mapping[str, str], unasked: bool) -> bool:
-    text = environ.get("TRACEKIT_CODE_LOCATION", "").strip() or str(unasked)
+def _wanted(environ: Mapping[str, str]) -> bool:
+    text = environ.get("TRACEKIT_CODE_LOCATION", "").strip() or "true"
     if text.lower() not in ("true", "false"):
         raise InvalidValueError("TRACEKIT_CODE_LOCATION", text, "true or false")
     return text.lower() == "true"

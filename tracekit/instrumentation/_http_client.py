@@ -51,6 +51,7 @@ __all__ = [
 
 _CLIENT = SpanKind.CLIENT
 _UNKNOWN: Sequence[Any] = ()
+_UNTOLD: tuple[Any, Any, Any] = (None, None, None)
 
 
 class HttpClientSteps:
@@ -152,14 +153,15 @@ class HttpClientSteps:
             ):
                 return self._begin_otherwise(attempt, exchange, parent)
             exchange.sends = 1
-            told, place = destination.told.get(method), None
+            limits, last, attributes = destination.told.get(method, _UNTOLD)
+            find_caller, place = self.find_caller, None
             # Below a span that is recorded so is this one, as a rule; of a root it is hoped.
-            if self.find_caller is not None and (
+            if find_caller is not None and (
                 parent is NO_CONTEXT
                 or type(parent.span) in PLAIN_SPANS  # type: ignore[attr-defined]
                 or parent.span.is_recording()  # type: ignore[attr-defined]
             ):
-                if told is not None and (last := told[1]) is not None:
+                if last is not None:
                     # Caller.attributes(), for the line that sent the last such request.
                     try:
                         frame = frame_at(last.depth)
@@ -172,16 +174,14 @@ class HttpClientSteps:
                     except ValueError:  # the stack is not so deep
                         pass
                 if place is None:
-                    place = self.find_caller(self.inside)
+                    place = find_caller(self.inside)
                 exchange.place = place
             # Destination.told_of(), written out like all of this.
-            if told is not None and told[0] is timeouts and told[1] is place:
-                attributes = told[2]
-            else:
+            if limits is not timeouts or last is not place:
                 attributes = destination.told_of(method, timeouts, place)
             attempt.span = span = self.start_span(method, parent, _CLIENT, attributes)
-            if place is None and self.find_caller is not None and span.is_recording():
-                exchange.place = place = self.find_caller(self.inside)
+            if place is None and find_caller is not None and span.is_recording():
+                exchange.place = place = find_caller(self.inside)
                 span.set_attributes(place)
             # with_span() and inject(): where there is no baggage, the host does not matter.
             context: Any = OnlySpan()
@@ -199,6 +199,8 @@ class HttpClientSteps:
                         textmap.inject(carrier, context, self.setter)
                     elif type(carrier) is dict:
                         carrier["traceparent"] = header
+                    elif type(carrier) is self.packed:
+                        carrier._store["traceparent"] = "traceparent", header  # type: ignore[attr-defined]
                     else:
                         self.setter.set(carrier, "traceparent", header)
                     exchange.injected = context

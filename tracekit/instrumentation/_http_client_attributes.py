@@ -36,6 +36,7 @@ __all__ = [
     "described",
     "destination_of",
     "is_kept",
+    "limits_kept",
     "limits_of",
     "old_request_attributes",
     "old_response_attributes",
@@ -113,8 +114,8 @@ class HttpClientSettings(HttpSettings):
                 ``TRACEKIT_PROPAGATION_HOSTS``; none for an empty list. By default every host
                 gets trace headers, and those inside baggage too.
             span_ends: ``headers`` or ``body``, in place of ``TRACEKIT_HTTP_CLIENT_SPAN_ENDS``.
-            code_location: Name the program's line that called; ``TRACEKIT_CODE_LOCATION``. Only
-                when asked for: it is a twentieth of all that tracing adds to a request.
+            code_location: Name the program's line that called, in place of
+                ``TRACEKIT_CODE_LOCATION``; it is named unless one of them says false.
             options: Those of :meth:`HttpSettings.from_environment`, ``request_hook(span,
                 request)`` and ``response_hook(span, request, response)``.
         """
@@ -126,7 +127,7 @@ class HttpClientSettings(HttpSettings):
             environ,
             hosts=hosts_of(propagation_hosts, environ),
             ends_at_body=ends == "body",
-            caller=caller_from(environ, code_location, unasked=False),
+            caller=caller_from(environ, code_location),
             **options,
         )
 
@@ -273,7 +274,8 @@ class _Limits(dict[Any, Mapping[str, float]]):
         return found
 
 
-_limits_kept = _Limits().__getitem__
+limits_kept: Callable[[Any], Mapping[str, float]] = _Limits().__getitem__
+"""Does what :func:`limits_of` does, in one lookup; TypeError for a list."""
 
 
 def limits_of(timeout: Any) -> Mapping[str, float]:
@@ -282,7 +284,7 @@ def limits_of(timeout: Any) -> Mapping[str, float]:
     The same mapping for the same limits, as :meth:`Destination.told_of` wants it.
     """
     try:
-        return _limits_kept(timeout)
+        return limits_kept(timeout)
     except TypeError:  # a list, which the library will refuse
         return _limits()
 

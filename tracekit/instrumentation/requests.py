@@ -18,8 +18,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from opentelemetry.propagators.textmap import Setter
-
 from tracekit.instrumentation._around import around
 from tracekit.instrumentation._http import Headers
 from tracekit.instrumentation._http_client import (
@@ -31,6 +29,7 @@ from tracekit.instrumentation._http_client import (
 from tracekit.instrumentation._http_client_attributes import (
     HttpClientSettings,
     destination_of,
+    limits_kept,
     limits_of,
 )
 from tracekit.instrumentation._patch import LibraryInstrumentor, report
@@ -68,8 +67,8 @@ class RequestsInstrumentor(ReplacingInstrumentor):
 
     def configure(self, options: Mapping[str, Any]) -> None:
         settings = HttpClientSettings.read(self.name, os.environ, **options)
-        # begin(), _begin() and send(), or what is around an adapter's.
-        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, _RequestHeaders(), 4)
+        # begin() and send(); around an adapter that is called directly there are more.
+        self._steps = HttpClientSteps(self.tracer, settings, _headers_of, inside=3)
 
     def patches(self) -> Sequence[Replacing]:
         return (
@@ -82,6 +81,7 @@ class RequestsInstrumentor(ReplacingInstrumentor):
 
     def _session_send(self, original: Send, owners: Sequence[object]) -> Send:
         self._steps.packed = sys.modules["requests.structures"].CaseInsensitiveDict
+        begin = self._steps.begin
 
         def send(session: Session, request: PreparedRequest, **kwargs: Any) -> Response:
             if not owners:
@@ -89,8 +89,19 @@ class RequestsInstrumentor(ReplacingInstrumentor):
             exchange, own, attempt = current_exchange(), None, None
             if exchange is None or not _is_redirect(exchange, session, kwargs):
                 exchange = own = Exchange(session)
+            timeout = kwargs.get("timeout")
             try:
-                attempt = self._begin(exchange, request, kwargs.get("timeout"))
+                # _begin() without its frame, for what a session has prepared.
+                try:
+                    url, headers = request.url, request.headers
+                    if type(url) is str and headers is not None:
+                        method, whereto = request.method or "", destination_of(url)
+                        limits = limits_kept(timeout)
+                        attempt = begin(exchange, request, method, url, whereto, headers, limits)
+                    else:
+                        attempt = self._begin(exchange, request, timeout)
+                except Exception:  # such as limits that the library will refuse
+                    attempt = self._begin(exchange, request, timeout)
                 response = original(session, request, **kwargs)
                 if attempt is not None and not attempt.is_over:
                     _finish(attempt, response)
@@ -194,16 +205,6 @@ def _direct_failed(direct: _Direct, error: BaseException) -> None:
         fail(_current(direct.attempt), error)
     if direct.own is not None:
         direct.own.close()
-
-
-class _RequestHeaders(Setter[Any]):
-    """Writes a trace header to those of a request, as their own method would, without its frame."""
-
-    def set(self, carrier: Any, key: str, value: str) -> None:
-        try:
-            carrier._store[key.lower()] = key, value
-        except (AttributeError, TypeError):  # somebody's own headers
-            carrier[key] = value
 
 
 def _headers_of(message: Any) -> Headers:
