@@ -300,10 +300,7 @@ def _opentelemetry(subject: str) -> tuple[Callable[[], object], Callable[[], int
     exporter, provider = Discard(), TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    for each in _watched(subject):
-        package, _, name = CONTRIB[each].rpartition(".")
-        module = importlib.import_module(f"opentelemetry.instrumentation.{package or each}")
-        getattr(module, name)().instrument()
+    instrument_contrib(subject)
     return provider.force_flush, lambda: exporter.received
 
 
@@ -313,8 +310,23 @@ def _tracekit(subject: str) -> tuple[Callable[[], object], Callable[[], int]]:
 
     exporter = Discard()
     provider = tracekit.configure("shop", exporters=[exporter])
-    tracekit.instrument(*(OURS.get(each, each) for each in _watched(subject)))
+    instrument_ours(subject)
     return provider.force_flush, lambda: exporter.received
+
+
+def instrument_contrib(subject: str) -> None:
+    """Have OpenTelemetry's instrumentation watch what the subject calls."""
+    for each in _watched(subject):
+        package, _, name = CONTRIB[each].rpartition(".")
+        module = importlib.import_module(f"opentelemetry.instrumentation.{package or each}")
+        getattr(module, name)().instrument()
+
+
+def instrument_ours(subject: str) -> None:
+    """Have tracekit watch what the subject calls."""
+    import tracekit
+
+    tracekit.instrument(*(OURS.get(each, each) for each in _watched(subject)))
 
 
 def _watched(subject: str) -> list[str]:

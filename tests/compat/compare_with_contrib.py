@@ -14,8 +14,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,10 +40,19 @@ SUBJECTS: Mapping[str, tuple[str, str]] = {
     "psycopg": ("databases_worker", "postgresql"),
     "psycopg2": ("databases_worker", "postgresql"),
     "asyncpg": ("databases_worker", "postgresql"),
+    "pymysql": ("databases_worker", "mariadb"),
+    "mysqldb": ("databases_worker", "mariadb"),
+    "mysql_connector": ("databases_worker", "mariadb"),
+    "pymongo": ("databases_worker", "mongodb"),
     "redis": ("services_worker", "redis"),
     "grpc": ("services_worker", "grpc"),
+    "grpc_aio": ("services_worker", "grpc"),
+    "grpc_server": ("services_worker", ""),
+    "grpc_aio_server": ("services_worker", ""),
     "celery": ("services_worker", ""),
+    "celery_worker": ("services_worker", ""),
     "botocore": ("services_worker", "http"),
+    "aws_lambda": ("services_worker", ""),
 }
 
 
@@ -55,18 +65,14 @@ class Seen(NamedTuple):
 
 @contextmanager
 def _server(kind: str) -> Iterator[int]:
+    from benchmarks.databases import mariadb, postgresql
     from benchmarks.http import Worker
-    from database_servers import find_postgresql, postgres_server
+    from mongo_server import mongo_server
 
-    if kind == "postgresql":
-        programs = find_postgresql()
-        if programs is None:
-            raise RuntimeError("PostgreSQL is not installed")
-        with postgres_server(programs) as server:
-            yield server.port
-        return
-    if not kind:
-        yield 0
+    real = {"postgresql": postgresql, "mariadb": mariadb, "mongodb": mongo_server, "": _none}
+    if kind in real:
+        with real[kind]() as port:
+            yield port
         return
     loopback = ("benchmarks.loopback",)
     worker = Worker(*(loopback if kind == "loopback" else ("benchmarks.services_loopback", kind)))
@@ -74,6 +80,10 @@ def _server(kind: str) -> Iterator[int]:
         yield worker.read()
     finally:
         worker.stop()
+
+
+def _none() -> AbstractContextManager[int]:
+    return nullcontext(0)
 
 
 def seen(library: str, side: str, port: int) -> Seen:
@@ -103,37 +113,42 @@ def _call(worker: str, library: str, side: str, port: int) -> None:
     ended.clear()
     with tracer.start_as_current_span("program"):
         do(1)
+    _await(lambda: len(ended.get_finished_spans()) > 1)
     mine = [span for span in ended.get_finished_spans() if span.name != "program"]
     print(json.dumps([len(mine), sorted({name for span in mine for name in span.attributes})]))
 
 
-def _under_contrib(library: str) -> tuple[Any, Any]:
-    import importlib
+def _await(is_there: Callable[[], bool]) -> None:
+    """Wait for a server, whose span ends when its client has the answer already."""
+    until = time.monotonic() + 10
+    while not is_there() and time.monotonic() < until:
+        time.sleep(0.01)
 
+
+def _under_contrib(library: str) -> tuple[Any, Any]:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    from benchmarks.http_worker import CONTRIB
+    from benchmarks.http_worker import instrument_contrib
 
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    module = importlib.import_module(f"opentelemetry.instrumentation.{library}")
-    getattr(module, CONTRIB[library])().instrument(skip_dep_check=True)
+    instrument_contrib(library)
     return exporter, provider.get_tracer("program")
 
 
 def _under_tracekit(library: str) -> tuple[Any, Any]:
     import tracekit
-    from benchmarks.http_worker import OURS as NAMES
+    from benchmarks.http_worker import instrument_ours
     from tracekit.sdk import InMemorySpanExporter, SimpleSpanProcessor
 
     exporter = InMemorySpanExporter()
     provider = tracekit.configure("shop", exporters=[])
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracekit.instrument(NAMES.get(library, library))
+    instrument_ours(library)
     return exporter, provider.get_tracer("program")
 
 
