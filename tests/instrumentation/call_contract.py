@@ -157,5 +157,3 @@ def _found(module: str, attribute: str) -> Any:
     for name in attribute.split("."):
         found = getattr(found, name)
     return found
-
-

@@ -133,6 +133,7 @@ class TestSmtplib(CallContract):
 
 def _greet(server: socket.socket, client: smtplib.SMTP) -> None:
     """Let the client connect, and be told that there is no service."""
+
     def answer() -> None:
         connection, _ = server.accept()
         with connection:

@@ -22,9 +22,9 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     Those that tracekit leaves to packages of OpenTelemetry's follow, with the package.
     """
     from tracekit import discovery
-    from tracekit.contrib import COVERED
     from tracekit.cli._instrumented import library_rows, watched
     from tracekit.configure import instrument, uninstrument
+    from tracekit.contrib import COVERED
     from tracekit.exporters._terminal import Style
 
     for name in names:

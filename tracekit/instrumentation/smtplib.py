@@ -60,7 +60,7 @@ def _refused(answer: dict[str, Any]) -> Told | None:
 
 def _place(client: Any, host: str, port: int) -> Told:
     place = {semconv.SERVER_ADDRESS: host, semconv.SERVER_PORT: port}
-    return place | limits_of(client.timeout)
+    return {**place, **limits_of(client.timeout)}
 
 
 plugin: type[LibraryInstrumentor] = SmtplibInstrumentor
