@@ -25,12 +25,14 @@ from importlib.metadata import (
 )
 from typing import Any
 
-__all__ = ["ContribStatus", "active", "load", "unload"]
+__all__ = ["COVERED", "ContribStatus", "active", "load", "unload"]
 
 _logger = logging.getLogger("tracekit")
 
 STABILITY_VARIABLE = "OTEL_SEMCONV_STABILITY_OPT_IN"
 STABLE = "http,database"
+COVERED = "covered by tracekit"
+"""The reason for leaving an entry point out: a native instrumentation is in place."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _hindrance(point: EntryPoint, covered: frozenset[str], disabled: frozenset[s
     if point.name in disabled:
         return "disabled"
     if point.name in covered:
-        return "covered by tracekit"
+        return COVERED
     return _missing(point.dist)
 
 

@@ -81,6 +81,18 @@ def test_every_block_names_its_language(page: Path) -> None:
     assert [block.line for block in _blocks_of(page) if not block.language] == []
 
 
+@every_page
+def test_a_file_of_the_project_is_shown_as_it_is(page: Path) -> None:
+    shown = [block for block in _blocks_of(page) if block.no_run and block.file_name]
+    files = {block.file_name: block.text.partition("\n")[2] for block in shown}
+    ours = {name: text for name, text in files.items() if (ROOT / str(name)).is_file()}
+    assert [name for name, text in ours.items() if text not in _text_of(str(name))] == []
+
+
+def _text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
 def _blocks_of(page: Path) -> list[Block]:
     return blocks(page.read_text(encoding="utf-8"))
 

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 import tracekit
+from architecture.attribute_rows import mended, on_page, written
 from architecture.page_blocks import agrees, blocks, commands
 from architecture.sources import ROOT, sources
-from tracekit import discovery, errors, sdk, semconv, settings, testing
+from tracekit import discovery, errors, sdk, settings, testing
 
 REFERENCE = ROOT / "docs" / "reference"
 
@@ -218,58 +219,26 @@ def _read_of_environment(node: ast.Call | ast.Subscript) -> Iterator[str]:
 
 # attributes.md -------------------------------------------------------------------------------
 
-LITERALLY = {"exception.escaped"}
-"""Written by its name: the constant says that it is deprecated."""
-WRITERS = (
-    "tracekit.core.",
-    "tracekit.instrumentation.",
-    "tracekit.processors.compress",
-    "tracekit.processors.redact",
-)
-NOT_ATTRIBUTES = {"SCHEMA_URL", "METHOD_OTHER", "REQUEST_KEY"}
+ATTRIBUTES = REFERENCE / "attributes.md"
 
 
-def test_attributes_page_has_every_name_that_is_written() -> None:
-    assert sorted(_written() - _on_page()) == []
+def test_attributes_page_has_the_names_that_are_written_and_no_other() -> None:
+    page = ATTRIBUTES.read_text(encoding="utf-8")
+    assert mended(page, written()) == page, "run python tests/architecture/attribute_rows.py"
 
 
-def test_attributes_page_has_no_name_that_nothing_writes() -> None:
-    assert sorted(_on_page() - _written()) == []
+def test_a_name_that_is_new_gets_a_row_beside_those_like_it() -> None:
+    page = "| `url.full` | all |\n| `db.name` | old |\n| `db.system` | which |\n\ntext\n"
+    names = {"url.full", "db.system", "db.namespace", "server.address"}
+    new = mended(page, names - {"server.address"})
+    assert new == "| `url.full` | all |\n| `db.system` | which |\n| `db.namespace` |  |\n\ntext\n"
+    assert "tracekit.pool.wait_s` | what was waited for a free connection |" in mended(
+        page, {"tracekit.pool.wait_s"}
+    )
 
 
-def _on_page() -> set[str]:
-    text = (REFERENCE / "attributes.md").read_text(encoding="utf-8")
-    return {quoted(row[0])[0] for row in rows(text)}
-
-
-def _written() -> set[str]:
-    written = set(LITERALLY)
-    for source in sources():
-        if source.module.startswith(WRITERS):
-            written |= {*_conventional(source.tree), *_own(source.tree)}
-    return written
-
-
-def _conventional(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "semconv":
-            name = getattr(semconv, node.attr)
-            if isinstance(name, str) and node.attr not in NOT_ATTRIBUTES:
-                yield name
-
-
-def _own(tree: ast.Module) -> Iterator[str]:
-    """Yield the values of constants such as ``RESULT = "tracekit.result"``."""
-    for node in tree.body:
-        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
-            continue
-        (target, value) = (ast.unparse(node.targets[0]), node.value.value)
-        if target.isupper() and target not in NOT_ATTRIBUTES and _is_own(value):
-            yield str(value)
-
-
-def _is_own(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("tracekit.")
+def test_names_on_the_page_are_read_from_its_rows() -> None:
+    assert on_page("| `a` | `b` |\n`c`\n") == {"a"}
 
 
 # performance.md ------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Litestar, Quart, Falcon, Bottle and Pyramid, each wrapped by hand in one line.
 
-What their applications add for tracing is what docs/how-to/instrument-a-library.md says.
+What their applications add for tracing is what docs/how-to/watch-an-application.md says.
 """
 
 from __future__ import annotations

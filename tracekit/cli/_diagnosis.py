@@ -9,17 +9,12 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
-from tracekit import contrib, discovery, ledger_file, settings
+from tracekit import discovery, ledger_file, settings
 from tracekit._version import __version__
 from tracekit.cli._fate import fate_of
+from tracekit.cli._instrumented import watched
 from tracekit.cli._reachable import reach
-from tracekit.configure import (
-    configure,
-    instrument,
-    instrumentations,
-    shutdown,
-    uninstrument,
-)
+from tracekit.configure import configure, instrument, shutdown, uninstrument
 from tracekit.errors import ConfigurationError, StoreError
 from tracekit.exporters._spool_settings import chosen_spool
 
@@ -61,8 +56,7 @@ def diagnose() -> Diagnosis:
         found["sampler"] = provider.sampler.get_description()
         found["exporters"] = [_exporter(part) for part in _exporters(provider)]
         instrument()
-        found["instrumentations"] = list(_instrumentations())
-        found["contrib"] = [vars(status) for status in contrib.active()]
+        found |= watched()
     except ConfigurationError as error:
         problems.append(str(error))
     finally:
@@ -137,22 +131,6 @@ def _exporter(exporter: Any) -> dict[str, Any]:
 
 def _is_ours(exporter: Any, name: str) -> bool:
     return type(exporter).__module__ == f"tracekit.exporters.{name}"
-
-
-def _instrumentations() -> Iterator[dict[str, Any]]:
-    disabled = settings.load({}).get("disabled_instrumentations")
-    for instrumentor in instrumentations():
-        status = instrumentor.status
-        reason = status.reason
-        if reason == "not instrumented" and disabled is not None:
-            reason = f"disabled by {disabled.source}"
-        yield {
-            "name": status.name,
-            "installed": status.installed,
-            "supported": status.supported,
-            "active": status.active or reason == "waiting for import",
-            "reason": "" if status.active else reason,
-        }
 
 
 def _problems(found: Diagnosis) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from tracekit.cli._columns import columns
 from tracekit.cli._options import terminal_of_stdout
 
 __all__ = ["command"]
@@ -60,12 +61,15 @@ class _Page:
         self._good, self._bad = ("✓", "✗") if terminal.unicode else ("ok", "!!")
 
     def lines(self, found: dict[str, Any]) -> Iterator[str]:
-        yield from self._section("versions", _columns(found["versions"].items()))
-        yield from self._section("settings", _columns(self._settings(found["settings"])))
-        yield from self._section("exporters", _columns(map(self._exporter, found["exporters"])))
-        yield from self._section("libraries", _columns(self._libraries(found)))
+        from tracekit.cli._instrumented import library_rows
+
+        libraries = library_rows(found, self._style, self._good, self._everything)
+        yield from self._section("versions", columns(found["versions"].items()))
+        yield from self._section("settings", columns(self._settings(found["settings"])))
+        yield from self._section("exporters", columns(map(self._exporter, found["exporters"])))
+        yield from self._section("libraries", columns(libraries))
         yield from self._section("where spans went", self._ledgers(found["ledgers"]))
-        yield from self._section("waiting on the disk", _columns(self._waiting(found["spool"])))
+        yield from self._section("waiting on the disk", columns(self._waiting(found["spool"])))
         yield from self._section("problems", self._problems(found["problems"]))
 
     def _section(self, title: str, rows: Iterable[str]) -> Iterator[str]:
@@ -89,23 +93,6 @@ class _Page:
         else:
             state = ""
         return row["name"], row["destination"], state
-
-    def _libraries(self, found: dict[str, Any]) -> Iterator[Sequence[str]]:
-        for row in found["instrumentations"]:
-            if row["reason"] != "not installed" or self._everything:
-                yield self._library(row["name"], row["installed"] or "", row, row["supported"])
-        for row in found["contrib"]:
-            if row["active"] or self._everything:
-                yield self._library(row["name"], "", row, f"by {row['distribution']}")
-
-    def _library(
-        self, name: str, version: str, row: dict[str, Any], supported: str
-    ) -> Sequence[str]:
-        mark = self._style.paint("green", self._good) if row["active"] else " " * len(self._good)
-        reason = row["reason"]
-        if row["active"]:
-            reason = ""
-        return f"{mark} {name}", version, self._style.paint("dim", supported), reason
 
     def _ledgers(self, ledgers: Sequence[dict[str, Any]]) -> Iterator[str]:
         from tracekit.cli._fate import explain
@@ -189,18 +176,3 @@ def _ago(then_s: float) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Align all columns but the last; colour codes take no room."""
-    table = [list(row) for row in rows]
-    if not table:
-        return []
-    widths = [max(len(click.unstyle(row[i])) for row in table) for i in range(len(table[0]))]
-    return [
-        "  ".join(
-            cell + " " * (width - len(click.unstyle(cell)))
-            for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in table
-    ]
