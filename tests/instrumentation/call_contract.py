@@ -77,7 +77,9 @@ class CallContract:
         assert "code.file.path" not in (spans.watched[-1].attributes or {})
 
     @pytest.mark.parametrize(
-        "key", ["suppress_instrumentation", otel_context._SUPPRESS_INSTRUMENTATION_KEY]
+        "key",
+        ["suppress_instrumentation", otel_context._SUPPRESS_INSTRUMENTATION_KEY],
+        ids=["by name", "by key"],  # which is another in each process
     )
     def test_a_suppressed_call_has_no_span(
         self, instrument: Instrument, spans: Spans, key: str
