@@ -8,14 +8,15 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from servers import free_port, listens, running
 
 __all__ = ["DatabaseServer", "find_mariadb", "find_postgresql", "mariadb_server", "postgres_server"]
 
@@ -66,7 +67,7 @@ def postgres_server(programs: Path) -> Iterator[DatabaseServer]:
         _run(programs / "initdb", "-D", data, "-U", USER, "-A", "trust", "-E", "UTF8",
              "--locale=C", "--no-sync", folder=folder)
         # fmt: on
-        port = _free_port()
+        port = free_port()
         settings = ("fsync=off", "full_page_writes=off", "max_connections=60")
         command = [programs / "postgres", "-D", data, "-k", folder, "-h", "127.0.0.1", "-p", port]
         command += [word for setting in settings for word in ("-c", setting)]
@@ -83,7 +84,7 @@ def postgres_server(programs: Path) -> Iterator[DatabaseServer]:
 def mariadb_server(programs: tuple[str, str]) -> Iterator[DatabaseServer]:
     server, install = programs
     with _folder() as folder:
-        data, port = folder / "data", _free_port()
+        data, port = folder / "data", free_port()
         data.mkdir()
         _give(data)
         # fmt: off
@@ -101,7 +102,7 @@ def mariadb_server(programs: tuple[str, str]) -> Iterator[DatabaseServer]:
         command += [f"--port={port}", "--bind-address=127.0.0.1", f"--init-file={first}"]
         command += ["--innodb-flush-log-at-trx-commit=0", *_SMALL]
         command += ["--skip-name-resolve", "--max-allowed-packet=64M"]
-        with _running(command, folder, lambda: _answers(at.socket)):
+        with _running(command, folder, lambda: listens(at.socket)):
             yield at
 
 
@@ -138,43 +139,7 @@ def _run(*command: object, folder: Path) -> None:
 
 @contextmanager
 def _running(command: list[Any], folder: Path, is_ready: Callable[[], bool]) -> Iterator[None]:
+    # Nothing in it is worth a farewell.
     log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(word) for word in command],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            **_as_nobody(),
-        )
-    try:
-        _await(is_ready, process, log)
+    with running(command, is_ready, log, stop=signal.SIGKILL, **_as_nobody()):
         yield
-    finally:
-        process.kill()  # nothing in it is worth a farewell
-        process.wait(30)
-
-
-def _await(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not is_ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')}")
-        time.sleep(0.02)
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(path)
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -16,6 +16,7 @@ import yaml
 from click.testing import Result
 
 from exporters.made import context, made
+from servers import free_port, listens, running
 from tracekit.exporters._otlp_json import decode
 from tracekit.exporters.otlp import OTLPSpanExporter
 
@@ -191,7 +192,7 @@ def test_a_collector_keeps_what_failed_or_took_long_whole(tracekit, tmp_path: Pa
     words = ["--decision-wait", "1s", "--keep", "0", "--slow", "500ms"]
     tree = parsed(tracekit("collector-config", *words))
     out = tmp_path / "kept.jsonl"
-    port = _free_port()
+    port = free_port()
     tree["receivers"]["otlp"]["protocols"] = {"grpc": {"endpoint": f"127.0.0.1:{port}"}}
     tree["exporters"] = {"file": {"path": str(out), "flush_interval": "50ms"}}
     tree["service"]["pipelines"]["traces"]["exporters"] = ["file"]
@@ -255,33 +256,5 @@ def _wait_for(path: Path, count: int) -> set[tuple[int, str]]:
 def _running(tree: Any, folder: Path, port: int) -> Iterator[None]:
     path = folder / "collector.json"
     path.write_text(json.dumps(tree))  # JSON is YAML
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([COLLECTOR, f"--config={path}"], stdout=log, stderr=log)
-        try:
-            _wait_for_port(port, process, folder / "log")
-            yield
-        finally:
-            process.terminate()
-            process.wait(10)
-
-
-def _wait_for_port(port: int, process: Any, log: Path) -> None:
-    import socket
-
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    with running([COLLECTOR, f"--config={path}"], lambda: listens(port), folder / "log"):
+        yield

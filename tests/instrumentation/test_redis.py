@@ -18,7 +18,8 @@ from opentelemetry.trace import StatusCode
 from instrumentation.conftest import Instrument, Spans
 from instrumentation.http_client_contract import run
 from instrumentation.redis_contract import RedisContract, SyncCalls, port
-from redis_servers import free_port, needs_redis, redis_server
+from redis_servers import needs_redis, redis_server
+from servers import free_port
 from tracekit.instrumentation.redis import RedisInstrumentor
 
 __all__ = ["port"]
