@@ -1,18 +1,12 @@
-"""celery: real workers of every pool on a real broker, and what is asked without one."""
+"""celery: what is asked without a broker. What needs workers is in test_celery_workers.py."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import celery
 import pytest
@@ -28,198 +22,10 @@ from opentelemetry.trace import SpanKind, StatusCode
 from instrumentation.conftest import Instrument, Spans
 from instrumentation.http_client_contract import BrokenProvider, parent_id, raise_error, run
 from instrumentation.redis_contract import entries
-from redis_servers import needs_redis, redis_server
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._operation import begin
 from tracekit.instrumentation.celery import CeleryInstrumentor
 from tracekit.instrumentation.sqlite3 import Sqlite3Instrumentor
-
-PROGRAMS = Path(__file__).parent / "programs"
-POOLS = {
-    "prefork": ["--pool", "prefork", "--concurrency", "2", "--max-tasks-per-child", "1"],
-    "threads": ["--pool", "threads", "--concurrency", "3"],
-    "solo": ["--pool", "solo"],
-}
-
-
-class Seen(NamedTuple):
-    """A span as the file has it."""
-
-    name: str
-    kind: int
-    trace: str
-    id: str
-    parent: str
-    attributes: Mapping[str, Any]
-    error: str
-    links: list[str]
-
-
-class Shop(NamedTuple):
-    """What the program printed, and every span that it and its worker wrote."""
-
-    outcome: Mapping[str, str]
-    spans: list[Seen]
-
-    def named(self, name: str) -> list[Seen]:
-        return [span for span in self.spans if span.name == name]
-
-    def above(self, span: Seen) -> Seen:
-        (found,) = [other for other in self.spans if other.id == span.parent]
-        return found
-
-
-def shop_on(pool: str, folder: Path, correlation: str = "parent") -> Shop:
-    """Run a worker and a program that sends it tasks, and stop the worker as its master would."""
-    with redis_server(folder) as port:
-        environ = os.environ | {
-            "BROKER": f"redis://127.0.0.1:{port}/0",
-            "CORRELATION": correlation,
-            "TRACEKIT_OTLP_FILE": str(folder / "spans.jsonl"),
-            "PYTHONPATH": os.pathsep.join([str(PROGRAMS), *filter(None, sys.path)]),
-        }
-        with worker(POOLS[pool], environ, folder):
-            done = subprocess.run(
-                [sys.executable, "-c", "import celery_shop; print(celery_shop.send_all())"],
-                env=environ,
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=True,
-            )
-    return Shop(json.loads(done.stdout), list(read(folder / "spans.jsonl")))
-
-
-@contextlib.contextmanager
-def worker(
-    pool: list[str], environ: Mapping[str, str], folder: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "celery", "-A", "celery_shop", "worker", *pool]
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "ERROR"]
-    with (folder / "worker.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *quiet], env=environ, cwd=folder, stdout=log, stderr=log
-        )
-        try:
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-
-
-def read(path: Path) -> Iterator[Seen]:
-    for line in path.read_text().splitlines():
-        for resource in json.loads(line)["resourceSpans"]:
-            for scope in resource["scopeSpans"]:
-                for span in scope["spans"]:
-                    yield Seen(
-                        span["name"],
-                        span["kind"],
-                        span["traceId"],
-                        span["spanId"],
-                        span.get("parentSpanId", ""),
-                        {
-                            entry["key"]: next(iter(entry["value"].values()))
-                            for entry in span.get("attributes", ())
-                        },
-                        span.get("status", {}).get("message", ""),
-                        [link["spanId"] for link in span.get("links", ())],
-                    )
-
-
-PRODUCER, CONSUMER = 4, 5
-
-
-@pytest.fixture(scope="module", params=list(POOLS))
-def shop(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return shop_on(request.param, tmp_path_factory.mktemp(request.param))
-
-
-@needs_redis
-@pytest.mark.slow
-class TestWorkers:
-    def test_a_task_is_run_below_the_span_that_sent_it(self, shop: Shop) -> None:
-        runs = [run for run in shop.named("run celery_shop.add") if not run.error]
-        assert runs
-        for run_ in runs:
-            sent = shop.above(run_)
-            assert (run_.kind, sent.kind) == (CONSUMER, PRODUCER)
-            assert sent.name == "apply_async celery_shop.add"
-            if run_.attributes["celery.state"] == "SUCCESS":
-                assert "inside" in [span.name for span in shop.spans if span.parent == run_.id]
-
-    def test_everything_is_one_trace_and_nothing_is_lost(self, shop: Shop) -> None:
-        ours = [span for span in shop.spans if "celery.task_name" in span.attributes]
-        assert {span.trace for span in ours} == {shop.outcome["trace"]}
-        # Sent: add, fail, flaky (three times), passes_on and what it sends, two of a chain,
-        # three of a chord, one that had expired.
-        assert [sum(span.kind == kind for span in ours) for kind in (PRODUCER, CONSUMER)] == [
-            13,
-            13,
-        ]
-
-    def test_attributes_of_both_ends_agree(self, shop: Shop) -> None:
-        run_ = shop.named("run celery_shop.total")[0]
-        sent = shop.above(run_)
-        for name in (
-            "messaging.message.id",
-            "messaging.message.conversation_id",
-            "messaging.destination.name",
-            "messaging.system",
-            "celery.task_name",
-        ):
-            assert run_.attributes[name] == sent.attributes[name]
-        assert sent.attributes["messaging.destination.name"] == "celery"
-        assert sent.attributes["server.address"] == "127.0.0.1"
-        assert sent.attributes["messaging.operation.type"] == "send"
-        assert run_.attributes["messaging.operation.type"] == "process"
-
-    def test_a_failure_is_an_error_of_the_run_and_not_of_the_sender(self, shop: Shop) -> None:
-        (run_,) = shop.named("run celery_shop.fail")
-        assert run_.error == "not today"
-        assert run_.attributes["error.type"] == "ArithmeticError"
-        assert run_.attributes["celery.state"] == "FAILURE"
-        assert shop.above(run_).error == ""
-
-    def test_each_retry_is_run_below_the_one_before(self, shop: Shop) -> None:
-        runs = shop.named("run celery_shop.flaky")
-        states = {
-            str(r.attributes.get("celery.retries")): r.attributes["celery.state"] for r in runs
-        }
-        assert states == {"None": "RETRY", "1": "RETRY", "2": "SUCCESS"}
-        assert {run_.error for run_ in runs} == {""}
-        last = next(r for r in runs if str(r.attributes.get("celery.retries")) == "2")
-        sender = shop.above(last)
-        assert shop.above(sender).name == "run celery_shop.flaky"
-
-    def test_a_task_sent_by_a_task_is_below_it(self, shop: Shop) -> None:
-        (run_,) = shop.named("run celery_shop.passes_on")
-        below = [span for span in shop.spans if span.parent == run_.id and span.kind == PRODUCER]
-        assert [span.name for span in below] == ["apply_async celery_shop.add"]
-
-    def test_a_task_that_expired_is_said_to_be_revoked(self, shop: Shop) -> None:
-        (revoked,) = [s for s in shop.spans if s.attributes.get("celery.state") == "REVOKED"]
-        assert revoked.attributes["error.type"] == "expired"
-        assert shop.above(revoked).kind == PRODUCER
-
-    def test_the_brokers_own_commands_are_not_below_a_sender(self, shop: Shop) -> None:
-        senders = {span.id for span in shop.spans if span.kind == PRODUCER}
-        below = [s.name for s in shop.spans if s.parent in senders and s.kind != CONSUMER]
-        assert below == []
-
-
-@needs_redis
-@pytest.mark.slow
-def test_runs_are_linked_on_request(tmp_path: Path) -> None:
-    shop = shop_on("solo", tmp_path, "link")
-    (run_,) = shop.named("run celery_shop.fail")
-    (sent,) = shop.named("apply_async celery_shop.fail")
-    assert (run_.parent, run_.links) == ("", [sent.id])
-    assert run_.trace != sent.trace
-
-
-# Without a worker
 
 
 def seven() -> int:
@@ -251,6 +57,31 @@ def test_attributes_of_a_sender(instrument: Instrument, spans: Spans, app: Any) 
         "server.port": 99,
     }
     assert span.status.status_code is StatusCode.UNSET
+
+
+@pytest.mark.parametrize(
+    ("brokers", "address"),
+    [
+        (["memory://one:1//"], "one"),
+        (None, "localhost"),
+        # Which of several takes a message, kombu alone knows.
+        (["memory://one:1//", "memory://two:2//"], None),
+        (("memory://one:1//", "memory://two:2//"), None),
+        ("memory://one:1//;memory://two:2//", None),
+    ],
+)
+def test_a_task_may_go_to_one_of_several_brokers(
+    instrument: Instrument, spans: Spans, brokers: Any, address: str | None
+) -> None:
+    instrument(CeleryInstrumentor)
+    with celery.Celery("tests", broker=brokers, set_as_current=False) as app:
+        app.conf.broker_transport = "memory"
+        app.send_task("tasks.add", queue="several")
+        assert (
+            f"{spans.one().context.span_id:016x}"
+            in (received(app, "several").headers["traceparent"])
+        )
+    assert (spans.one().attributes or {}).get("server.address") == address
 
 
 def received(app: Any, queue: str) -> Any:

@@ -174,7 +174,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             semconv.MESSAGING_OPERATION_TYPE: "send",
             semconv.CELERY_TASK_NAME: task,
             # An application looks through all of its settings for each.
-            **_place_of(app.conf.broker_write_url or app.conf.broker_url or ""),
+            **_place_of(_only_of(app.conf.broker_write_url or app.conf.broker_url)),
         }
         made = _Sending(f"apply_async {task}", attributes, app)
         if isinstance(name, str) and len(name) <= _LONGEST_NAME:
@@ -212,7 +212,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
                     headers["traceparent"] = header
                 else:
                     write_headers(headers, sent.context)
-                destination = routing_key or exchange
+                destination = _destination(exchange, routing_key) if exchange else routing_key
                 # Said with the end of the span, in one step.
                 sent.told = told = {_DESTINATION: destination} if destination else {}
                 if "id" in headers:  # the first version of the protocol has them elsewhere
@@ -249,8 +249,12 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             else:
                 origin = origin_of(_headers_of(request), self._correlation)
             delivery = request.delivery_info or {}
-            queue = delivery.get("routing_key") or delivery.get("exchange")
-            operation = self._begin_work(task.name, request.id, request.root_id, queue, origin)
+            destination, exchange = delivery.get("routing_key"), delivery.get("exchange")
+            if exchange:
+                destination = _destination(exchange, destination)
+            operation = self._begin_work(
+                task.name, request.id, request.root_id, destination, origin
+            )
             if operation is None:
                 return
             retries = request.retries
@@ -261,7 +265,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             report("the beginning of a task")
 
     def _begin_work(
-        self, name: str, task_id: Any, root_id: Any, queue: Any, origin: Origin
+        self, name: str, task_id: Any, root_id: Any, destination: Any, origin: Origin
     ) -> Operation | None:
         told = self._runs.get(name)
         if told is None:
@@ -272,8 +276,8 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             attributes[_MESSAGE_ID] = str(task_id)
         if root_id:
             attributes[_CONVERSATION_ID] = str(root_id)
-        if queue:
-            attributes[_DESTINATION] = str(queue)
+        if destination:
+            attributes[_DESTINATION] = str(destination)
         parent, links = origin
         return begin_work(self._start_span, span_name, attributes, _CONSUMER, parent, links)
 
@@ -319,7 +323,9 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         """Make a span of a task that is not run: cancelled, expired, or killed while it ran."""
         origin = origin_of(_headers_of(request), self._correlation)
         root_id = getattr(request, "root_id", None)
-        operation = self._begin_work(sender.name, request.id, root_id, None, origin)
+        delivery = request.delivery_info or {}
+        destination = _destination(delivery.get("exchange"), delivery.get("routing_key"))
+        operation = self._begin_work(sender.name, request.id, root_id, destination, origin)
         if operation is None:
             return
         told = {semconv.CELERY_STATE: "REVOKED"}
@@ -363,6 +369,14 @@ class _Sending:
         self.name = name
         self.attributes = attributes
         self.app = app
+
+
+def _destination(exchange: Any, routing_key: Any) -> Any:
+    """Return where a message goes: with the default exchange, to the queue of the key's name.
+
+    Source: https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/
+    """
+    return f"{exchange}:{routing_key}" if exchange and routing_key else routing_key or exchange
 
 
 def _uid(receiver: Callable[..., Any]) -> str:
@@ -440,11 +454,23 @@ def _reason_of(error: BaseException) -> dict[str, str]:
     }
 
 
+def _only_of(brokers: Any) -> str:
+    """Return the URL of the broker, and nothing where there are several.
+
+    kombu goes on to the next when one does not answer, so the first may not be who was sent to.
+    """
+    if not brokers:
+        return "amqp://localhost"  # celery's default
+    named = [brokers] if isinstance(brokers, str) else brokers
+    urls = [url for each in named for url in each.split(";")]
+    return urls[0] if len(urls) == 1 else ""
+
+
 @functools.lru_cache(maxsize=64)
 def _place_of(url: str) -> Mapping[str, Any]:
     """Return where a broker is, without the credentials in its URL."""
     try:
-        parts = urlsplit(url.partition(";")[0])
+        parts = urlsplit(url)
         place: dict[str, Any] = {}
         if parts.hostname:
             place[semconv.SERVER_ADDRESS] = parts.hostname
