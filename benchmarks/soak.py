@@ -1,8 +1,9 @@
 """A whole service under load, traces checked and memory watched: ``python -m benchmarks.soak``.
 
 Runs tests/integration/programs/busy_shop.py, which checks each of its traces itself, on a
-PostgreSQL and a redis-server that are started for it, with a celery worker beside it. Memory that
-grows as much with ``--plain`` is the service's own.
+PostgreSQL and a redis-server that are started for it, with a celery worker beside it; its tasks go
+through that redis-server or, with ``--broker rabbitmq``, a RabbitMQ. Memory that grows as much with
+``--plain`` is the service's own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,39 +31,51 @@ _PACKAGES = ("asyncpg", "celery", "fastapi", "httpx", "redis", "sqlalchemy", "uv
 _PATIENCE_S = 60
 
 
-def missing() -> str:
+def missing(broker: str = "redis") -> str:
     """Say what is not installed that this needs, if anything."""
-    database, cache = _servers()
+    database, cache, rabbit = _servers()
     absent = {name: find_spec(name) is None for name in _PACKAGES} | {
         "PostgreSQL": database.find_postgresql() is None,
         "redis-server": cache.PROGRAM is None,
+        "rabbitmq-server": broker == "rabbitmq" and rabbit.PROGRAM is None,
     }
     return " and ".join(name for name, is_absent in absent.items() if is_absent)
 
 
-def soak(requests: int, *, plain: bool = False) -> dict[str, Any]:
+def soak(requests: int, *, plain: bool = False, broker: str = "redis") -> dict[str, Any]:
     """Send so many orders, traced or not; return what the shop and its worker report."""
-    database, cache = _servers()
+    database, cache, _ = _servers()
     with (
         tempfile.TemporaryDirectory() as folder,
         database.postgres_server(database.find_postgresql()) as postgres,
         cache.redis_server(Path(folder)) as port,
+        _broker(broker, Path(folder), f"redis://127.0.0.1:{port}/0") as broker_url,
     ):
         at = f"{postgres.user}@{postgres.host}:{postgres.port}/{postgres.database}"
         environ = os.environ | {
             "DATABASE": f"postgresql+asyncpg://{at}",
-            "BROKER": f"redis://127.0.0.1:{port}/0",
+            "CACHE": f"redis://127.0.0.1:{port}/0",
+            "BROKER": broker_url,
             "WORKER_REPORT": f"{folder}/worker.json",
             **({"PLAIN": "1"} if plain else {}),
         }
         with _python(_WORKER.split(), environ) as worker:
             try:
                 report: dict[str, Any] = json.loads(_shop(requests, environ))
-                _await_tasks(port, requests)
+                _await_tasks(broker_url, requests)
             finally:
                 worker.terminate()
                 worker.wait(_PATIENCE_S)
         return report | {"worker": json.loads(Path(folder, "worker.json").read_text())}
+
+
+@contextmanager
+def _broker(name: str, folder: Path, cache_url: str) -> Iterator[str]:
+    if name == "redis":
+        yield cache_url
+        return
+    with _servers()[2].rabbit_server(folder) as url:
+        yield url
 
 
 def grown_kib(memory_kib: list[int]) -> int:
@@ -69,13 +83,14 @@ def grown_kib(memory_kib: list[int]) -> int:
     return memory_kib[-1] - memory_kib[1]
 
 
-def _servers() -> tuple[Any, Any]:
+def _servers() -> tuple[Any, Any, Any]:
     # Helpers of the tests, which are no package.
     sys.path.insert(0, str(ROOT / "tests"))
     import database_servers
+    import rabbit_server
     import redis_servers
 
-    return database_servers, redis_servers
+    return database_servers, redis_servers, rabbit_server
 
 
 def _python(words: list[str], environ: Mapping[str, str], **options: Any) -> Any:
@@ -97,29 +112,35 @@ def _shop(requests: int, environ: Mapping[str, str]) -> str:
     return out
 
 
-def _await_tasks(port: int, requests: int) -> None:
-    """Wait until no order is left in the queue."""
-    import redis
+def _await_tasks(broker: str, requests: int) -> None:
+    """Wait until the worker has begun the task of every order; it ends those when it is stopped."""
+    import celery
 
-    with redis.Redis(port=port) as broker:
+    with celery.Celery(broker=broker, set_as_current=False) as app:
         end = time.monotonic() + _PATIENCE_S + requests / 50
-        while broker.llen("celery") or broker.hlen("unacked"):
+        while _begun(app) < requests:
             if time.monotonic() > end:
                 raise RuntimeError("the worker does not come to an end")
             time.sleep(0.1)
+
+
+def _begun(app: Any) -> int:
+    answers = app.control.inspect(timeout=5, limit=1).stats() or {}
+    return sum(number for answer in answers.values() for number in answer["total"].values())
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--plain", action="store_true", help="without tracing, to compare with")
+    parser.add_argument("--broker", choices=("redis", "rabbitmq"), default="redis")
     options = parser.parse_args()
     requests = options.requests
-    if absent := missing():
+    if absent := missing(options.broker):
         print(f"needs {absent}")
         return 1
     began = time.monotonic()
-    report = soak(requests, plain=options.plain)
+    report = soak(requests, plain=options.plain, broker=options.broker)
     print(json.dumps(report, indent=2))
     took = time.monotonic() - began
     print(f"{requests / took:.0f} orders/s; memory grew {grown_kib(report['memory_kib'])} KiB")

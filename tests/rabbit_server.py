@@ -13,7 +13,6 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import amqp
 import pytest
 
 from servers import free_port, running, until
@@ -97,6 +96,8 @@ def _settings(folder: Path, port: int) -> dict[str, str]:
 
 def _shakes_hands(port: int) -> bool:
     """Say whether the broker opens a connection for a client: it listens before it knows any."""
+    import amqp  # comes with celery
+
     try:
         with amqp.Connection(f"127.0.0.1:{port}", connect_timeout=5):
             return True

@@ -2,9 +2,9 @@
 
 FastAPI, SQLAlchemy on asyncpg, redis, httpx and celery, all of it instrumented.
 
-``python busy_shop.py REQUESTS`` with ``DATABASE`` and ``BROKER`` in the environment; prints a
-report as JSON. With ``PLAIN`` set nothing is traced: that is how much memory the service itself
-takes. Each order has a number, which is its trace id, an inherited attribute of all its
+``python busy_shop.py REQUESTS`` with ``DATABASE``, ``CACHE`` and ``BROKER`` in the environment;
+prints a report as JSON. With ``PLAIN`` set nothing is traced: that is how much memory the service
+itself takes. Each order has a number, which is its trace id, an inherited attribute of all its
 spans, and what every layer is asked for: a span in another order's trace shows.
 
 The celery worker is ``celery -A busy_shop worker``; ``WORKER_REPORT`` names the file that it
@@ -145,7 +145,7 @@ def make_app(base: str) -> Any:
         "orders", sa.MetaData(), sa.Column("number", sa.BigInteger), sa.Column("stock", sa.Integer)
     )
     engine = create_async_engine(os.environ["DATABASE"], pool_size=CONCURRENCY)
-    cache = redis.asyncio.Redis.from_url(os.environ["BROKER"], max_connections=4 * CONCURRENCY)
+    cache = redis.asyncio.Redis.from_url(os.environ["CACHE"], max_connections=4 * CONCURRENCY)
     client = httpx.AsyncClient(base_url=base, trust_env=False)
 
     @asynccontextmanager
