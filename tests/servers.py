@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 __all__ = ["free_port", "free_ports", "listens", "running", "until"]
 
@@ -35,7 +34,8 @@ def running(
     env: Mapping[str, str] | None = None,
     *,
     stop: int = signal.SIGTERM,
-    **options: Any,
+    user: str | None = None,
+    group: str | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server, from when it is ready until the block is left.
 
@@ -44,7 +44,7 @@ def running(
         log: Where it writes to; the folder of that is its own.
         env: Beside the variables that there are.
         stop: What ends it; one that has nothing to keep is killed.
-        options: Of Popen.
+        user, group: Whose it is; this program's by default.
 
     Raises:
         RuntimeError: It ended, or took longer than a minute; with the end of what it wrote.
@@ -59,7 +59,8 @@ def running(
             stdout=output,
             stderr=output,
             start_new_session=True,
-            **options,
+            user=user,
+            group=group,
         )
     try:
         _await(is_ready, process, log)

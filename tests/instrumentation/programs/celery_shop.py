@@ -13,7 +13,7 @@ from typing import Any
 
 import celery
 from celery import chain, chord, group
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 import tracekit
 
