@@ -29,7 +29,7 @@ def running(
     ready_url: str,
     log: Path,
     env: Mapping[str, str] | None = None,
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server, from when it answers at a URL until the block is left.
 
     Raises:
@@ -51,7 +51,7 @@ def running(
                 raise RuntimeError(f"{words[0]} does not answer at {ready_url}\n{_end_of(log)}")
             if process.poll() is not None:
                 raise RuntimeError(f"{words[0]} ended with {process.returncode}\n{_end_of(log)}")
-            yield
+            yield process
         finally:
             process.terminate()
             try:
