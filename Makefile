@@ -8,6 +8,10 @@ VENV = .venv
 PY = $(VENV)/bin/python
 # make test ARGS="-k sampler -x"
 ARGS =
+# What is fetched and built before tests, unless it is there: of all such servers, the one that takes
+# a minute. make test SERVERS= fetches none.
+SERVERS = ferretdb
+FETCH_SERVERS = [ -z "$(SERVERS)" ] || sh .ci/backends $(PY) $(SERVERS)
 
 help:
 	@echo "make demo      start five services, send requests, show where the time went"
@@ -25,6 +29,7 @@ demo: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-dev
 	@sh .ci/system-packages
+	@$(FETCH_SERVERS)
 	@$(PY) -m pytest $(ARGS)
 
 # The first finding stops nothing: every tool speaks, then the target fails.
@@ -32,11 +37,13 @@ check: $(VENV)/.installed-dev
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 sh .ci/check $(PY)
 
 bench: $(VENV)/.installed-dev
+	@$(FETCH_SERVERS)
 	@$(PY) -m benchmarks $(ARGS)
 
 # make matrix ARGS="redis grpc --side oldest"
 matrix: $(VENV)/.installed-dev
 	@sh .ci/system-packages
+	@$(FETCH_SERVERS)
 	@$(PY) tests/compat/matrix.py $(ARGS)
 
 # make backends ARGS="zipkin jaeger"

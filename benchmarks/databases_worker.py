@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -86,12 +87,13 @@ def _mysql_connector(port: int) -> _Queries:
 def _pymongo(port: int) -> _Queries:
     import pymongo
 
-    client: Any = pymongo.MongoClient("127.0.0.1", port, directConnection=True)
-    items = client.shop.items
+    client: Any = pymongo.MongoClient("127.0.0.1", port, username="shop", password="a password")
+    items = client.shop[f"items{os.getpid()}"]
+    items.insert_many({"_id": number, "name": name} for number, name in _ROWS)
 
     def ask(count: int) -> None:
         for number in range(count):
-            items.insert_one({"_id": number, "name": "x"})
+            items.find_one({"_id": number % 10})
 
     return ask
 

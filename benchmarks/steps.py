@@ -208,9 +208,9 @@ def _server_for(subject: str) -> AbstractContextManager[int]:
 
         return mariadb()
     if subject == "pymongo":
-        from benchmarks.databases import mongo_server
+        from benchmarks.databases import mongodb
 
-        return mongo_server()
+        return mongodb()
     return nullcontext(0)
 
 

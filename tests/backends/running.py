@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +21,14 @@ def running(
     ready_url: str,
     log: Path,
     env: Mapping[str, str] | None = None,
-) -> Iterator[None]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server, from when it answers at a URL until the block is left.
 
     Raises:
         RuntimeError: It ended, or took longer than a minute; with the end of what it wrote.
     """
-    with servers.running(words, lambda: _answers(ready_url), log, env):
-        yield
+    with servers.running(words, lambda: _answers(ready_url), log, env) as process:
+        yield process
 
 
 def fetched(url: str) -> requests.Response:

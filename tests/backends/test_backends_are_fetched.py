@@ -33,7 +33,7 @@ def fetch(folder: Path, *names: str, path: str = os.environ["PATH"]) -> tuple[in
 def test_a_name_that_is_none_is_refused_with_those_that_are(tmp_path: Path) -> None:
     code, said = fetch(tmp_path, "zipkn")
     assert code == 2
-    assert "no backend is called zipkn: zipkin, datadog, collector, jaeger, balancer" in said
+    assert "is called zipkn: ferretdb, zipkin, datadog, collector, jaeger, balancer" in said
 
 
 def test_what_is_there_is_not_fetched_again(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from backends.where import NotThereError, program
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 _ROW = re.compile(r'^@row\(\s*"([^"]+)"', re.MULTILINE)
 NAMES = [name for path in sorted(FOLDER.glob("*.py")) for name in _ROW.findall(path.read_text())]
@@ -61,11 +63,20 @@ def propagator() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", [_marked(name) for name in NAMES])
 def test_a_row_is_measured(name: str, command: Any, harness: Any) -> None:
+    if name == "db.pymongo":
+        _need_ferretdb()
     row = command.load_rows()[name]
     outcome = command.run_row(row, harness.Effort(rounds=1, scale=0.002, generations=1))
     assert outcome.problem == ""
     assert math.isfinite(outcome.figures.ours)
     assert outcome.verdict in {"within aim", "ok", "over must", "-"}
+
+
+def _need_ferretdb() -> None:
+    try:
+        program("ferretdb", "ferretdb")
+    except NotThereError as why:
+        pytest.skip(str(why))
 
 
 def test_every_row_of_the_folder_is_in_the_table(command: Any) -> None:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import Sampler
 from opentelemetry.trace import Tracer
 
+from backends.where import NotThereError
 from database_servers import (
     DatabaseServer,
     find_mariadb,
@@ -24,6 +25,7 @@ from database_servers import (
     mariadb_server,
     postgres_server,
 )
+from mongo_server import MongoServer, mongo_server
 from tracekit.instrumentation._patch import LibraryInstrumentor
 
 
@@ -284,3 +286,13 @@ def mariadb() -> Iterator[DatabaseServer]:
         pytest.skip("MariaDB is not installed: .ci/system-packages does it")
     with mariadb_server(programs) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def mongodb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    """A server of MongoDB's protocol for all tests that ask for one."""
+    try:
+        with mongo_server(tmp_path_factory.mktemp("mongodb")) as server:
+            yield server
+    except NotThereError as why:
+        pytest.skip(str(why))

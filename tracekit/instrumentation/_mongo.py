@@ -5,6 +5,7 @@ https://opentelemetry.io/docs/specs/semconv/database/mongodb/
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ _DEFAULT_PORT = 27017
 _LONGEST_NAME = 255
 _MOST_KEPT = 512
 _CLIENT = SpanKind.CLIENT
+_modules: Any = sys.modules
 
 # What the library asks for itself. https://www.mongodb.com/docs/manual/reference/command/
 _NOT_WATCHED = frozenset(
@@ -124,7 +126,7 @@ class Commands:
         """End the span of a command that the server refused, or that did not get there.
 
         Args:
-            failure: The server's answer, with a ``code``, or the library's exception: its class
+            failure: The server's answer, with a ``code``, or an exception: the name of its class
                 is ``errtype``.
         """
         operation = Operation(span, "mongodb", NO_CONTEXT, current=False)
@@ -132,8 +134,7 @@ class Commands:
             code = failure.get("code")
             message = truncated(str(failure.get("errmsg", "")), 4096)
             if code is None:
-                kind = failure.get("errtype")
-                operation.fail_with(f"pymongo.errors.{kind}" if kind else "_OTHER", message, {})
+                operation.fail_with(_error_type(failure.get("errtype")), message, {})
             else:
                 status = {semconv.DB_RESPONSE_STATUS_CODE: str(code)}
                 operation.fail_with(str(code), message, status)
@@ -165,3 +166,10 @@ def _said_of(name: str, collection: Any, database: str, address: Any) -> Said:
         if port is not None and port != _DEFAULT_PORT:
             attributes[semconv.SERVER_PORT] = port
     return Said(truncated(f"{name} {subject or database}", _LONGEST_NAME), attributes)
+
+
+def _error_type(name: Any) -> str:
+    """Return the class of an exception: the library's, or else what it has from the system."""
+    if not isinstance(name, str):
+        return "_OTHER"
+    return f"pymongo.errors.{name}" if hasattr(_modules.get("pymongo.errors"), name) else name
