@@ -87,11 +87,21 @@ def _instrument_others(disabled: set[str]) -> None:
     covered = [
         name
         for instrumentor in _instrumentors.values()
-        if instrumentor.status.reason in ("active", "waiting for import")
+        if _is_taken(instrumentor.status.reason)
         for name in instrumentor.contrib
     ]
     off = {name.replace("_", "-") for name in disabled} | disabled
     contrib.load(covered, off)
+
+
+def _is_taken(reason: str) -> bool:
+    """Tell whether a library has its tracer: us, once it is imported, or one that was there first.
+
+    What a package of OpenTelemetry's watches already is its own to tell.
+    """
+    left_to = reason.partition("already instrumented by ")[2]
+    other = bool(left_to) and not left_to.startswith("opentelemetry-instrumentation")
+    return other or reason in ("active", "waiting for import")
 
 
 def uninstrument(*names: str) -> None:

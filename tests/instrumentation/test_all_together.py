@@ -47,9 +47,7 @@ def django() -> None:
 
 
 @pytest.mark.parametrize("last_first", [False, True])
-def test_what_is_taken_off_leaves_nothing_behind(
-    instrument: Instrument, last_first: bool
-) -> None:
+def test_what_is_taken_off_leaves_nothing_behind(instrument: Instrument, last_first: bool) -> None:
     before = _entries()
     made = [instrument(plugin) for plugin in _plugins()]
     during = _entries()

@@ -80,6 +80,8 @@ class LibraryInstrumentor:
     """Versions that are patched, such as ``>=2.22,<3``; empty for any."""
     contrib: tuple[str, ...] = ()
     """Names of ``opentelemetry_instrumentor`` entry points that watch the same library."""
+    makes_spans: bool = True
+    """False where only context is carried: that is needed beside other tracers too."""
 
     def __init__(self) -> None:
         self._tracer: Tracer = trace.NoOpTracer()
