@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 
 import pytest
@@ -10,6 +11,7 @@ from opentelemetry import propagate, trace
 from opentelemetry.trace import StatusCode
 
 import tracekit
+from tracekit.libraries import instrumentations
 from tracekit.model import Event
 from tracekit.testing import (
     ManualClock,
@@ -25,6 +27,20 @@ def test_captured_spans_are_there_as_soon_as_they_end():
         with tracekit.span("a"):
             pass
         assert [span.name for span in exporter.get_finished_spans()] == ["a"]
+
+
+def test_a_library_that_was_watched_before_is_watched_in_each_block():
+    statuses = {item.name: item for item in instrumentations()}
+    tracekit.instrument("sqlite3")
+    try:
+        for _ in range(2):
+            with capture_spans() as exporter:
+                tracekit.instrument("smtplib")
+                sqlite3.connect(":memory:").execute("SELECT 1").connection.close()
+            assert [span.name for span in exporter.get_finished_spans()] == ["SELECT"]
+            assert statuses["smtplib"].status.reason == "not instrumented"
+    finally:
+        tracekit.uninstrument("sqlite3")
 
 
 def test_nothing_is_left_after_capturing():

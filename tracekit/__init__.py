@@ -1,7 +1,15 @@
 """In-process distributed tracing: make spans, carry them on, see them on your own machine."""
 
 from tracekit._version import __version__
-from tracekit.configure import configure, flush, instrument, set_sampling, shutdown, stats
+from tracekit.configure import (
+    configure,
+    flush,
+    instrument,
+    set_sampling,
+    shutdown,
+    stats,
+    uninstrument,
+)
 from tracekit.core.face import (
     attributes,
     continue_trace,
@@ -31,4 +39,5 @@ __all__ = [
     "span",
     "stats",
     "traced",
+    "uninstrument",
 ]

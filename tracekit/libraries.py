@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tracekit import discovery, settings
@@ -12,7 +14,13 @@ from tracekit.errors import NotInstalledError
 from tracekit.interfaces import Instrumentor
 from tracekit.settings import Setting, Settings
 
-__all__ = ["carry_context", "instrument", "instrumentations", "uninstrument"]
+__all__ = [
+    "carry_context",
+    "instrument",
+    "instrumentations",
+    "instrumented_only_within",
+    "uninstrument",
+]
 
 _logger = logging.getLogger("tracekit")
 
@@ -22,11 +30,20 @@ CARRY = ("threading", "concurrent_futures", "multiprocessing", "subprocess")
 _instrumentors: dict[str, Instrumentor] = {}
 """One of each, for as long as the process lives: what is put on must be taken off by the same."""
 
+_asked_for: set[str] = set()
+"""Names of those that were put on and not taken off again."""
+
 
 def carry_context(found: Settings) -> None:
     """Let the current context follow threads, executors and processes."""
     for name in set(CARRY) - _disabled(found):
-        _quietly(_instrumentor(name).instrument)
+        _quietly(functools.partial(_put_on, name))
+
+
+def _put_on(name: str, **options: Any) -> None:
+    instrumentor = _instrumentor(name)
+    instrumentor.instrument(**options)
+    _asked_for.add(name.replace("-", "_"))
 
 
 def _disabled(found: Settings) -> set[str]:
@@ -51,7 +68,7 @@ def instrument(*names: str, exclude: Iterable[str] = (), **options: Any) -> None
         disabled = _disabled(settings.load({})) | set(exclude)
         for name in discovery.own_names("instrumentation"):
             if name not in disabled:
-                _quietly(_instrumentor(name).instrument)
+                _quietly(functools.partial(_put_on, name))
         _instrument_others(disabled)
         return
     for name in names:
@@ -60,7 +77,7 @@ def instrument(*names: str, exclude: Iterable[str] = (), **options: Any) -> None
         distributions = getattr(instrumentor, "distributions", ())
         if distributions and status.installed is None:
             raise NotInstalledError(f"instrumentation {name!r}", distributions[0])
-        instrumentor.instrument(**options)
+        _put_on(name, **options)
 
 
 def _instrument_others(disabled: set[str]) -> None:
@@ -70,11 +87,21 @@ def _instrument_others(disabled: set[str]) -> None:
     covered = [
         name
         for instrumentor in _instrumentors.values()
-        if instrumentor.status.reason in ("active", "waiting for import")
+        if _is_taken(instrumentor.status.reason)
         for name in instrumentor.contrib
     ]
     off = {name.replace("_", "-") for name in disabled} | disabled
     contrib.load(covered, off)
+
+
+def _is_taken(reason: str) -> bool:
+    """Tell whether a library has its tracer: us, once it is imported, or one that was there first.
+
+    What a package of OpenTelemetry's watches already is its own to tell.
+    """
+    left_to = reason.partition("already instrumented by ")[2]
+    other = bool(left_to) and not left_to.startswith("opentelemetry-instrumentation")
+    return other or reason in ("active", "waiting for import")
 
 
 def uninstrument(*names: str) -> None:
@@ -84,6 +111,29 @@ def uninstrument(*names: str) -> None:
     for name in names or tuple(_instrumentors):
         if name.replace("-", "_") in _instrumentors:
             _instrumentor(name).uninstrument()
+            _asked_for.discard(name.replace("-", "_"))
+
+
+@contextmanager
+def instrumented_only_within() -> Iterator[None]:
+    """Take off at the end of the block what was put on in it; for tests.
+
+    What was put on before stays. So do other people's instrumentations, if there were any.
+    """
+    before = set(_asked_for)
+    had_others = _has_others()
+    try:
+        yield
+    finally:
+        for name in _asked_for - before:
+            uninstrument(name)
+        if _has_others() and not had_others:
+            sys.modules["tracekit.contrib"].unload()
+
+
+def _has_others() -> bool:
+    contrib = sys.modules.get("tracekit.contrib")
+    return contrib is not None and bool(contrib.active())
 
 
 def instrumentations() -> list[Instrumentor]:

@@ -18,9 +18,10 @@ from opentelemetry.trace import (
 )
 
 from tracekit.captured import CapturedSpans
-from tracekit.configure import configure, reset
+from tracekit.configure import configure, forget, reset
 from tracekit.core.clock import Clock
 from tracekit.exporters.memory import InMemorySpanExporter
+from tracekit.libraries import instrumented_only_within
 from tracekit.model import Event, InstrumentationScope, Resource, SpanRecord
 
 __all__ = [
@@ -72,16 +73,18 @@ class ManualClock:
 def capture_spans(**settings: Any) -> Iterator[InMemorySpanExporter]:
     """Configure tracekit to keep ended spans in memory, and undo it at the end.
 
-    Spans are there as soon as they have ended: they are exported one by one.
+    Spans are there as soon as they have ended: they are exported one by one. Libraries that were
+    instrumented before the block stay so, those that are in the block do not.
     """
     from tracekit.processors.simple import SimpleSpanProcessor
 
     exporter = InMemorySpanExporter()
-    configure(exporters="none", processors=[SimpleSpanProcessor(exporter)], **settings)
-    try:
-        yield exporter
-    finally:
-        reset()
+    with instrumented_only_within():
+        configure(exporters="none", processors=[SimpleSpanProcessor(exporter)], **settings)
+        try:
+            yield exporter
+        finally:
+            forget()
 
 
 def build_span(

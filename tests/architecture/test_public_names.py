@@ -25,6 +25,7 @@ FACE = [
     "span",
     "stats",
     "traced",
+    "uninstrument",
 ]
 
 PUBLIC = [source for source in sources() if not source.is_private]

@@ -377,7 +377,7 @@ def entries(plugin: type[LibraryInstrumentor], **options: Any) -> dict[tuple[str
     for patch in instrumentor.patches():
         try:
             holder: Any = importlib.import_module(patch.module)
-        except ModuleNotFoundError:  # of an older version
+        except Exception:  # of another version, or without what it stands on
             assert patch.optional
             continue
         path = patch.attribute.rpartition(".")[0]

@@ -278,6 +278,54 @@ def test_where_the_framework_traces_by_itself_we_do_not(
     assert spans.all() == []
 
 
+@pytest.mark.parametrize("scope", [{}, {"type": []}, {"type": {}, "path": "/"}])
+def test_a_scope_that_is_none_is_the_applications_to_refuse(
+    provider: TracerProvider, spans: Spans, scope: Any
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise Oops("no such scope")
+
+    with pytest.raises(Oops):
+        asyncio.run(ASGIMiddleware(app, tracer_provider=provider)(scope, void, void))
+    assert spans.all() == []
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        {},
+        {"type": "http.response.body", "body": 5},
+        {"type": "websocket.send", "text": 5},
+        {"type": "websocket.http.response.start"},
+        {"type": "websocket.accept", "headers": 5},
+    ],
+)
+def test_a_message_that_is_none_is_the_servers_to_refuse(
+    provider: TracerProvider, spans: Spans, kind: str, message: Any
+) -> None:
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert await receive() is message
+        await send(message)
+
+    async def receive() -> Any:
+        return message
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(ASGIMiddleware(app, tracer_provider=provider)(scope_of(kind), receive, send))
+    assert sent == [message]
+    assert spans.all()
+
+
+async def void(*_: Any) -> None:
+    """Take everything, and say nothing."""
+
+
 def test_a_scope_with_next_to_nothing_is_served(provider: TracerProvider, spans: Spans) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await respond(send, b"ok")

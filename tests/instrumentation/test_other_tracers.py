@@ -61,3 +61,65 @@ def test_a_call_has_one_span_of_ours_or_is_left_to_who_was_there_first(
     assert "Traceback" not in done.stderr
     for name in none:
         assert f"does not instrument {name}: already instrumented by sentry-sdk" in done.stderr
+
+
+BESIDE_SENTRY = """
+import concurrent.futures, json, os, threading
+import sentry_sdk
+from sentry_sdk.integrations.httpx import HttpxIntegration
+
+sentry_sdk.init(
+    "http://key@127.0.0.1:9/1",
+    traces_sample_rate=1.0,
+    auto_enabling_integrations=False,
+    integrations=[HttpxIntegration()],
+    transport=lambda _: None,
+)
+import httpx
+import tracekit
+from tracekit import contrib
+from tracekit.testing import capture_spans
+
+def work():
+    tracekit.current_span().set_attribute("worked", True)
+    with tracekit.span("work"):
+        pass
+
+with capture_spans() as spans:
+    tracekit.instrument()
+    with tracekit.span("program") as program:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(work).result()
+    handed_on = [one.name for one in contrib.active() if one.active]
+above = [span.parent and span.parent.span_id for span in spans.get_finished_spans()]
+followed = above == [program.get_span_context().span_id] * 2 + [None]
+print(json.dumps([followed, handed_on]), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def beside_sentry() -> Any:
+    pytest.importorskip("sentry_sdk")
+    pytest.importorskip("opentelemetry.instrumentation.httpx")
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE_SENTRY],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_context_follows_threads_that_sentry_has_wrapped_before(beside_sentry: Any) -> None:
+    followed, _ = beside_sentry
+    assert followed
+
+
+def test_what_is_left_to_sentry_is_not_handed_to_contrib(beside_sentry: Any) -> None:
+    _, handed_on = beside_sentry
+    assert "httpx" not in handed_on

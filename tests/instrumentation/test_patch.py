@@ -559,3 +559,27 @@ def test_uninstrumented_library_is_not_kept_alive() -> None:
     sys.modules.pop("patched_library")
     gc.collect()
     assert client() is None
+
+
+@pytest.mark.parametrize("options", [{"limt": 1}, {"limit": 1, "other": 2}])
+def test_an_option_that_there_is_not_names_the_instrumentation(options: dict[str, Any]) -> None:
+    class Limited(Watching):
+        def configure(self, options: Any) -> None:
+            self._read(**options)
+
+        def _read(self, limit: int = 0) -> None:
+            self.limit = limit
+
+    with pytest.raises(
+        TypeError, match=f"^instrumentation 'watching' has no option '{[*options][-1]}'"
+    ):
+        Limited().instrument(**options)
+
+
+def test_a_type_error_of_an_options_value_stays_what_it_is() -> None:
+    class Failing(Watching):
+        def configure(self, options: Any) -> None:
+            len(options["limit"])
+
+    with pytest.raises(TypeError, match="has no len"):
+        Failing().instrument(limit=1)

@@ -136,6 +136,8 @@ def the_life_of_tracekit_is_typed() -> None:
     tracekit.configure(service_name="shop")
     tracekit.instrument()
     tracekit.instrument("httpx", "flask")
+    tracekit.uninstrument("httpx")
+    tracekit.uninstrument()
     with tracekit.set_sampling(0.5, rules="drop route=/health", for_s=60.0) as change:
         change.undo()
     tracekit.set_sampling()

@@ -123,7 +123,9 @@ class DatabaseSettings:
         """
         text = query_text or environ.get("TRACEKIT_DB_QUERY_TEXT") or "safe"
         if text not in _TEXTS:
-            raise InvalidValueError("TRACEKIT_DB_QUERY_TEXT", text, "safe, sanitized or none")
+            raise InvalidValueError(
+                "query_text (TRACEKIT_DB_QUERY_TEXT)", text, "safe, sanitized or none"
+            )
         opted = (environ.get("OTEL_SEMCONV_STABILITY_OPT_IN") or "").split(",")
         return cls(
             text,

@@ -121,7 +121,8 @@ class HttpClientSettings(HttpSettings):
         """
         ends = span_ends or environ.get("TRACEKIT_HTTP_CLIENT_SPAN_ENDS") or "headers"
         if ends not in ("headers", "body"):
-            raise InvalidValueError("TRACEKIT_HTTP_CLIENT_SPAN_ENDS", ends, "headers or body")
+            named = "span_ends (TRACEKIT_HTTP_CLIENT_SPAN_ENDS)"
+            raise InvalidValueError(named, ends, "headers or body")
         return cls.from_environment(
             library,
             environ,

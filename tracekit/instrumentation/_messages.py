@@ -37,7 +37,7 @@ def correlation_of(variable: str, environ: Mapping[str, str], option: str | None
     """
     asked = option if option is not None else environ.get(variable) or "parent"
     if asked not in ("parent", "link"):
-        raise InvalidValueError(variable, asked, "parent or link")
+        raise InvalidValueError(f"correlation ({variable})", asked, "parent or link")
     return asked
 
 

@@ -31,6 +31,10 @@ __all__ = ["InstrumentationStatus", "LibraryInstrumentor", "Patch", "quiet"]
 
 _logger = logging.getLogger(__name__)
 
+# What Python says of an argument, and from 3.12 on which one it may be meant for.
+_UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'(.*)")
+_WHERE_OPTIONS_ARE = "; docs/reference/configuration.md lists those there are"
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -80,6 +84,8 @@ class LibraryInstrumentor:
     """Versions that are patched, such as ``>=2.22,<3``; empty for any."""
     contrib: tuple[str, ...] = ()
     """Names of ``opentelemetry_instrumentor`` entry points that watch the same library."""
+    makes_spans: bool = True
+    """False where only context is carried: that is needed beside other tracers too."""
 
     def __init__(self) -> None:
         self._tracer: Tracer = trace.NoOpTracer()
@@ -96,8 +102,8 @@ class LibraryInstrumentor:
         Raises:
             TypeError: an option that this instrumentation does not have.
         """
-        if options:
-            raise TypeError(f"{self.name} takes no options, got {', '.join(sorted(options))}")
+        for option in options:
+            raise TypeError(f"unexpected keyword argument {option!r}")
 
     def patches(self) -> Sequence[Patch]:
         """Return what to wrap. The tracer and the settings are there when this is called."""
@@ -149,7 +155,16 @@ class LibraryInstrumentor:
     def _start(self, tracer_provider: TracerProvider | None, options: Mapping[str, Any]) -> None:
         self._tracer_provider = tracer_provider
         self._tracer = self.tracer_of(self.name)
-        self.configure(options)
+        try:
+            self.configure(options)
+        except TypeError as error:
+            unknown = _UNKNOWN.search(str(error))
+            if unknown is None or unknown[1] not in options:
+                raise
+            hint = unknown[2] or _WHERE_OPTIONS_ARE
+            raise TypeError(
+                f"instrumentation {self.name!r} has no option {unknown[1]!r}{hint}"
+            ) from None
         self._patches = tuple(self.patches())
         self._wanted = True
 

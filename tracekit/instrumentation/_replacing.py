@@ -114,7 +114,7 @@ def put_in_place(
             if ours is not None and ours._self_key == _key(make):
                 ours._self_owners.append(owner)
                 return ours
-            other = other_tracer(layer)
+            other = other_tracer(layer) if getattr(owner, "makes_spans", True) else None
             if other is not None:
                 return f"already instrumented by {other}"
         replacement = Replacement(original, make, holder, name)

@@ -144,18 +144,30 @@ class WebSocket(WebSocketLife):
 
     async def receive(self) -> Message:
         message = await self._receive()
+        self._came(message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        self._goes(message)
+        await self._send(message)
+        self._went(message)
+
+    @quiet
+    def _came(self, message: Message) -> None:
         kind = message["type"]
         if kind == "websocket.receive":
             self.received(_data(message))
         elif kind == "websocket.disconnect":
             self.close_code = message.get("code")
-        return message
 
-    async def send(self, message: Message) -> None:
-        kind = message["type"]
-        if kind == "websocket.http.response.start":
+    @quiet
+    def _goes(self, message: Message) -> None:
+        if message["type"] == "websocket.http.response.start":
             self.responded(message["status"], message.get("headers", ()))
-        await self._send(message)
+
+    @quiet
+    def _went(self, message: Message) -> None:
+        kind = message["type"]
         if kind == "websocket.send":
             self.sent(_data(message))
         elif kind == "websocket.accept":

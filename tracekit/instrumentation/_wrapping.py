@@ -96,7 +96,7 @@ def put_on(
             if isinstance(layer, PatchedFunction) and layer._self_key == _key(wrapper):
                 layer._self_owners.append(owner)
                 return layer
-            other = other_tracer(layer)
+            other = other_tracer(layer) if getattr(owner, "makes_spans", True) else None
             if other is not None:
                 return f"already instrumented by {other}"
         return _wrap(holder, name, original, wrapper, owner)

@@ -91,8 +91,12 @@ class AsgiServer:
 
     def run(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Return what `app` returns, with a span around it where one is wanted."""
-        kind = scope["type"]
-        if kind not in _KINDS or REQUEST_KEY in scope:
+        try:
+            kind = scope["type"]
+            passed_on = kind not in _KINDS or REQUEST_KEY in scope
+        except (KeyError, TypeError):  # of no server's: what is wrong with it is the app's to say
+            return app(scope, receive, send)
+        if passed_on:
             return app(scope, receive, send)
         # One or the other is seldom there, and makes no difference where it says nothing.
         if (FASTAPI_KEY in scope or _STARLETTE_KEY in scope) and _is_traced(scope):
@@ -196,7 +200,10 @@ class _Response:
 
     async def send(self, message: Message) -> None:
         """Pass any message on, unknown ones and extensions too, and note what was sent."""
-        kind = message.get("type")
+        try:
+            kind = message.get("type")
+        except AttributeError:  # it is no message: the server says so
+            kind = None
         if kind == "http.response.start":
             message = self._started(message)
         try:
@@ -206,10 +213,13 @@ class _Response:
         ):  # https://asgi.readthedocs.io/en/latest/specs/www.html#disconnect-receive-event
             self._is_gone = True
             raise
-        if kind == "http.response.body":
-            self._sent(message)
-        elif kind != "http.response.start" and _is_last(kind, message, self._has_trailers):
-            self._request.end(self._measures())
+        try:
+            if kind == "http.response.body":
+                self._sent(message)
+            elif kind != "http.response.start" and _is_last(kind, message, self._has_trailers):
+                self._request.end(self._measures())
+        except Exception:
+            report("what is noted of a response")
 
     def broke_off(self, exception: BaseException) -> None:
         """Tell a failure of the application from a client that went away."""

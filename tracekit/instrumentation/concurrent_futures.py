@@ -24,6 +24,7 @@ class ConcurrentFuturesInstrumentor(ReplacingInstrumentor):
     """
 
     name = "concurrent_futures"
+    makes_spans = False
 
     def patches(self) -> Sequence[Replacing]:
         # Each without the other where a second tracer sits on one: theirs carries as well.

@@ -80,6 +80,7 @@ class LoggingInstrumentor(LibraryInstrumentor):
     """
 
     name = "logging"
+    makes_spans = False
     contrib = ("logging",)
 
     def __init__(self) -> None:

@@ -33,6 +33,7 @@ class LoguruInstrumentor(LibraryInstrumentor):
     """
 
     name = "loguru"
+    makes_spans = False
     distributions = ("loguru",)
     supported = ">=0.7,<1"
 

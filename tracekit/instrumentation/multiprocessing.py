@@ -29,6 +29,7 @@ class MultiprocessingInstrumentor(LibraryInstrumentor):
     """Context for ``Process`` (fork, spawn, forkserver), ``Pool`` and ``ThreadPool``. No spans."""
 
     name = "multiprocessing"
+    makes_spans = False
 
     def patches(self) -> Sequence[Patch]:
         return (

@@ -35,6 +35,7 @@ class StructlogInstrumentor(ReplacingInstrumentor):
     """
 
     name = "structlog"
+    makes_spans = False
     distributions = ("structlog",)
     supported = ">=22.2"
     contrib = ("structlog",)

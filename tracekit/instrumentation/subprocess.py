@@ -28,6 +28,7 @@ class SubprocessInstrumentor(LibraryInstrumentor):
     """
 
     name = "subprocess"
+    makes_spans = False
     _writes_env = True
 
     def configure(self, options: Mapping[str, Any]) -> None:

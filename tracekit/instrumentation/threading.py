@@ -28,6 +28,7 @@ class ThreadingInstrumentor(LibraryInstrumentor):
     """Context for ``threading.Thread``, ``Timer`` and every subclass. Makes no spans."""
 
     name = "threading"
+    makes_spans = False
     contrib = ("threading",)
 
     def patches(self) -> Sequence[Patch]:
