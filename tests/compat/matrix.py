@@ -35,7 +35,7 @@ _TIMEOUT_S = 900
 
 @dataclass(frozen=True)
 class Library:
-    """A library, by the name of its instrumentation.
+    """A library, by the name of its instrumentation or of its plugin.
 
     Attributes:
         package: What is installed.
@@ -81,8 +81,11 @@ LIBRARIES: Mapping[str, Library] = {
     "botocore": Library("botocore", "1.29.0", ["boto3==1.26.0"]),
     # It wants a botocore of its own, so that CI, which tests the newest of all, cannot have it.
     "aiobotocore": Library("aiobotocore", "2.5.0"),
+    # AWS brings one with each runtime, so that no version is refused.
+    "aws_lambda": Library("awslambdaric", "1.2.2"),
     "structlog": Library("structlog", "22.2.0"),
     "loguru": Library("loguru", "0.7.0"),
+    "pytest": Library("pytest", "8.0.0", tests=["../test_pytest_plugin.py"]),
 }
 
 
@@ -234,13 +237,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("libraries", nargs="*", metavar="LIBRARY[==VERSION]", help=known)
     parser.add_argument("--side", choices=("oldest", "newest"), help="one of the two")
     chosen = parser.parse_args(arguments)
-    asked = [(name.split("==") + [""])[:2] for name in chosen.libraries or LIBRARIES]
-    for name in {name for name, _ in asked} - set(LIBRARIES):
+    asked = [name.partition("==") for name in chosen.libraries or LIBRARIES]
+    for name in {name for name, _, _ in asked} - set(LIBRARIES):
         parser.error(f"unknown library {name!r}; known are {known}")
     print(f"{'library':16} {'':7} {'version':12} {'Python':7} {'p/f/skipped':>12}")
     bad = 0
     sides = [chosen.side] if chosen.side else ["oldest", "newest"]
-    for name, version in asked:
+    for name, _, version in asked:
         for side in [version] if version else sides:
             began = time.monotonic()
             outcome = tried(name, side)
