@@ -1,22 +1,26 @@
 """Test the oldest and the newest version of each library that is watched, and print a table.
 
     python tests/compat/matrix.py [LIBRARY ...] [--side oldest|newest]
+    python tests/compat/matrix.py LIBRARY==VERSION ...
 
 On request, not in CI, which tests the newest of everything together. The versions of a library,
 with what they depend on, are installed into a folder of their own, which stands in front of an
-environment that has everything else. The oldest are run on Python 3.10, the newest on the Python
-that runs this. Folders are kept: a second run installs nothing.
+environment that has everything else, unless that has the newest itself. The newest are run on the
+Python that runs this, all others on the oldest that they know. Folders are kept: a second run
+installs nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,25 +35,28 @@ _TIMEOUT_S = 900
 
 @dataclass(frozen=True)
 class Library:
-    """A library, by the name of its instrumentation.
+    """A library, by the name of its instrumentation or of its plugin.
 
     Attributes:
         package: What is installed.
-        oldest: Its lowest version that is supported and can be had for Python 3.10.
+        oldest: Its lowest version that is supported and can be had for its oldest Python.
         beside: What the oldest needs beside it, where the newest of that would not do.
         tests: Files in ``tests/instrumentation``; the one named for it, where none is given.
+        python: What the oldest is run on.
     """
 
     package: str
     oldest: str
     beside: Sequence[str] = ()
     tests: Sequence[str] = field(default=())
+    python: str = OLDEST_PYTHON
 
 
 LIBRARIES: Mapping[str, Library] = {
     "requests": Library("requests", "2.22.0"),
     "urllib3": Library("urllib3", "1.26.0"),
     "httpx": Library("httpx[http2]", "0.23.0"),
+    "httpx2": Library("httpx2[http2]", "2.0.0", python="3.11"),
     "aiohttp_client": Library("aiohttp", "3.9.0", ["yarl<1.10"]),
     "aiohttp_server": Library("aiohttp", "3.9.0", ["yarl<1.10"]),
     "django": Library(
@@ -74,8 +81,11 @@ LIBRARIES: Mapping[str, Library] = {
     "botocore": Library("botocore", "1.29.0", ["boto3==1.26.0"]),
     # It wants a botocore of its own, so that CI, which tests the newest of all, cannot have it.
     "aiobotocore": Library("aiobotocore", "2.5.0"),
+    # AWS brings one with each runtime, so that no version is refused.
+    "aws_lambda": Library("awslambdaric", "1.2.2"),
     "structlog": Library("structlog", "22.2.0"),
     "loguru": Library("loguru", "0.7.0"),
+    "pytest": Library("pytest", "8.0.0", tests=["../test_pytest_plugin.py"]),
 }
 
 
@@ -89,11 +99,16 @@ class Outcome:
     python: str
     counts: str
     failed: Sequence[str]
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def row(self) -> str:
         verdict = "ok" if not self.failed and self.counts[0] != "0" else "FAILS"
         cells = f"{self.name:16} {self.side:7} {self.version:12} {self.python:7}"
         return f"{cells} {self.counts:>12}  {verdict}"
+
+    def remarks(self) -> list[str]:
+        """Return what failed, and why tests were skipped."""
+        return [*self.failed, *(f"skipped {count}: {why}" for why, count in self.skipped.items())]
 
 
 def environment(version: str) -> str:
@@ -135,26 +150,42 @@ def installed(python: str, folder: Path, requirements: Sequence[str]) -> None:
 
 
 def tried(name: str, side: str) -> Outcome:
-    """Run the tests of one library with its oldest or its newest version."""
+    """Run the tests of one library with its ``oldest``, its ``newest`` or a version by number."""
     library = LIBRARIES[name]
-    python = environment(OLDEST_PYTHON) if side == "oldest" else sys.executable
+    python = sys.executable if side == "newest" else environment(library.python)
     shown = _version_of(python)
-    requirements = [library.package]
-    if side == "oldest":
-        requirements = [f"{library.package}=={library.oldest}", *library.beside]
+    requirements = _requirements(library, side)
+    environ = dict(os.environ)
     # Called as such a folder is, so that nothing in it passes for the program's own.
     folder = FOLDER / f"{name}-{side}-{shown}" / "site-packages"
-    try:
-        installed(python, folder, requirements)
-    except RuntimeError as error:
-        return Outcome(name, side, library.oldest, shown, "0", [f"not installed: {error}"])
-    environ = {**os.environ, "PYTHONPATH": str(folder)}
+    if side != "newest" or not _has_newest(python, library.package):
+        try:
+            installed(python, folder, requirements)
+        except RuntimeError as error:
+            return Outcome(name, side, "", shown, "0", [f"not installed: {error}"])
+        environ["PYTHONPATH"] = str(folder)
     version = _installed_version(python, library.package, environ)
     # Old libraries use what Python has since deprecated; what is ours is held to it by the newest.
-    options = ("-Wignore",) if side == "oldest" else ()
-    environ["PYTHONWARNINGS"] = "ignore" if side == "oldest" else "error"
-    counts, failed = _run(python, library.tests or (f"test_{name}.py",), environ, options)
-    return Outcome(name, side, version, shown, counts, failed)
+    options = () if side == "newest" else ("-Wignore",)
+    environ["PYTHONWARNINGS"] = "error" if side == "newest" else "ignore"
+    said = _run(python, library.tests or (f"test_{name}.py",), environ, options)
+    return Outcome(name, side, version, shown, *said)
+
+
+def _requirements(library: Library, side: str) -> list[str]:
+    if side == "newest":
+        return [library.package]
+    if side == "oldest":
+        return [f"{library.package}=={library.oldest}", *library.beside]
+    return [f"{library.package}=={side}"]
+
+
+def _has_newest(python: str, package: str) -> bool:
+    """Ask pip whether there is anything newer than what the environment has."""
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command = [*pip, "--dry-run", "--upgrade", "--no-deps", "--report", "-", package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode == 0 and not json.loads(done.stdout)["install"]
 
 
 def _installed_version(python: str, package: str, environ: Mapping[str, str]) -> str:
@@ -165,7 +196,7 @@ def _installed_version(python: str, package: str, environ: Mapping[str, str]) ->
 
 def _run(
     python: str, tests: Sequence[str], environ: Mapping[str, str], more: Sequence[str]
-) -> tuple[str, list[str]]:
+) -> tuple[str, list[str], Mapping[str, int]]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         files = [f"tests/instrumentation/{test}" for test in tests]
@@ -181,41 +212,44 @@ def _run(
             check=False,
         )
         if not report.exists():
-            return "0", [(done.stdout + done.stderr).strip()[-600:]]
+            return "0", [(done.stdout + done.stderr).strip()[-600:]], {}
         return _read(report)
 
 
-def _read(report: Path) -> tuple[str, list[str]]:
-    passed, skipped, failed = 0, 0, list[str]()
+def _read(report: Path) -> tuple[str, list[str], Mapping[str, int]]:
+    passed, failed, skipped = 0, list[str](), Counter[str]()
     for case in ElementTree.parse(report).iter("testcase"):
         wrong: Any = case.find("failure")
         wrong = case.find("error") if wrong is None else wrong
         if wrong is not None:
             said = (wrong.get("message") or "").splitlines()
             failed.append(f"{case.get('name')}: {said[0][:160] if said else ''}")
-        elif case.find("skipped") is not None:
-            skipped += 1
+        elif (without := case.find("skipped")) is not None:
+            skipped[without.get("message") or ""] += 1
         else:
             passed += 1
-    return f"{passed}/{len(failed)}/{skipped}", failed
+    return f"{passed}/{len(failed)}/{sum(skipped.values())}", failed, skipped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("libraries", nargs="*", metavar="LIBRARY", help=", ".join(LIBRARIES))
+    known = ", ".join(LIBRARIES)
+    parser.add_argument("libraries", nargs="*", metavar="LIBRARY[==VERSION]", help=known)
     parser.add_argument("--side", choices=("oldest", "newest"), help="one of the two")
     chosen = parser.parse_args(arguments)
-    for name in set(chosen.libraries) - set(LIBRARIES):
-        parser.error(f"unknown library {name!r}; known are {', '.join(LIBRARIES)}")
+    asked = [name.partition("==") for name in chosen.libraries or LIBRARIES]
+    for name in {name for name, _, _ in asked} - set(LIBRARIES):
+        parser.error(f"unknown library {name!r}; known are {known}")
     print(f"{'library':16} {'':7} {'version':12} {'Python':7} {'p/f/skipped':>12}")
     bad = 0
-    for name in chosen.libraries or LIBRARIES:
-        for side in [chosen.side] if chosen.side else ("oldest", "newest"):
+    sides = [chosen.side] if chosen.side else ["oldest", "newest"]
+    for name, _, version in asked:
+        for side in [version] if version else sides:
             began = time.monotonic()
             outcome = tried(name, side)
             print(f"{outcome.row()}  {time.monotonic() - began:.0f} s", flush=True)
-            for failure in outcome.failed:
-                print(f"    {failure}", flush=True)
+            for remark in outcome.remarks():
+                print(f"    {remark}", flush=True)
             bad += bool(outcome.failed)
     return int(bad > 0)
 

@@ -67,6 +67,8 @@ class HttpClientContract:
 
     plugin: type[LibraryInstrumentor]
     contrib_class: str
+    contrib_package: str = ""
+    """The package of contrib's that has the class, where it is named for another library."""
     timeouts: ClassVar[Mapping[str, float]]
     """Attributes of a call with a timeout of five seconds."""
     timeout_error: str
@@ -201,7 +203,7 @@ class HttpClientContract:
             self.call(f"{server.url}/redirect")
             self.call_with_old_client(lambda: None, f"{server.url}/ok")
         named = [caller_of(span) for span in spans.watched]
-        assert {path for path, _ in named} == {inspect.getfile(type(self))}
+        assert {path for path, _ in named} == {inspect.getfile(type(self).call)}
         # A redirect is nobody's line but that of the call.
         assert named[0] == named[1] != named[2]
         assert named[:3] == named[3:]
@@ -224,7 +226,7 @@ class HttpClientContract:
         remote = trace.SpanContext(1, 2, True, trace.TraceFlags(1))
         with trace.use_span(trace.NonRecordingSpan(remote)):
             self.call(f"{server.url}/ok")
-        assert caller_of(spans.one())[0] == inspect.getfile(type(self))
+        assert caller_of(spans.one())[0] == inspect.getfile(type(self).call)
 
     @pytest.mark.parametrize("text", ["true", "false", ""])
     def test_line_is_named_unless_the_environment_says_otherwise(
@@ -807,7 +809,7 @@ class HttpClientContract:
             self.call(f"{server.url}/ok")
         finally:
             contrib.uninstrument()
-        name = f"opentelemetry-instrumentation-{self.plugin.contrib[0]}"
+        name = f"opentelemetry-instrumentation-{self.contrib_package or self.plugin.contrib[0]}"
         assert instrumentor.status.reason == f"already instrumented by {name}"
         assert len(spans.watched) == 1
 
@@ -855,7 +857,7 @@ class HttpClientContract:
         assert run(textwrap.dedent(program)) == "False not instrumented"
 
     def contrib(self) -> Any:
-        name = self.plugin.contrib[0].replace("-", "_")
+        name = (self.contrib_package or self.plugin.contrib[0]).replace("-", "_")
         module = importlib.import_module(f"opentelemetry.instrumentation.{name}")
         return getattr(module, self.contrib_class)()
 

@@ -147,6 +147,7 @@ class TestAsyncMysqlConnector(MysqlContract):
                 connection = await connector.aio.connect(**self.where(), ssl_disabled=True)
                 cursor = await connection.cursor(buffered=True)
                 await cursor.execute(f"SELECT {number}")
+                await cursor.close()  # of 8.4 no connection can be closed before
                 await connection.close()
 
         async def together() -> None:

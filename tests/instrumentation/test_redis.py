@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -144,11 +146,26 @@ def test_the_wait_for_a_connection_is_recorded(
     instrument: Instrument, spans: Spans, port: int
 ) -> None:
     instrument(RedisInstrumentor)
-    pool = redis.BlockingConnectionPool(port=port, max_connections=1, timeout=10)
+    asked = threading.Event()
+
+    class Connections(queue.LifoQueue[Any]):
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            if self.empty():
+                asked.set()
+            return super().get(block, timeout)
+
+    def give_back() -> None:
+        asked.wait(10)
+        time.sleep(0.03)
+        holder.reset()
+
+    pool = redis.BlockingConnectionPool(
+        port=port, max_connections=1, timeout=10, queue_class=Connections
+    )
     holder = redis.Redis(connection_pool=pool).pipeline()
     holder.watch("key")
     spans.clear()
-    threading.Timer(0.05, holder.reset).start()
+    threading.Thread(target=give_back, daemon=True).start()
     redis.Redis(connection_pool=pool).ping()
     assert 0.02 < float((spans.one().attributes or {})["tracekit.pool.wait_s"]) < 5
     spans.clear()

@@ -86,6 +86,8 @@ class LibraryInstrumentor:
     """Names of ``opentelemetry_instrumentor`` entry points that watch the same library."""
     makes_spans: bool = True
     """False where only context is carried: that is needed beside other tracers too."""
+    contrib_class: str = ""
+    """The class that does, where its package has others for other libraries."""
 
     def __init__(self) -> None:
         self._tracer: Tracer = trace.NoOpTracer()
@@ -180,7 +182,7 @@ class LibraryInstrumentor:
     def _hindrance(self, installed: str | None) -> str | None:
         if installed is not None and not _is_supported(installed, self.supported):
             return f"version {installed} is not supported ({self.supported})"
-        contrib = _active_contrib(self.contrib)
+        contrib = _active_contrib(self.contrib, self.contrib_class)
         return None if contrib is None else f"already instrumented by {contrib}"
 
     def _patch_module(self, module: ModuleType, name: str) -> None:
@@ -275,7 +277,7 @@ def _installed_version(distributions: Sequence[str]) -> str | None:
     return None
 
 
-def _active_contrib(names: Sequence[str]) -> str | None:
+def _active_contrib(names: Sequence[str], class_name: str) -> str | None:
     """Name the package of OpenTelemetry's that has instrumented the library already.
 
     Read from the classes that are loaded: one that is active must be, and loading entry points
@@ -290,9 +292,10 @@ def _active_contrib(names: Sequence[str]) -> str | None:
     classes = list(base.__subclasses__())
     for cls in classes:  # grows while it is read
         classes.extend(cls.__subclasses__())
-        name = modules.get(
-            cls.__module__.removeprefix("opentelemetry.instrumentation.").split(".")[0]
-        )
+        module = cls.__module__.removeprefix("opentelemetry.instrumentation.").split(".")[0]
+        name = modules.get(module)
+        if class_name:
+            name = module if cls.__name__ == class_name else None
         if name and getattr(cls._instance, "_is_instrumented_by_opentelemetry", False):
             return f"opentelemetry-instrumentation-{name}"
     return None
