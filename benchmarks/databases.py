@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from benchmarks.harness import Effort, Figures, row
@@ -18,8 +18,10 @@ from mongo_server import mongo_server
 __all__ = ["mariadb", "mongo_server", "postgresql"]
 
 
-def _added(subject: str, effort: Effort) -> Figures:
-    return added(subject, effort, module="benchmarks.databases_worker")
+def _added(
+    subject: str, effort: Effort, server: AbstractContextManager[int] | None = None
+) -> Figures:
+    return added(subject, effort, server, "benchmarks.databases_worker")
 
 
 @row("db.sqlite3", "added to a query: sqlite3", must=0.25, aim=0.12)
@@ -38,8 +40,7 @@ def postgresql() -> Iterator[int]:
 
 
 def _added_on_postgresql(subject: str, effort: Effort) -> Figures:
-    with postgresql() as port:
-        return added(subject, effort, port, "benchmarks.databases_worker")
+    return _added(subject, effort, postgresql())
 
 
 @contextmanager
@@ -53,8 +54,7 @@ def mariadb() -> Iterator[int]:
 
 
 def _added_on_mariadb(subject: str, effort: Effort) -> Figures:
-    with mariadb() as port:
-        return added(subject, effort, port, "benchmarks.databases_worker")
+    return _added(subject, effort, mariadb())
 
 
 @row("db.sqlalchemy", "added to a query: SQLAlchemy on sqlite3", must=0.25, aim=0.12)
@@ -94,5 +94,4 @@ def mysql_connector_query(effort: Effort) -> Figures:
 
 @row("db.pymongo", "added to a command: pymongo, loopback", must=0.25, aim=0.12)
 def pymongo_command(effort: Effort) -> Figures:
-    with mongo_server() as port:
-        return added("pymongo", effort, port, "benchmarks.databases_worker")
+    return _added("pymongo", effort, mongo_server())
