@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from benchmarks.harness import Effort, Figures, row
@@ -19,8 +19,10 @@ from mongo_server import mongo_server
 __all__ = ["mariadb", "mongodb", "postgresql"]
 
 
-def _added(subject: str, effort: Effort) -> Figures:
-    return added(subject, effort, module="benchmarks.databases_worker")
+def _added(
+    subject: str, effort: Effort, server: AbstractContextManager[int] | None = None
+) -> Figures:
+    return added(subject, effort, server, "benchmarks.databases_worker")
 
 
 @row("db.sqlite3", "added to a query: sqlite3", must=0.25, aim=0.12)
@@ -39,8 +41,7 @@ def postgresql() -> Iterator[int]:
 
 
 def _added_on_postgresql(subject: str, effort: Effort) -> Figures:
-    with postgresql() as port:
-        return added(subject, effort, port, "benchmarks.databases_worker")
+    return _added(subject, effort, postgresql())
 
 
 @contextmanager
@@ -54,8 +55,7 @@ def mariadb() -> Iterator[int]:
 
 
 def _added_on_mariadb(subject: str, effort: Effort) -> Figures:
-    with mariadb() as port:
-        return added(subject, effort, port, "benchmarks.databases_worker")
+    return _added(subject, effort, mariadb())
 
 
 @row("db.sqlalchemy", "added to a query: SQLAlchemy on sqlite3", must=0.25, aim=0.12)
@@ -102,5 +102,4 @@ def mongodb() -> Iterator[int]:
 
 @row("db.pymongo", "added to a command: pymongo, FerretDB on loopback", must=0.25, aim=0.12)
 def pymongo_command(effort: Effort) -> Figures:
-    with mongodb() as port:
-        return added("pymongo", effort, port, "benchmarks.databases_worker")
+    return _added("pymongo", effort, mongodb())

@@ -13,11 +13,12 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from benchmarks.fresh import ROOT
 from benchmarks.harness import Effort, Figures, row
+from benchmarks.placement import on_one_core
 
 __all__ = ["Worker", "added", "loopback"]
 
@@ -76,16 +77,25 @@ def _workers(subject: str, port: int, module: str) -> Iterator[list[Worker]]:
 def added(
     subject: str,
     effort: Effort,
-    port: int = 0,
+    server: AbstractContextManager[int] | None = None,
     module: str = "benchmarks.http_worker",
     requests: int = REQUESTS,
 ) -> Figures:
     """Have three workers take turns with a subject of theirs; return what tracing adds.
 
     Args:
+        server: Runs what they ask, and says at which port.
         requests: Of a round, whose spans are flushed at its end: so many that this is little.
     """
-    count = effort.items(requests)
+    with on_one_core(), server or nullcontext(0) as port:
+        rounds, spans = _measured(subject, effort, port, module, effort.items(requests))
+    return _figures(rounds, spans)
+
+
+def _measured(
+    subject: str, effort: Effort, port: int, module: str, count: int
+) -> tuple[list[list[float]], list[float]]:
+    """Return what each side took in each round, and how many spans a request has."""
     rounds: list[list[float]] = []
     spans: list[float] = []
     # One process differs from the next, doing the same, by nearly as much as tracing adds; its
@@ -96,7 +106,7 @@ def added(
             spans = [worker.ask(count)["spans"] for worker in workers]
             rounds += _rounds(workers, min(left, ROUNDS_OF_A_PROCESS), count)
         left -= ROUNDS_OF_A_PROCESS
-    return _figures(rounds, spans)
+    return rounds, spans
 
 
 def _rounds(workers: Sequence[Worker], rounds: int, count: int) -> Iterator[list[float]]:
@@ -128,8 +138,7 @@ def loopback() -> Iterator[int]:
 
 
 def _added_on_loopback(subject: str, effort: Effort) -> Figures:
-    with loopback() as port:
-        return added(subject, effort, port)
+    return added(subject, effort, loopback())
 
 
 @row("http.flask", "added to a request: Flask, WSGI in process", must=0.25, aim=0.12)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from benchmarks.harness import Effort, Figures, row
 from benchmarks.http import Worker, added
@@ -21,8 +21,10 @@ that."""
 _WORKER = "benchmarks.services_worker"
 
 
-def _added_to(subject: str, effort: Effort, port: int = 0) -> Figures:
-    return added(subject, effort, port, module=_WORKER)
+def _added_to(
+    subject: str, effort: Effort, at: AbstractContextManager[int] | None = None
+) -> Figures:
+    return added(subject, effort, at, _WORKER)
 
 
 @contextmanager
@@ -37,20 +39,17 @@ def server(kind: str) -> Iterator[int]:
 
 @row("db.redis", "added to a command: redis, loopback", must=0.25, aim=0.12)
 def redis_command(effort: Effort) -> Figures:
-    with server("redis") as port:
-        return _added_to("redis", effort, port)
+    return _added_to("redis", effort, server("redis"))
 
 
 @row("rpc.grpc", "added to a call: grpc, unary, loopback", must=0.25, aim=0.12)
 def grpc_call(effort: Effort) -> Figures:
-    with server("grpc") as port:
-        return _added_to("grpc", effort, port)
+    return _added_to("grpc", effort, server("grpc"))
 
 
 @row("rpc.grpc_aio", "added to a call: grpc.aio, unary, loopback", must=0.25, aim=0.12)
 def grpc_aio_call(effort: Effort) -> Figures:
-    with server("grpc") as port:
-        return _added_to("grpc_aio", effort, port)
+    return _added_to("grpc_aio", effort, server("grpc"))
 
 
 @row("rpc.grpc_server", "added to a call that is served: grpc, unary", must=0.25, aim=0.12)
@@ -75,14 +74,12 @@ def celery_send(effort: Effort) -> Figures:
 
 @row("cloud.botocore", "added to a call: botocore, HeadBucket, loopback", must=0.25, aim=0.12)
 def botocore_call(effort: Effort) -> Figures:
-    with server("http") as port:
-        return _added_to("botocore", effort, port)
+    return _added_to("botocore", effort, server("http"))
 
 
 @row("cloud.botocore_urllib3", "the same, urllib3 watched as well", must=0.25, aim=0.12)
 def botocore_call_on_urllib3(effort: Effort) -> Figures:
-    with server("http") as port:
-        return _added_to("botocore_urllib3", effort, port)
+    return _added_to("botocore_urllib3", effort, server("http"))
 
 
 @row("cloud.aws_lambda", "added to an invocation: AWS Lambda, not flushed", must=0.25, aim=0.12)

@@ -65,11 +65,10 @@ class Seen(NamedTuple):
 
 @contextmanager
 def _server(kind: str) -> Iterator[int]:
-    from benchmarks.databases import mariadb, postgresql
+    from benchmarks.databases import mariadb, mongodb, postgresql
     from benchmarks.http import Worker
-    from mongo_server import mongo_server
 
-    real = {"postgresql": postgresql, "mariadb": mariadb, "mongodb": mongo_server, "": _none}
+    real = {"postgresql": postgresql, "mariadb": mariadb, "mongodb": mongodb, "": _none}
     if kind in real:
         with real[kind]() as port:
             yield port
