@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
+from opentelemetry.trace import StatusCode
 
 from instrumentation.conftest import Instrument, Spans
 from instrumentation.database_contract import Session
@@ -88,6 +89,31 @@ class TestAsyncpg(PostgresContract):
         instrument(self.plugin)
         self.use(lambda at: getattr(at, method)("SELECT name FROM items WHERE id = $1", 1))
         assert spans.one().name == "SELECT items"
+
+    def test_cancelled_query_is_no_error(self, instrument: Instrument, spans: Spans) -> None:
+        instrument(self.plugin)
+
+        async def use(at: Any) -> None:
+            task = asyncio.create_task(at.fetch("SELECT pg_sleep(30)"))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        self.use(use)
+        assert spans.one().status.status_code is StatusCode.UNSET
+
+    def test_query_that_takes_too_long_is_an_error(
+        self, instrument: Instrument, spans: Spans
+    ) -> None:
+        instrument(self.plugin)
+
+        async def use(at: Any) -> None:
+            with pytest.raises(asyncio.TimeoutError):
+                await at.fetch("SELECT pg_sleep(30)", timeout=0.05)
+
+        self.use(use)
+        assert spans.one().status.status_code is StatusCode.ERROR
 
     def test_prepared_statement_is_one_span_each_time(
         self, instrument: Instrument, spans: Spans

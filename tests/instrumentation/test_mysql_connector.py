@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 import pytest
+from opentelemetry.trace import StatusCode
 
 from instrumentation.conftest import Instrument, Spans
 from instrumentation.database_contract import Session
@@ -154,6 +155,23 @@ class TestAsyncMysqlConnector(MysqlContract):
             await asyncio.gather(*map(work, range(count)))
 
         asyncio.run(together())
+
+    def test_cancelled_query_is_no_error(self, instrument: Instrument, spans: Spans) -> None:
+        aio: Any = pytest.importorskip("mysql.connector.aio")
+        instrument(self.plugin)
+
+        async def main() -> None:
+            connection = await aio.connect(**self.where(), ssl_disabled=True)
+            cursor = await connection.cursor()
+            task = asyncio.create_task(cursor.execute("SELECT sleep(1)"))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await connection.shutdown()
+
+        asyncio.run(main())
+        assert spans.one().status.status_code is StatusCode.UNSET
 
     def call(self, name: str, parameters: Sequence[Any]) -> None:
         async def call() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.trace import StatusCode
 
 from database_servers import DatabaseServer
 from instrumentation.conftest import Instrument, Spans
@@ -273,6 +274,31 @@ class TestAsyncOverAsyncpg:
                 await engine.dispose()
 
         asyncio.run(main())
+
+    def test_cancelled_statement_is_no_error(self, instrument: Instrument, spans: Spans) -> None:
+        instrument(asyncpg.plugin)
+        instrument(plugin)
+
+        async def ask(engine: Any) -> None:
+            async with engine.connect() as connection:
+                await connection.execute(sqlalchemy.text("SELECT pg_sleep(30)"))
+
+        async def use(engine: Any) -> None:
+            task = asyncio.create_task(ask(engine))
+            while True:  # until the server is asked
+                await asyncio.sleep(0.2)
+                async with engine.connect() as connection:
+                    asked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30%'"
+                    if (await connection.exec_driver_sql(asked)).scalar() > 1:
+                        break
+            spans.clear()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        self.run(use)
+        (span,) = [s for s in spans.watched if s.name == "SELECT"]
+        assert span.status.status_code is StatusCode.UNSET
 
     def test_statements_at_the_same_time_have_their_own_parents(
         self, instrument: Instrument, spans: Spans
