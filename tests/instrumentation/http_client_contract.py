@@ -142,7 +142,7 @@ class HttpClientContract:
             "network.peer.address": "127.0.0.1",
             "network.peer.port": server.server_port,
             **self.timeouts,
-            "code.file.path": inspect.getfile(type(self)),
+            "code.file.path": inspect.getfile(type(self).call),
             "code.function.name": ANY,
             "code.line.number": ANY,
         }

@@ -178,6 +178,7 @@ class TestAsyncMysqlConnector(MysqlContract):
             connection = await connector.aio.connect(**self.where(), ssl_disabled=True)
             cursor = await connection.cursor()
             await cursor.callproc(name, parameters)
+            await cursor.close()
             await connection.close()
 
         asyncio.run(call())
