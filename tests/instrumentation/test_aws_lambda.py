@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from instrumentation.conftest import Instrument, Spans
 from instrumentation.http_client_contract import BrokenProvider, parent_id, raise_error
-from instrumentation.test_celery import Seen, read
+from instrumentation.test_celery_workers import Seen, read
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation.aws_lambda import AwsLambdaInstrumentor, _Invocations, traced_handler
 
