@@ -51,6 +51,7 @@ ROWS: dict[str, int] = {
     "_otel_context": 0,
     "_ledger": 0,
     "_own_work": 0,
+    "_remote_span": 0,
     "_sql": 0,
     "_url_secrets": 0,
     "_version": 0,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,6 +27,9 @@ from database_servers import (
 )
 from mongo_server import MongoServer, mongo_server
 from tracekit.instrumentation._patch import LibraryInstrumentor
+from tracekit.propagators._composite import CompositePropagator
+from tracekit.propagators.baggage import BaggagePropagator
+from tracekit.propagators.tracecontext import TraceContextPropagator
 
 
 class Spans:
@@ -78,6 +81,14 @@ def no_global_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     FastAPI traces by itself as soon as there is one, and log records tell its service.
     """
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+
+
+@pytest.fixture(params=["of OpenTelemetry", "of tracekit"])
+def any_textmap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the global propagator be the API's own, or ours, which is asked in fewer steps."""
+    members = [TraceContextPropagator(), BaggagePropagator()]
+    if request.param == "of tracekit":
+        monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", CompositePropagator(members))
 
 
 Instrument = Callable[..., LibraryInstrumentor]

@@ -17,12 +17,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry import baggage
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind, StatusCode
 
 from instrumentation.conftest import Instrument, Spans
 from instrumentation.http_client_contract import BrokenProvider, parent_id, raise_error
-from instrumentation.test_celery import Seen, read
+from instrumentation.test_celery_workers import Seen, read
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation.aws_lambda import AwsLambdaInstrumentor, _Invocations, traced_handler
 
@@ -228,6 +229,7 @@ BUS = {
 }
 
 
+@pytest.mark.usefixtures("any_textmap")
 @pytest.mark.parametrize(
     ("event", "name", "kind", "told"),
     [
@@ -308,6 +310,31 @@ def test_an_event_names_its_span_and_its_parent(
     assert f"{parent_id(span):016x}" == SENDER
     ours = ("faas.coldstart", "faas.invocation_id", "cloud.resource_id", "cloud.account.id")
     assert {k: v for k, v in (span.attributes or {}).items() if k not in ours} == told
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"traceparent": TRACEPARENT, "host": "shop.example"},
+        {"Traceparent": TRACEPARENT, "Host": "shop.example"},
+        {"traceparent": TRACEPARENT, "host": "shop.example", "x-count": 7},
+        {"traceparent": TRACEPARENT, "host": "shop.example", "baggage": "user=7"},
+        {"traceparent": TRACEPARENT, "host": "shop.example", "tracestate": "a=b"},
+    ],
+)
+@pytest.mark.usefixtures("any_textmap")
+def test_headers_are_read_however_they_come(spans: Spans, headers: dict[str, Any]) -> None:
+    event, before = {**GATEWAY_1, "headers": headers}, dict(headers)
+    seen: list[object] = []
+    watched(spans, lambda _event, _context: seen.append(baggage.get_baggage("user")))(
+        event, Context()
+    )
+    span = spans.one()
+    assert f"{parent_id(span):016x}" == SENDER
+    assert (span.attributes or {})["server.address"] == "shop.example"
+    assert seen == ["7" if "baggage" in headers else None]
+    assert dict(span.context.trace_state) == ({"a": "b"} if "tracestate" in headers else {})
+    assert (event["headers"], headers) == (before, before)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ from typing import Any
 import celery
 import pytest
 from celery import signals as celery_signals
+from celery.app.trace import build_tracer
 from celery.exceptions import Retry
+from celery.utils.threads import LocalStack, _FastLocalStack
 from kombu.exceptions import OperationalError
+from opentelemetry import baggage, trace
 from opentelemetry import context as otel_context
-from opentelemetry import trace
 from opentelemetry.instrumentation.celery import CeleryInstrumentor as ContribInstrumentor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
@@ -188,7 +190,7 @@ def test_receivers_of_the_program_are_told_of_a_task_within_its_span(
     instrument(CeleryInstrumentor)
     seen: list[Any] = []
 
-    @app.task(name="tasks.seven")
+    @app.task(name="tasks.seven", shared=False)
     def task() -> int:
         return 7
 
@@ -208,6 +210,74 @@ def test_receivers_of_the_program_are_told_of_a_task_within_its_span(
     task.apply()
     assert len(seen) == 2
     assert len(spans.watched) == 2
+
+
+def test_receivers_of_the_program_are_told_all_that_celery_says(
+    instrument: Instrument, app: Any
+) -> None:
+    task = app.task(seven, name="tasks.told", shared=False)
+    told: list[list[str]] = []
+    for number in range(2):
+        if number:
+            instrument(CeleryInstrumentor)
+        with contextlib.ExitStack() as stack:
+            for signal in (celery_signals.task_prerun, celery_signals.task_postrun):
+                receiver: Any = lambda **named: told.append(sorted(named))  # noqa: E731
+                stack.enter_context(connected(signal, receiver))
+            task.apply()
+    assert told[:2] == told[2:]
+
+
+ABOVE = 0xB7AD6B7169203331
+SENDER = f"00-{'a' * 32}-{ABOVE:016x}-01"
+
+
+def look() -> str:
+    return str(baggage.get_baggage("user"))
+
+
+def looked(app: Any, message: dict[str, Any]) -> str:
+    """Run a task for a message, as a pool does; return the baggage that it sees."""
+    app.task(look, name="tasks.look", shared=False)
+    app.finalize()
+    tasks = app.tasks
+    tracer = build_tracer("tasks.look", tasks["tasks.look"], app.loader, app=app)
+    answer = tracer("1", (), {}, {"id": "1", "is_eager": False, "ignore_result": True, **message})
+    return str(answer[0])
+
+
+@pytest.mark.parametrize(
+    ("message", "parent", "said"),
+    [
+        ({"traceparent": SENDER}, ABOVE, "None"),
+        ({"traceparent": SENDER, "baggage": "user=7"}, ABOVE, "7"),
+        ({"traceparent": SENDER, "headers": {"baggage": "user=7"}}, ABOVE, "7"),
+        ({"headers": {"traceparent": SENDER}}, ABOVE, "None"),
+        ({"traceparent": SENDER, "tracestate": "a=b"}, ABOVE, "None"),
+        ({"traceparent": SENDER.upper()}, None, "None"),
+        ({"traceparent": 7, "baggage": "user=7"}, None, "7"),
+        ({"traceparent": SENDER, "headers": []}, ABOVE, "None"),
+        ({}, None, "None"),
+    ],
+)
+@pytest.mark.usefixtures("any_textmap")
+@pytest.mark.parametrize("stack", [LocalStack, _FastLocalStack])
+def test_a_run_is_below_who_its_message_says(
+    instrument: Instrument,
+    spans: Spans,
+    app: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    stack: Any,
+    message: dict[str, Any],
+    parent: int | None,
+    said: str,
+) -> None:
+    monkeypatch.setattr("celery.utils.threads.LocalStack", stack)
+    instrument(CeleryInstrumentor)
+    assert looked(app, message) == said
+    assert parent_id(spans.one()) == parent
+    state = spans.one().context.trace_state
+    assert dict(state) == ({"a": "b"} if "tracestate" in message else {})
 
 
 @contextlib.contextmanager

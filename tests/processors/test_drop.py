@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 from opentelemetry import trace as trace_api
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags, TraceState
 
 import tracekit
@@ -15,6 +16,7 @@ from tracekit.errors import ConfigurationError
 from tracekit.exporters.memory import InMemorySpanExporter
 from tracekit.processors._drop_rules import DropRules
 from tracekit.processors.drop import DropProcessor
+from tracekit.propagators.tracecontext import TraceContextPropagator
 from tracekit.samplers.parentbased import ParentBased
 from tracekit.samplers.ratelimiting import RateLimitingSampler
 from tracekit.sdk import SimpleSpanProcessor, TracerProvider
@@ -74,6 +76,18 @@ def test_a_health_check_goes_with_all_that_it_does(path):
         pass
     assert watched.names == ["GET"]
     assert watched.ledger() == (1, {"health": 3}, 0)
+
+
+def test_a_health_check_that_a_caller_traces_stays_in_the_callers_trace():
+    watched = Watched()
+    headers = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+    caller = TraceContextPropagator().extract(headers, Context())
+    checked = watched.tracer.start_span("GET", caller, SERVER, {"url.path": "/health"})
+    served = watched.tracer.start_span("GET", caller, SERVER, {"url.path": "/orders"})
+    assert (checked.is_recording(), served.is_recording()) == (False, True)
+    told = checked.get_span_context()
+    assert (told.trace_id, told.trace_flags.sampled) == (int("a" * 32, 16), False)
+    assert watched.provider.stats()["filtered"] == {"health": 1}
 
 
 @pytest.mark.parametrize(

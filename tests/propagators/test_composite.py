@@ -261,3 +261,39 @@ def test_a_traceparent_that_is_told_alone_is_all_that_would_be_written(
     assert told == (written["traceparent"] if is_brief and not state else None)
     assert told is None or list(written) == ["traceparent"]
     assert propagator.traceparent_of(caller) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(f"00-{'a' * 32}-{'b' * 16}-{flags}" for flags in ("00", "01", "03", "ff")),
+        *("", "00", f"01-{'a' * 32}-{'b' * 16}-01-x", f"00-{'0' * 32}-{'b' * 16}-01"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("propagator", "is_brief"),
+    [
+        (CompositePropagator([TraceContextPropagator(), BaggagePropagator()]), True),
+        (CompositePropagator([], [BaggagePropagator(), TraceContextPropagator()]), True),
+        (CompositePropagator([TraceContextPropagator()], []), False),
+        (CompositePropagator([TraceContextPropagator(), BrokenPropagator()]), False),
+        (CompositePropagator([TraceContextPropagator()], trust=TrustPolicy()), False),
+        (CompositePropagator([TraceContextPropagator()], order="first"), False),
+        (CompositePropagator([_Overriding()]), False),
+        (_Inheriting([TraceContextPropagator()]), False),
+    ],
+)
+def test_a_traceparent_that_is_read_alone_leads_where_extracting_it_does(
+    propagator: CompositePropagator, is_brief: bool, header: str
+) -> None:
+    found = propagator.context_of(header)
+    is_usual = is_brief and header.startswith(f"00-{'a' * 32}")
+    assert (found is not None) is is_usual
+    if found is not None:
+        there = propagator.extract({"traceparent": header}, Context())
+        assert span_context_of(found) == span_context_of(there)
+        assert list(found) == list(there)
+
+
+def span_context_of(context: Context) -> SpanContext:
+    return trace.get_current_span(context).get_span_context()

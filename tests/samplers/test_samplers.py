@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 from opentelemetry import trace
@@ -10,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 
 from tracekit.errors import InvalidValueError
+from tracekit.propagators.tracecontext import TraceContextPropagator
 from tracekit.sdk import (
     ALWAYS_OFF,
     ALWAYS_ON,
@@ -64,8 +66,11 @@ class _Asked(ParentBased):
 
 def told_below(sampler, parent):
     """Return what a span says that starts below `parent`."""
+    return told_in(sampler, trace.set_span_in_context(NonRecordingSpan(parent), Context()))
+
+
+def told_in(sampler, context):
     tracer = TracerProvider(sampler=sampler, shutdown_on_exit=False).get_tracer("test")
-    context = trace.set_span_in_context(NonRecordingSpan(parent), Context())
     span = tracer.start_span("name", context)
     span_context = span.get_span_context()
     return (
@@ -85,6 +90,28 @@ def test_a_sampler_that_follows_a_remote_parent_need_not_be_asked(state, flags, 
     assert DEFAULT_ON.follows_remote_parent
     assert not _Asked(ALWAYS_ON).follows_remote_parent
     assert told_below(DEFAULT_ON, parent) == told_below(_Asked(ALWAYS_ON), parent)
+
+
+@pytest.mark.parametrize("flags", ["00", "01", "02", "03", "ff"])
+@pytest.mark.parametrize("state", [{}, {"tracestate": "vendor=value"}, {"tracestate": "=bad="}])
+def test_a_sampler_that_follows_a_caller_need_not_be_asked(state, flags):
+    headers = {"traceparent": f"00-{7 << 64:032x}-{8:016x}-{flags}", **state}
+    told = [
+        told_in(sampler, TraceContextPropagator().extract(headers, Context()))
+        for sampler in (DEFAULT_ON, _Asked(ALWAYS_ON))
+    ]
+    assert told[0] == told[1]
+    assert told[0][0] is (flags in ("01", "03", "ff"))
+
+
+def test_times_below_a_caller_are_those_of_the_wall_clock():
+    headers = {"traceparent": f"00-{7 << 64:032x}-{8:016x}-01"}
+    context = TraceContextPropagator().extract(headers, Context())
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    before = time.time_ns()
+    spans = [tracer.start_span(name, context) for name in ("one", "two", "three")]
+    assert all(abs(span.start_time - before) < 1_000_000_000 for span in spans)
+    assert len({span.get_span_context().span_id for span in spans}) == 3
 
 
 def test_a_sampler_with_one_of_its_own_for_remote_parents_is_asked():

@@ -11,6 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind
 
 from tracekit._otel_context import NO_CONTEXT, OnlySpan, current_context
+from tracekit._remote_span import RemoteSpan
 from tracekit.core.binding import Binding, Listeners, Parts, SpanOptions
 from tracekit.core.counts import Counts
 from tracekit.core.filtered import look_first
@@ -58,7 +59,7 @@ class Tracer(trace_api.Tracer):
     def sampler(self) -> Sampler:
         return self.binding.sampler
 
-    def start_span(
+    def start_span(  # noqa: PLR0912 - each usual case without a frame of its own
         self,
         name: str,
         context: Context | None = None,
@@ -95,19 +96,40 @@ class Tracer(trace_api.Tracer):
                 within, links or (), start_time, record_exception, set_status_on_exception
             )
             return span.begin(within, options)
-        # The two usual cases of begin(), written out as in ScopedSpan.__enter__().
+        # The usual cases of begin(), written out as in ScopedSpan.__enter__(), and a third: below a
+        # caller whose decision is followed.
         if type(within) is OnlySpan:
             parent: Any = within.span
-            if (
-                type(parent) not in RECORDING
-                or not IS_SAMPLED[parent._anchor[0]]
-                or not binding.is_plain
+            if not binding.is_plain:
+                return span.begin(within)
+            if type(parent) in RECORDING and IS_SAMPLED[parent._anchor[0]]:
+                span._trace_id = parent._trace_id
+                span._anchor = parent._anchor
+                span._parent = parent._span_id
+                span._start = binding.monotonic_ns()
+            elif (
+                type(parent) is not RemoteSpan
+                or parent.followed_flags is None
+                or not binding.follows_remote_parent
             ):
                 return span.begin(within)
-            span._trace_id = parent._trace_id
-            span._anchor = parent._anchor
-            span._parent = parent._span_id
-            span._start = binding.monotonic_ns()
+            else:
+                if kind is binding.asked_kind:
+                    stand_in = look_first(binding, span, parent)
+                    if stand_in is not None:
+                        return stand_in
+                span._trace_id = parent._trace_id
+                span._start = start = binding.monotonic_ns()
+                anchor = (
+                    binding.renew_anchor(start)
+                    if start >= binding.anchored_until
+                    else binding.anchor
+                )
+                flags, state, offset, local_trace = anchor
+                if state is not None or flags != parent.followed_flags:
+                    anchor = (parent.followed_flags, None, offset, local_trace)
+                span._anchor = anchor
+                span._parent = parent._context
         elif within is not NO_CONTEXT or not binding.keeps_roots:
             return span.begin(within)
         else:

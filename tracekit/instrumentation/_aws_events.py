@@ -21,7 +21,7 @@ from tracekit.instrumentation._http import truncated
 
 __all__ = ["Invocation", "invocation_of"]
 
-Headers = Mapping[str, str]
+Headers = dict[str, str]
 
 _SERVER = SpanKind.SERVER
 # One lookup less on the path of each request.
@@ -35,6 +35,8 @@ URL_QUERY = semconv.URL_QUERY
 URL_SCHEME = semconv.URL_SCHEME
 USER_AGENT_ORIGINAL = semconv.USER_AGENT_ORIGINAL
 
+_NOTHING: Mapping[str, Any] = {}
+_TEXT_ONLY = frozenset((str,))
 _LONGEST = 1024
 _MOST_MESSAGES = 128
 _DETAIL_KEY = "_tracecontext"
@@ -81,8 +83,13 @@ _OTHER = Invocation(attributes={semconv.FAAS_TRIGGER: "other"})
 def _request(event: Mapping[str, Any]) -> Invocation:
     """Read a request of API Gateway (both formats), of a function's URL, or of a load balancer."""
     about = event["requestContext"]
-    http = about.get("http") if isinstance(about.get("http"), dict) else {}
-    method = _text(event.get("httpMethod") or http.get("method"))
+    http = about.get("http")
+    if not isinstance(http, dict):
+        http = _NOTHING
+    # _text() only of what may be another thing than a text, or a long one: a frame less for each.
+    method = event.get("httpMethod") or http.get("method")
+    if type(method) is not str or len(method) > _LONGEST:
+        method = _text(method)
     if not method:
         return _OTHER  # a WebSocket's message, or something new
     headers = _headers_of(event)
@@ -91,10 +98,12 @@ def _request(event: Mapping[str, Any]) -> Invocation:
     attributes: dict[str, Any] = {FAAS_TRIGGER: "http", HTTP_REQUEST_METHOD: method}
     if route:
         attributes[HTTP_ROUTE] = route
-    # _text() only of what may be another thing than a text, or a long one: a frame less for each.
     scheme = headers.get("x-forwarded-proto") or "https"
     attributes[URL_SCHEME] = scheme if len(scheme) <= _LONGEST else _text(scheme)
-    if path := _text(event.get("path") or event.get("rawPath")):
+    path = event.get("path") or event.get("rawPath")
+    if type(path) is not str or len(path) > _LONGEST:
+        path = _text(path)
+    if path:
         attributes[URL_PATH] = path
     parameters = event.get("queryStringParameters")
     raw = event.get("rawQueryString")
@@ -102,10 +111,11 @@ def _request(event: Mapping[str, Any]) -> Invocation:
         attributes[URL_QUERY] = redact_query(query)
     if server := headers.get("host") or _text(about.get("domainName")):
         attributes[SERVER_ADDRESS] = server if len(server) <= _LONGEST else _text(server)
-    identity = about.get("identity")
-    client = http.get("sourceIp") or (identity.get("sourceIp") if type(identity) is dict else "")
-    if address := _text(client):
-        attributes[CLIENT_ADDRESS] = address
+    client = http.get("sourceIp") or _identity_of(about).get("sourceIp")
+    if type(client) is not str or len(client) > _LONGEST:
+        client = _text(client)
+    if client:
+        attributes[CLIENT_ADDRESS] = client
     if agent := headers.get("user-agent"):
         attributes[USER_AGENT_ORIGINAL] = agent if len(agent) <= _LONGEST else _text(agent)
     name = f"{method} {route}" if route else method
@@ -124,8 +134,18 @@ def _headers_of(event: Mapping[str, Any]) -> Headers:
     single = event.get("headers")
     if not isinstance(single, dict):
         return found
+    if not found:
+        # As they are in the newer format, found out in three calls of C for however many.
+        names = "".join(single)
+        if names == names.lower() and _TEXT_ONLY.issuperset(map(type, single.values())):
+            return single
     first = {name.lower(): value for name, value in single.items() if type(value) is str}
     return {**found, **first} if found else first
+
+
+def _identity_of(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    identity = about.get("identity")
+    return identity if type(identity) is dict else _NOTHING
 
 
 def _route_of(event: Mapping[str, Any], about: Mapping[str, Any]) -> str:
@@ -133,8 +153,10 @@ def _route_of(event: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     if resource and (route := _text(resource)):
         return route
     # "GET /orders/{id}", or "$default" for everything that matches nothing else.
-    _, _, route = _text(event.get("routeKey")).partition(" ")
-    return route
+    key = event.get("routeKey")
+    if type(key) is not str or len(key) > _LONGEST:
+        key = _text(key)
+    return key.partition(" ")[2]
 
 
 def _query_of(parameters: Any) -> str:

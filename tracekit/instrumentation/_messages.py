@@ -8,7 +8,7 @@ https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/#trace-str
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from opentelemetry.context import Context
@@ -19,7 +19,22 @@ from tracekit._otel_propagate import TEXTMAP
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._patch import report
 
-__all__ = ["Origin", "correlation_of", "headers_for", "links_to", "origin_of", "write_headers"]
+__all__ = [
+    "Origin",
+    "Reading",
+    "correlation_of",
+    "headers_for",
+    "links_to",
+    "lone_sender_of",
+    "origin_of",
+    "reading",
+    "sender_of",
+    "write_headers",
+]
+
+_ContextOf = Callable[[str], "Context | None"]
+
+_TRACEPARENT = "traceparent"
 
 
 class Origin(NamedTuple):
@@ -56,13 +71,74 @@ def write_headers(headers: Any, context: Context) -> None:
         report("the injection of trace headers")
 
 
-def origin_of(headers: Mapping[str, str], correlation: str = "parent") -> Origin:
-    """Return where the work on a message with these headers belongs."""
+class Reading:
+    """What a propagator says of headers: asked once, because it makes a set each time.
+
+    Attributes:
+        names: Of all headers that it writes.
+        reads: The names of all that it reads; None where it does not say.
+    """
+
+    __slots__ = ("context_of", "names", "others", "reads", "textmap")
+
+    def __init__(self, textmap: Any) -> None:
+        self.textmap = textmap
+        self.names = frozenset(textmap.fields)
+        reads = getattr(textmap, "reads", None)
+        self.reads = None if reads is None else frozenset(reads)
+        says = reads is not None and _TRACEPARENT in self.names
+        # What it makes of a traceparent, where there is none of the others.
+        self.context_of: _ContextOf | None = getattr(textmap, "context_of", None) if says else None
+        self.others = (self.reads or self.names) - {_TRACEPARENT}
+
+
+_last: Reading | None = None
+
+
+def reading() -> Reading:
+    """Return what the configured propagator says."""
+    global _last
+    last, textmap = _last, TEXTMAP._HTTP_TEXT_FORMAT
+    if last is None or last.textmap is not textmap:
+        _last = last = Reading(textmap)
+    return last
+
+
+def lone_sender_of(headers: dict[str, Any], beside: Any = None) -> Context | None:
+    """Return the context of a sender who says a traceparent and nothing else, as most do.
+
+    None where that is not known, and :func:`sender_of` finds out.
+
+    Args:
+        headers: Of any names and types.
+        beside: More of them, in which there may be none that is read.
+
+    Cost: two frames, the propagator's included, where that takes four.
+    """
+    known, header = reading(), headers.get(_TRACEPARENT)
+    if type(header) is not str or known.context_of is None:
+        return None
+    others = known.others
+    if not headers.keys().isdisjoint(others):
+        return None
+    if beside is not None and not (type(beside) is dict and beside.keys().isdisjoint(others)):
+        return None
+    return known.context_of(header)
+
+
+def sender_of(headers: Mapping[str, str]) -> Context:
+    """Return the context of whoever sent a message with these headers."""
     try:
-        sent = TEXTMAP._HTTP_TEXT_FORMAT.extract(headers, NO_CONTEXT)
+        sent: Context = TEXTMAP._HTTP_TEXT_FORMAT.extract(headers, NO_CONTEXT)
     except Exception:
         report("the reading of trace headers")
-        return Origin(NO_CONTEXT, ())
+        return NO_CONTEXT
+    return sent
+
+
+def origin_of(headers: Mapping[str, str], correlation: str = "parent") -> Origin:
+    """Return where the work on a message with these headers belongs."""
+    sent = sender_of(headers)
     if correlation == "link":
         return Origin(NO_CONTEXT, links_to([sent]))
     return Origin(sent, ())

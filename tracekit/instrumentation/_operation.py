@@ -262,7 +262,7 @@ def begin_work(
     attributes: Mapping[str, Any],
     kind: SpanKind,
     parent: Context,
-    links: Sequence[Link] = (),
+    links: Sequence[Link] | None = None,
 ) -> Operation | None:
     """Start the span of what the program itself does: serve a call, work a message off.
 

@@ -17,14 +17,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import SpanKind, Tracer, TracerProvider
 
 from tracekit import semconv
 from tracekit.errors import InvalidValueError
 from tracekit.instrumentation._aws_events import Invocation, invocation_of
-from tracekit.instrumentation._messages import links_to, origin_of
+from tracekit.instrumentation._messages import (
+    links_to,
+    lone_sender_of,
+    reading,
+    sender_of,
+)
 from tracekit.instrumentation._operation import Operation, begin_work
 from tracekit.instrumentation._patch import LibraryInstrumentor, report
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
@@ -37,7 +40,9 @@ _MARK = "_tracekit_handler"
 # What the runtime needs to send the answer, and a network that is slow to say no.
 _MARGIN_MS = 100
 _DEFAULT_FLUSH_MS = 5000
+_TIME_LEFT = "get_remaining_time_in_millis"
 _X_RAY, _X_RAY_HEADER = "_X_AMZN_TRACE_ID", "X-Amzn-Trace-Id"
+_X_RAY_HEADER_LOWER = _X_RAY_HEADER.lower()
 FAAS_COLDSTART = semconv.FAAS_COLDSTART
 FAAS_INVOCATION_ID = semconv.FAAS_INVOCATION_ID
 
@@ -165,17 +170,19 @@ class _Invocations:
         was_cold, self._is_cold = self._is_cold, False
         try:
             name = invocation.name or getattr(lambda_context, "function_name", "") or "lambda"
-            attributes: dict[str, Any] = {FAAS_COLDSTART: was_cold}
-            request = getattr(lambda_context, "aws_request_id", None)
-            if isinstance(request, str) and request:
-                attributes[FAAS_INVOCATION_ID] = request
             arn = getattr(lambda_context, "invoked_function_arn", None) or ""
             if arn != self._function[0]:
                 self._function = arn, _function_at(arn)
-            attributes.update(self._function[1])
-            attributes.update(invocation.attributes)
-            links = links_to(map(_extracted, invocation.senders)) if invocation.senders else ()
-            parent = origin_of(_carrier(invocation, lambda_context)).parent
+            attributes = {FAAS_COLDSTART: was_cold, **self._function[1], **invocation.attributes}
+            request = getattr(lambda_context, "aws_request_id", None)
+            if request and isinstance(request, str):
+                attributes[FAAS_INVOCATION_ID] = request
+            senders = invocation.senders
+            links = links_to(map(sender_of, senders)) if len(senders) > 0 else None
+            headers = _carrier(invocation.headers, lambda_context)
+            parent = lone_sender_of(headers)
+            if parent is None:
+                parent = sender_of(headers)
         except Exception:
             report("what is known of an invocation")
             return None
@@ -183,43 +190,37 @@ class _Invocations:
 
     def _flush(self, lambda_context: _LambdaContext) -> None:
         try:
-            provider: Any = self._provider or trace.get_tracer_provider()
-            if not hasattr(provider, "force_flush"):
+            flush = getattr(self._provider or trace.get_tracer_provider(), "force_flush", None)
+            if flush is None:
                 return
-            left = getattr(lambda_context, "get_remaining_time_in_millis", None)
-            limit = self._flush_ms
+            limit, left = self._flush_ms, getattr(lambda_context, _TIME_LEFT, None)
             if left is not None:
                 limit = min(limit, left() - _MARGIN_MS)
             if limit > 0:
-                provider.force_flush(limit)
+                flush(limit)
         except Exception:
             report("the flush of an invocation")
 
 
-def _extracted(headers: Mapping[str, str]) -> Context:
-    return get_global_textmap().extract(headers, Context())
-
-
-def _carrier(invocation: Invocation, lambda_context: _LambdaContext) -> Mapping[str, str]:
+def _carrier(sent: dict[str, str], lambda_context: _LambdaContext) -> dict[str, str]:
     """Return the headers of who asked: of AWS itself, of another function's call, of the event.
 
     What AWS says of its own trace is in the form of X-Ray, which only the propagator of that
     name reads.
     """
-    textmap: Any = get_global_textmap()
-    reads = getattr(textmap, "reads", None)  # None where nobody says
-    asks = reads is None or _X_RAY_HEADER in reads or _X_RAY_HEADER.lower() in reads
+    reads = reading().reads  # None where nobody says
+    asks = reads is None or _X_RAY_HEADER in reads or _X_RAY_HEADER_LOWER in reads
     x_ray = os.environ.get(_X_RAY) if asks else None
     w3c = getattr(lambda_context, "w3c", None)
-    said = w3c() if callable(w3c) else None
+    said = w3c() if w3c is not None and callable(w3c) else None
     custom = getattr(getattr(lambda_context, "client_context", None), "custom", None)
     if x_ray is None and not said and not custom:
-        return invocation.headers
+        return sent
     carrier: dict[str, str] = {_X_RAY_HEADER: x_ray} if x_ray else {}
     for headers in (said, custom):
         if isinstance(headers, dict):
             carrier.update((k, v) for k, v in headers.items() if isinstance(v, str))
-    carrier.update(invocation.headers)
+    carrier.update(sent)
     return carrier
 
 
@@ -236,16 +237,20 @@ def _function_at(arn: str) -> Mapping[str, Any]:
 def _succeed(operation: Operation, invocation: Invocation, result: Any) -> None:
     """End the span of an invocation that returned, with the status of a response."""
     status = result.get("statusCode") if invocation.is_http and isinstance(result, dict) else None
-    try:
-        code = None if status is None else int(status)
-    except (TypeError, ValueError):
-        code = None
+    code = status if type(status) is int or status is None else _number(status)
     if code is None:
         operation.succeed()
     elif code < 500:
         operation.succeed({semconv.HTTP_RESPONSE_STATUS_CODE: code})
     else:
         operation.fail_with(str(code), "", {semconv.HTTP_RESPONSE_STATUS_CODE: code})
+
+
+def _number(status: Any) -> int | None:
+    try:
+        return int(status)
+    except (TypeError, ValueError):
+        return None
 
 
 plugin: type[LibraryInstrumentor] = AwsLambdaInstrumentor

@@ -10,26 +10,26 @@ spans are flushed when it says that it goes.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, TracerProvider
+from opentelemetry.trace import Link, SpanKind, TracerProvider
 
 from tracekit import semconv
 from tracekit._otel_context import NO_CONTEXT, OnlySpan, current_context
 from tracekit._otel_propagate import TEXTMAP
 from tracekit.instrumentation._around import around
+from tracekit.instrumentation._celery_places import broker_of, destination_of
 from tracekit.instrumentation._http import error_type, message_of, truncated
 from tracekit.instrumentation._messages import (
-    Origin,
     correlation_of,
+    lone_sender_of,
     origin_of,
+    reading,
     write_headers,
 )
 from tracekit.instrumentation._operation import (
@@ -51,6 +51,7 @@ _TOLD_OF_MESSAGE = {"headers": 5, "properties": 6, "routing_key": 7, "exchange":
 _DESTINATION = semconv.MESSAGING_DESTINATION_NAME
 _MESSAGE_ID = semconv.MESSAGING_MESSAGE_ID
 _CONVERSATION_ID = semconv.MESSAGING_MESSAGE_CONVERSATION_ID
+_RETRIES = semconv.CELERY_RETRIES
 # In the instance dictionary of a task's request, for as long as it runs.
 _OPERATION = "_tracekit_operation"
 _LONGEST_NAME = 256
@@ -77,6 +78,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         self._runs: dict[str, tuple[str, dict[str, Any]]] = {}
         self._start_span = self._tracer.start_span
         self._correlation = correlation_of("TRACEKIT_CELERY_CORRELATION", os.environ, correlation)
+        self._is_below_sender = self._correlation == "parent"
 
     def patches(self) -> Sequence[Replacing]:
         return (
@@ -121,39 +123,35 @@ class CeleryInstrumentor(ReplacingInstrumentor):
     ) -> Callable[..., Any]:
         start_span, sendings = self._start_span, self._sendings
 
-        def begin(app: Any, name: Any, kwargs: Mapping[str, Any]) -> _Sent | None:
-            try:
-                parent = current_context()
-                # A context of a span only says nothing else, and would be filled by looking into
-                # it.
-                if (
-                    type(parent) is not OnlySpan
-                    and parent is not NO_CONTEXT
-                    and is_spoken_for(parent, _SENDING)
-                ):
-                    return None
-                sending = sendings.get((id(app), name))
-                if sending is None:
-                    sending = self._new_sending(app, name)
-                attributes = sending.attributes
-                if kwargs.get("retries"):
-                    attributes = {**attributes, semconv.CELERY_RETRIES: kwargs["retries"]}
-                span = start_span(sending.name, parent, _PRODUCER, attributes)
-                # It speaks for the commands that the broker's client sends.
-                sent = _Sent(span, _SENDING, parent, True, True)
-                sent.told = None
-                return sent
-            except Exception:
-                report("the beginning of a sending")
-                return None
-
         # Not with the library's own thirty parameters: Python compares each of them with each of
         # the options that are none, in this function and in the library's. With none at all, it
-        # hands on its arguments as they came.
+        # hands on its arguments as they came. What begins the span is no function of its own: it
+        # would be a sixth of the frames.
         def send_task(*args: Any, **kwargs: Any) -> Any:
             sent = None
             if owners and args:
-                sent = begin(args[0], args[1] if len(args) > 1 else kwargs.get("name"), kwargs)
+                try:
+                    parent = current_context()
+                    # A context of a span only says nothing else, and would be filled by looking
+                    # into it.
+                    if (
+                        type(parent) is OnlySpan
+                        or parent is NO_CONTEXT
+                        or not is_spoken_for(parent, _SENDING)
+                    ):
+                        app, name = args[0], args[1] if len(args) > 1 else kwargs.get("name")
+                        sending = sendings.get((id(app), name))
+                        if sending is None:
+                            sending = self._new_sending(app, name)
+                        attributes = sending.attributes
+                        if kwargs.get("retries"):
+                            attributes = {**attributes, _RETRIES: kwargs["retries"]}
+                        span = start_span(sending.name, parent, _PRODUCER, attributes)
+                        # It speaks for the commands that the broker's client sends.
+                        sent = _Sent(span, _SENDING, parent, True, True)
+                        sent.told = None
+                except Exception:
+                    report("the beginning of a sending")
             if sent is None:
                 return original(*args, **kwargs)
             try:
@@ -173,8 +171,7 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             semconv.MESSAGING_OPERATION_NAME: "apply_async",
             semconv.MESSAGING_OPERATION_TYPE: "send",
             semconv.CELERY_TASK_NAME: task,
-            # An application looks through all of its settings for each.
-            **_place_of(_only_of(app.conf.broker_write_url or app.conf.broker_url)),
+            **broker_of(app.conf),
         }
         made = _Sending(f"apply_async {task}", attributes, app)
         if isinstance(name, str) and len(name) <= _LONGEST_NAME:
@@ -212,12 +209,16 @@ class CeleryInstrumentor(ReplacingInstrumentor):
                     headers["traceparent"] = header
                 else:
                     write_headers(headers, sent.context)
-                destination = _destination(exchange, routing_key) if exchange else routing_key
+                destination = destination_of(exchange, routing_key) if exchange else routing_key
                 # Said with the end of the span, in one step.
-                sent.told = told = {_DESTINATION: destination} if destination else {}
-                if "id" in headers:  # the first version of the protocol has them elsewhere
-                    told[_MESSAGE_ID] = headers["id"]
-                    told[_CONVERSATION_ID] = headers["root_id"]
+                if destination and "id" in headers:
+                    sent.told = {
+                        _DESTINATION: destination,
+                        _MESSAGE_ID: headers["id"],
+                        _CONVERSATION_ID: headers["root_id"],
+                    }
+                else:
+                    sent.told = _told_of(destination, headers)
             except Exception:
                 report("the completion of a message")
 
@@ -225,61 +226,112 @@ class CeleryInstrumentor(ReplacingInstrumentor):
 
     # Running
 
-    # `try` and not `quiet`: a frame less, and one that takes everything apart to hand it on.
+    # In place of a bound method of the signal, with the names that celery gives and no others: a
+    # dictionary of them would be made to take them and another to hand them on.
 
     def _send_prerun(
         self, original: Callable[..., Any], owners: Sequence[object]
     ) -> Callable[..., Any]:
-        signal = sys.modules["celery.signals"].task_prerun
-        return _ahead_of_signal(original, owners, self._before_run, signal)
+        signal, begin_run = vars(sys.modules["celery.signals"].task_prerun), self._begin_run
+
+        def send_prerun(
+            sender: Any = None,
+            *,
+            task_id: Any = None,
+            task: Any = None,
+            args: Any = None,
+            kwargs: Any = None,
+            **named: Any,
+        ) -> Any:
+            if owners:
+                begin_run(task)
+                if len(signal["receivers"]) == 1:  # which would do the same
+                    return []
+            return original(sender, task_id=task_id, task=task, args=args, kwargs=kwargs, **named)
+
+        return send_prerun
 
     def _send_postrun(
         self, original: Callable[..., Any], owners: Sequence[object]
     ) -> Callable[..., Any]:
-        signal = sys.modules["celery.signals"].task_postrun
-        return _ahead_of_signal(original, owners, self._after_run, signal)
+        signal, end_run = vars(sys.modules["celery.signals"].task_postrun), self._end_run
 
-    def _before_run(self, *, task: Any = None, **_: Any) -> None:
+        def send_postrun(
+            sender: Any = None,
+            *,
+            task_id: Any = None,
+            task: Any = None,
+            args: Any = None,
+            kwargs: Any = None,
+            retval: Any = None,
+            state: Any = None,
+            **named: Any,
+        ) -> Any:
+            if owners:
+                end_run(task, state, retval)
+                if len(signal["receivers"]) == 1:
+                    return []
+            named.update(args=args, kwargs=kwargs, retval=retval, state=state)
+            return original(sender, task_id=task_id, task=task, **named)
+
+        return send_postrun
+
+    def _before_run(self, *, task: Any, **_: Any) -> None:
+        self._begin_run(task)
+
+    def _after_run(self, *, task: Any, state: Any = None, retval: Any = None, **_: Any) -> None:
+        self._end_run(task, state, retval)
+
+    # `try` and not `quiet`: a frame less, and one that takes everything apart to hand it on.
+
+    def _begin_run(self, task: Any, told: dict[str, Any] | None = None) -> Operation | None:
+        """Start the span of a run, in one straight line for a message with a traceparent.
+
+        Args:
+            told: What is known of a run that is not to be; None for the one that begins.
+        """
         try:
-            request = task.request
-            if _OPERATION in vars(request):  # the signal says it once more
-                return
-            if request.is_eager:
-                origin = Origin(current_context(), ())
-            else:
-                origin = origin_of(_headers_of(request), self._correlation)
-            delivery = request.delivery_info or {}
-            destination, exchange = delivery.get("routing_key"), delivery.get("exchange")
-            if exchange:
-                destination = _destination(exchange, destination)
-            operation = self._begin_work(
-                task.name, request.id, request.root_id, destination, origin
+            known: dict[str, Any] = vars(_request_of(task)) if told is None else told
+            if _OPERATION in known:  # the signal says it once more
+                return None
+            name = task.name
+            run = self._runs.get(name)
+            if run is None:
+                run = self._new_run(name)
+            span_name, attributes = run
+            attributes = attributes.copy()
+            # What is not in the instance is None, False or 0 in the class.
+            if task_id := known.get("id"):
+                attributes[_MESSAGE_ID] = str(task_id)
+            if root_id := known.get("root_id"):
+                attributes[_CONVERSATION_ID] = str(root_id)
+            delivery = known.get("delivery_info")
+            if isinstance(delivery, dict):
+                destination, exchange = delivery.get("routing_key"), delivery.get("exchange")
+                if exchange:
+                    destination = destination_of(exchange, destination)
+                if destination:
+                    attributes[_DESTINATION] = str(destination)
+            if retries := known.get("retries"):
+                attributes[_RETRIES] = retries
+            links: Sequence[Link] | None = None
+            parent = None
+            if known.get("is_eager"):
+                parent = current_context()
+            elif self._is_below_sender:
+                # celery makes attributes of what it does not know, and keeps them as headers too.
+                parent = lone_sender_of(known, known.get("headers"))
+            if parent is None:
+                parent, links = origin_of(_headers_of(known), self._correlation)
+            operation = begin_work(
+                self._start_span, span_name, attributes, _CONSUMER, parent, links
             )
-            if operation is None:
-                return
-            retries = request.retries
-            if retries:
-                operation.span.set_attribute(semconv.CELERY_RETRIES, retries)
-            vars(request)[_OPERATION] = operation
+            if operation is not None:
+                known[_OPERATION] = operation
+            return operation
         except Exception:
             report("the beginning of a task")
-
-    def _begin_work(
-        self, name: str, task_id: Any, root_id: Any, destination: Any, origin: Origin
-    ) -> Operation | None:
-        told = self._runs.get(name)
-        if told is None:
-            told = self._new_run(name)
-        span_name, attributes = told
-        attributes = attributes.copy()
-        if task_id:
-            attributes[_MESSAGE_ID] = str(task_id)
-        if root_id:
-            attributes[_CONVERSATION_ID] = str(root_id)
-        if destination:
-            attributes[_DESTINATION] = str(destination)
-        parent, links = origin
-        return begin_work(self._start_span, span_name, attributes, _CONSUMER, parent, links)
+            return None
 
     def _new_run(self, name: Any) -> tuple[str, dict[str, Any]]:
         task = truncated(str(name), _LONGEST_NAME)
@@ -296,11 +348,9 @@ class CeleryInstrumentor(ReplacingInstrumentor):
             self._runs[name] = made
         return made
 
-    def _after_run(
-        self, *, task: Any = None, state: Any = None, retval: Any = None, **_: Any
-    ) -> None:
+    def _end_run(self, task: Any, state: Any, retval: Any) -> None:
         try:
-            operation = vars(task.request).pop(_OPERATION, None)
+            operation = vars(_request_of(task)).pop(_OPERATION, None)
             if operation is None:
                 return
             if state == "SUCCESS":
@@ -321,11 +371,14 @@ class CeleryInstrumentor(ReplacingInstrumentor):
         **_: Any,
     ) -> None:
         """Make a span of a task that is not run: cancelled, expired, or killed while it ran."""
-        origin = origin_of(_headers_of(request), self._correlation)
-        root_id = getattr(request, "root_id", None)
-        delivery = request.delivery_info or {}
-        destination = _destination(delivery.get("exchange"), delivery.get("routing_key"))
-        operation = self._begin_work(sender.name, request.id, root_id, destination, origin)
+        known = {**vars(request), "headers": getattr(request, "headers", None)}
+        known = {
+            **_headers_of(known),
+            "id": request.id,
+            "root_id": getattr(request, "root_id", None),
+            "delivery_info": request.delivery_info,
+        }
+        operation = self._begin_run(sender, known)
         if operation is None:
             return
         told = {semconv.CELERY_STATE: "REVOKED"}
@@ -371,35 +424,18 @@ class _Sending:
         self.app = app
 
 
-def _destination(exchange: Any, routing_key: Any) -> Any:
-    """Return where a message goes: with the default exchange, to the queue of the key's name.
-
-    Source: https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/
-    """
-    return f"{exchange}:{routing_key}" if exchange and routing_key else routing_key or exchange
+def _told_of(destination: Any, headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a message that is not like most."""
+    told: dict[str, Any] = {_DESTINATION: destination} if destination else {}
+    if "id" in headers:  # the first version of the protocol has them elsewhere
+        told[_MESSAGE_ID] = headers["id"]
+        told[_CONVERSATION_ID] = headers["root_id"]
+    return told
 
 
 def _uid(receiver: Callable[..., Any]) -> str:
     # One, however many instrumentors there are.
     return f"tracekit.{receiver.__name__}"
-
-
-def _ahead_of_signal(
-    original: Callable[..., Any],
-    owners: Sequence[object],
-    step: Callable[..., object],
-    signal: Any,
-) -> Callable[..., Any]:
-    """Return what sends a signal after a step of ours, and only if somebody else waits for it."""
-
-    def send(*args: Any, **named: Any) -> Any:
-        if owners:
-            step(**named)
-            if len(signal.receivers) == 1:  # the same step
-                return []
-        return original(*args, **named)
-
-    return send
 
 
 def _end_work(operation: Operation, state: Any, retval: Any) -> None:
@@ -417,28 +453,23 @@ def _end_work(operation: Operation, state: Any, retval: Any) -> None:
         operation.succeed(told)
 
 
-class _Fields(NamedTuple):
-    """The names of the headers that a propagator has: asking for them makes a set each time."""
+def _request_of(task: Any) -> Any:
+    """Return what ``task.request`` does: one frame for three, and no AttributeError on the way.
 
-    textmap: Any
-    names: Sequence[str]
+    Where celery keeps it otherwise, as when it is told to by ``USE_FAST_LOCALS``, it is asked.
+    """
+    try:
+        local = task.request_stack._local
+        return local.__storage__[local.__ident_func__()]["stack"][-1]
+    except (AttributeError, LookupError):
+        return task.request
 
 
-_fields = _Fields(None, ())
-_NO_HEADERS: Mapping[str, Any] = {}
-
-
-def _headers_of(request: Any) -> dict[str, str]:
+def _headers_of(known: Mapping[str, Any]) -> dict[str, str]:
     """Return the trace headers of a message: celery makes attributes of what it does not know."""
-    global _fields
-    textmap, names = _fields
-    if textmap is not TEXTMAP._HTTP_TEXT_FORMAT:
-        textmap = TEXTMAP._HTTP_TEXT_FORMAT
-        names = tuple(textmap.fields)
-        _fields = _Fields(textmap, names)
-    known, beside = vars(request), getattr(request, "headers", None) or _NO_HEADERS
+    beside = known.get("headers") or {}
     found: dict[str, str] = {}
-    for name in names:
+    for name in reading().names:
         value = known.get(name) or beside.get(name)
         if isinstance(value, str):
             found[name] = value
@@ -452,33 +483,6 @@ def _reason_of(error: BaseException) -> dict[str, str]:
         semconv.EXCEPTION_TYPE: error_type(shown),
         semconv.EXCEPTION_MESSAGE: message_of(shown),
     }
-
-
-def _only_of(brokers: Any) -> str:
-    """Return the URL of the broker, and nothing where there are several.
-
-    kombu goes on to the next when one does not answer, so the first may not be who was sent to.
-    """
-    if not brokers:
-        return "amqp://localhost"  # celery's default
-    named = [brokers] if isinstance(brokers, str) else brokers
-    urls = [url for each in named for url in each.split(";")]
-    return urls[0] if len(urls) == 1 else ""
-
-
-@functools.lru_cache(maxsize=64)
-def _place_of(url: str) -> Mapping[str, Any]:
-    """Return where a broker is, without the credentials in its URL."""
-    try:
-        parts = urlsplit(url)
-        place: dict[str, Any] = {}
-        if parts.hostname:
-            place[semconv.SERVER_ADDRESS] = parts.hostname
-        if parts.port is not None:
-            place[semconv.SERVER_PORT] = parts.port
-    except ValueError:
-        return {}
-    return place
 
 
 plugin: type[LibraryInstrumentor] = CeleryInstrumentor

@@ -72,7 +72,8 @@ class CompositePropagator(TextMapPropagator):
     A propagator that has an attribute `injects_key` is not called for a context without that key:
     it would find nothing to write. One that has `extracts_headers`, two spellings of the header
     without which it reads nothing, is not called for a dictionary that has neither. One that has
-    `traceparent_alone` says by it what it writes of a span, if that is this header alone.
+    `traceparent_alone` says by it what it writes of a span, if that is this header alone; one that
+    has `context_alone`, what it reads from this header alone.
 
     Args:
         inject: In the order in which they write.
@@ -85,6 +86,9 @@ class CompositePropagator(TextMapPropagator):
         failed: How often a propagator raised, by class name. The first time is logged.
         traceparent_of: Takes a span that has started; returns the header traceparent, where that is
             all that would be written of it if it were current and nothing else were; or else None.
+        context_of: Takes a header traceparent; returns the context that :meth:`extract` makes of a
+            dictionary that has none other of the headers that are read, or None where that must be
+            asked.
         reads: The names of all headers that are read, so that a dictionary of these does for the
             request; None where that is not known: a member does not say, or a policy may ask.
     """
@@ -112,6 +116,8 @@ class CompositePropagator(TextMapPropagator):
             (*_only_headers(propagator), propagator.extract) for propagator in self._extract
         )
         self.reads = _all_headers(self, self._extract) if trust is None else None
+        is_plain = trust is None and order == "last"
+        self.context_of = _context_of(self, self._extract) if is_plain else _unsaid
         self._order = order
         self._takes_care = trust is not None or order == "first"
         self._trust = trust
@@ -242,7 +248,24 @@ def _traceparent_of(
     return member.traceparent_alone if is_brief else _unsaid
 
 
-def _unsaid(_span: Any) -> str | None:
+def _context_of(
+    composite: CompositePropagator, members: Sequence[TextMapPropagator]
+) -> Callable[[str], Context | None]:
+    # Of the others, each reads nothing without a header of its own.
+    reading = [each for each in members if _may_read(each, "traceparent")]
+    if len(reading) != 1 or type(composite) is not CompositePropagator:
+        return _unsaid
+    member: Any = reading[0]
+    is_brief = _of_own_class(member, "context_alone") is not None
+    return member.context_alone if is_brief else _unsaid
+
+
+def _may_read(propagator: TextMapPropagator, name: str) -> bool:
+    needed = _only_headers(propagator)
+    return needed == (None, None) or name in needed
+
+
+def _unsaid(_asked: Any) -> None:
     return None
 
 

@@ -17,8 +17,8 @@ from opentelemetry.propagators.textmap import (
 )
 from opentelemetry.trace import (
     DEFAULT_TRACE_STATE,
-    NonRecordingSpan,
     SpanContext,
+    TraceFlags,
     TraceState,
     get_current_span,
 )
@@ -34,6 +34,7 @@ from tracekit._otel_context import (
     span_context,
     with_span,
 )
+from tracekit._remote_span import RemoteSpan
 from tracekit.propagators._headers import header_values
 from tracekit.propagators._refusal import RefusedError, count_refusal
 from tracekit.propagators._remote import KNOWN_FLAGS
@@ -65,25 +66,16 @@ _FLAGS_OF = tuple(FLAGS[flags & KNOWN_FLAGS] for flags in range(256))
 _FLAGS_TEXT = tuple(f"-{flags & KNOWN_FLAGS:02x}" for flags in range(256))
 
 
-class _RemoteSpan(NonRecordingSpan):
-    """The caller's span; kept in a slot, where the API's class fills a dictionary."""
-
-    __slots__ = ("_context",)
-
-    _context: SpanContext
-
-    # Its slot is filled by whoever makes it: an __init__ would cost a frame.
-    __init__: Any = object.__init__
-
-    def get_span_context(self) -> SpanContext:
-        return self._context
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return NonRecordingSpan, (self._context,)
+# For a byte of flags, what RemoteSpan.followed_flags says.
+_FOLLOWED = tuple(
+    flags & KNOWN_FLAGS if flags & TraceFlags.SAMPLED else None for flags in range(256)
+)
 
 
-def _remote_span(header: str) -> _RemoteSpan | None:
-    """Return the span that a whole header of version 00 names; None for all that takes more care.
+def _below_caller(header: str) -> OnlySpan | None:
+    """Return a context of the span that a whole header of version 00 names, and nothing else.
+
+    None for all that takes more care.
 
     Decoding says what is no hexadecimal digit, and takes half as long behind these comparisons as
     behind a regular expression. Nearly every request is read, so nothing is put off.
@@ -98,11 +90,16 @@ def _remote_span(header: str) -> _RemoteSpan | None:
     trace_id = _number(digits, "big")
     if version or not trace_id or not span_id or header != header.lower():
         return None
-    span: _RemoteSpan = _RemoteSpan()
+    span: RemoteSpan = RemoteSpan()
     span._context = new_span_context(
         SpanContext, (trace_id, span_id, True, _FLAGS_OF[flags], DEFAULT_TRACE_STATE, True)
     )
-    return span
+    span._trace_id = trace_id
+    span.followed_flags = _FOLLOWED[flags]
+    # with_span(), written out for most requests.
+    only = OnlySpan()
+    only.span = span
+    return only
 
 
 class TraceContextPropagator(TextMapPropagator):
@@ -115,6 +112,10 @@ class TraceContextPropagator(TextMapPropagator):
     Concurrency: any thread. Cost: on the path of every request, in and out.
     Source: https://www.w3.org/TR/trace-context-2/
     """
+
+    context_alone = staticmethod(_below_caller)
+    """Takes a header traceparent; returns the context that :meth:`extract` makes of it where there
+    is no tracestate, or None where that must be asked."""
 
     # A tracestate alone is not looked at.
     extracts_headers = ("traceparent", "Traceparent")
@@ -195,14 +196,11 @@ class TraceContextPropagator(TextMapPropagator):
         """
         if getter is default_getter and type(carrier) is dict:
             header = carrier.get("traceparent")
-            if type(header) is str and (span := _remote_span(header)) is not None:
+            if type(header) is str and (only := _below_caller(header)) is not None:
                 if "tracestate" in carrier:
-                    self._keep_state(span, carrier, getter)
+                    self._keep_state(only.span, carrier, getter)
                 if context is not None and context is not NO_CONTEXT:
-                    return with_span(context, span)
-                # with_span(), written out for most requests.
-                only = OnlySpan()
-                only.span = span
+                    return with_span(context, only.span)
                 return only
             if header is None and "Traceparent" not in carrier:
                 return Context() if context is None else context
@@ -213,19 +211,19 @@ class TraceContextPropagator(TextMapPropagator):
         if not found:
             return context
         is_text = len(found) == 1 and type(found[0]) is str
-        span: Any = _remote_span(found[0]) if is_text else None
-        if span is None:
+        only: Any = _below_caller(found[0]) if is_text else None
+        if only is None:
             try:
-                span = _remote_span(_checked(found))
+                only = _below_caller(_checked(found))
             except RefusedError as error:
                 # "If the vendor failed to parse traceparent, it MUST NOT attempt to parse
                 # tracestate": https://www.w3.org/TR/trace-context-2/#tracestate-header
                 count_refusal(self.refused, error.reason)
                 return context
-        self._keep_state(span, carrier, getter)
-        return with_span(context, span)
+        self._keep_state(only.span, carrier, getter)
+        return with_span(context, only.span)
 
-    def _keep_state(self, span: _RemoteSpan, carrier: Any, getter: Getter[Any]) -> None:
+    def _keep_state(self, span: RemoteSpan, carrier: Any, getter: Getter[Any]) -> None:
         values = header_values(carrier, "tracestate", getter, "Tracestate")
         if not values:
             return
@@ -237,6 +235,7 @@ class TraceContextPropagator(TextMapPropagator):
             return
         trace_id, span_id, is_remote, flags, _, _ = span._context
         span._context = span_context(trace_id, span_id, is_remote, flags, state)
+        span.followed_flags = None
 
 
 def _told_by(span: Any, context: Context) -> tuple[int, int, int, TraceState | None, bool]:
