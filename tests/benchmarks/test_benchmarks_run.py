@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -150,3 +151,14 @@ def test_the_command_prints_the_table_and_writes_it_as_json(
     assert [row["row"] for row in written["rows"]] == ["propagation.inject_direct"]
     assert written["rows"][0]["must"] == 0.5
     assert written["machine"]["rounds"] == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
+def test_the_processes_of_a_row_run_on_one_core_and_the_rest_where_it_did(command: Any) -> None:
+    placement = importlib.import_module("benchmarks.placement")
+    before = os.sched_getaffinity(0)
+    asked = [sys.executable, "-c", "import os; print(len(os.sched_getaffinity(0)))"]
+    with pytest.raises(RuntimeError), placement.on_one_core():
+        assert subprocess.check_output(asked) == b"1\n"
+        raise RuntimeError
+    assert os.sched_getaffinity(0) == before

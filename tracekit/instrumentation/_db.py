@@ -335,7 +335,7 @@ class DatabaseSteps:
                 parameters = None
                 if batch_size >= 0:
                     attributes = {**attributes, semconv.DB_OPERATION_BATCH_SIZE: batch_size}
-            elif parameters and is_known and (outer is not None or self._captures_parameters):
+            elif is_known and (outer is not None or self._captures_parameters) and parameters:
                 attributes = self._with_values(attributes, parameters, outer)
             span = self._start_span(said.name, parent, target.kind, attributes)
             if self._nests or is_batch or contrib.is_loaded:
