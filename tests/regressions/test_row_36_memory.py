@@ -15,7 +15,13 @@ import pytest
 import tracekit
 from processors.doubles import Hanging
 from tracekit.processors import _lane
-from tracekit.sdk import BatchSpanProcessor, InMemorySpanExporter, TracerProvider
+from tracekit.sdk import (
+    BatchSpanProcessor,
+    InMemorySpanExporter,
+    SpanExporter,
+    SpanExportResult,
+    TracerProvider,
+)
 from tracekit.testing import build_span
 
 
@@ -27,6 +33,20 @@ def test_spans_that_are_never_ended_are_not_kept(exporter):
     gc.collect()
     assert reference() is None
     assert tracekit.stats()["live"] == 1
+
+
+def test_spans_that_are_exported_are_not_kept_until_others_come():
+    class Discarding(SpanExporter):
+        def export(self, spans):
+            return SpanExportResult.SUCCESS
+
+    tracekit.configure(exporters=[Discarding()])
+    gone = threading.Event()
+    with tracekit.span("last") as span:
+        reference = weakref.ref(span, lambda _: gone.set())
+    del span
+    tracekit.flush(10)
+    assert gone.wait(10), reference()
 
 
 def test_one_span_keeps_no_more_than_its_limits(exporter):

@@ -209,6 +209,7 @@ class Lane:
                 self._leave_if_spare(me)
                 continue
             self._export(entry)
+            del entry  # else a batch is kept until the next comes, however long that takes
             if self._is_slow and me in self._threads:
                 self.start()
 

@@ -8,24 +8,27 @@ itself takes. Each order has a number, which is its trace id, an inherited attri
 spans, and what every layer is asked for: a span in another order's trace shows.
 
 The celery worker is ``celery -A busy_shop worker``; ``WORKER_REPORT`` names the file that it
-writes its own findings to when it ends.
+writes its own findings to when it ends, and ``ORDERS`` says how many it will get. Both measure what
+they hold ten times, the shop while no order is under way.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import socket
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import celery
 import celery.signals
+from memory_held import held_memory
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 import tracekit
@@ -107,7 +110,7 @@ shop = celery.Celery("busy_shop", broker=os.environ["BROKER"])
 shop.conf.update(
     broker_connection_retry_on_startup=True, task_ignore_result=True, worker_prefetch_multiplier=50
 )
-packed = {"tasks": 0, "wrong": 0}
+packed: dict[str, Any] = {"tasks": 0, "wrong": 0, "memory": []}
 
 
 def _pack(number: int) -> None:
@@ -115,8 +118,15 @@ def _pack(number: int) -> None:
     from opentelemetry import trace
 
     span: Any = trace.get_current_span()
-    packed["tasks"] += 1
-    packed["wrong"] += span.context.trace_id != _TRACE + number or span.parent is None
+    packed["tasks"] = done = packed["tasks"] + 1
+    if "PLAIN" not in os.environ:
+        packed["wrong"] += span.context.trace_id != _TRACE + number or span.parent is None
+    if done % _tenth(int(os.environ["ORDERS"])) == 0:
+        packed["memory"].append(held_memory())
+
+
+def _tenth(orders: int) -> int:
+    return max(orders // _SAMPLES, 1)
 
 
 pack: Any = shop.task(name="busy_shop.pack")(_pack)
@@ -124,6 +134,8 @@ pack: Any = shop.task(name="busy_shop.pack")(_pack)
 
 @celery.signals.worker_init.connect
 def _trace_worker(**_: Any) -> None:
+    if "PLAIN" in os.environ:
+        return
     tracekit.configure("busy-worker", exporters=["none"])
     tracekit.instrument()
 
@@ -210,30 +222,25 @@ async def ask(port: int, number: int) -> str:
 
 
 async def drive(port: int, requests: int, checking: Checking) -> dict[str, Any]:
-    """Send orders, so many at once, and sample the memory between tenths of them."""
+    """Send orders, so many at once; pause after each tenth of them, and measure the memory."""
     numbers = iter(range(1, requests + 1))
     errors: list[str] = []
-    memory: list[int] = []
+    memory: list[dict[str, int]] = []
     done = 0
 
-    async def customer() -> None:
+    async def customer(tenth: Iterator[int]) -> None:
         nonlocal done
-        for number in numbers:
+        for number in tenth:
             error = await ask(port, number)
             if error:
                 errors.append(error)
             done += 1
-            if done % max(requests // _SAMPLES, 1) == 0:
-                gc.collect()
-                memory.append(_resident_kib())
 
-    await asyncio.gather(*(customer() for _ in range(CONCURRENCY)))
-    # A customer has the answer a moment before the server is done with it.
-    for _ in range(50):
-        await asyncio.to_thread(tracekit.flush)
-        if not checking.orders:
-            break
-        await asyncio.sleep(0.1)
+    while tenth := list(islice(numbers, _tenth(requests))):
+        ordered = iter(tenth)
+        await asyncio.gather(*(customer(ordered) for _ in range(CONCURRENCY)))
+        await _settle(checking)
+        memory.append(held_memory())
     return {
         "requests": done,
         "errors": errors[:5],
@@ -244,16 +251,21 @@ async def drive(port: int, requests: int, checking: Checking) -> dict[str, Any]:
         ],
         "wrong": checking.wrong,
         "quoted": checking.quoted,
-        "memory_kib": memory,
+        "memory": memory,
         "lost": tracekit.stats().get("dropped", {}),
     }
 
 
-def _resident_kib() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1])
-    return 0
+async def _settle(checking: Checking) -> None:
+    """Wait until the spans of all orders are there.
+
+    A customer has the answer a moment before the server is done with it.
+    """
+    for _ in range(50):
+        await asyncio.to_thread(tracekit.flush)
+        if not checking.orders:
+            break
+        await asyncio.sleep(0.1)
 
 
 async def main(requests: int) -> None:
@@ -266,7 +278,9 @@ async def main(requests: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         app = _InheritNumber(make_app(f"http://127.0.0.1:{port}"))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+        # Longer than httpx keeps a connection (5 s, as uvicorn): else a request meets its end.
+        config = uvicorn.Config(app, log_level="error", lifespan="on", timeout_keep_alive=60)
+        server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listening]))
         while not server.started:
             await asyncio.sleep(0.01)
