@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -51,6 +52,9 @@ _TOLD_OF_MESSAGE = {"headers": 5, "properties": 6, "routing_key": 7, "exchange":
 _DESTINATION = semconv.MESSAGING_DESTINATION_NAME
 _MESSAGE_ID = semconv.MESSAGING_MESSAGE_ID
 _CONVERSATION_ID = semconv.MESSAGING_MESSAGE_CONVERSATION_ID
+# In RabbitMQ a task with a countdown waits behind exchanges of kombu's, for as many seconds as the
+# first parts of its key say, one for each bit.
+_DELAYING, _DELAY = "celery_delayed_", re.compile(r"^(?:[01]\.){28}")
 # In the instance dictionary of a task's request, for as long as it runs.
 _OPERATION = "_tracekit_operation"
 _LONGEST_NAME = 256
@@ -376,7 +380,11 @@ def _destination(exchange: Any, routing_key: Any) -> Any:
 
     Source: https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/
     """
-    return f"{exchange}:{routing_key}" if exchange and routing_key else routing_key or exchange
+    if not exchange or not routing_key:
+        return routing_key or exchange
+    if _DELAYING in str(exchange):
+        return _DELAY.sub("", str(routing_key))
+    return f"{exchange}:{routing_key}"
 
 
 def _uid(receiver: Callable[..., Any]) -> str:
