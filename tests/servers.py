@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 __all__ = ["free_port", "free_ports", "listens", "running", "until"]
 
@@ -101,9 +102,10 @@ def until(is_true: Callable[[], object], timeout_s: float) -> bool:
 def listens(address: int | str) -> bool:
     """Say whether something listens at a port of loopback, or at a Unix socket."""
     is_path = isinstance(address, str)
+    where: Any = address if is_path else ("127.0.0.1", address)
     with socket.socket(socket.AF_UNIX if is_path else socket.AF_INET) as client:
         try:
-            client.connect(address if is_path else ("127.0.0.1", address))
+            client.connect(where)
         except OSError:
             return False
     return True

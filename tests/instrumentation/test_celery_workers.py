@@ -293,6 +293,20 @@ def test_runs_are_linked_on_request(rabbitmq: str, tmp_path: Path) -> None:
     assert [span.name for span in shop.spans if span.trace == sent.trace] == [sent.name, "order"]
 
 
+@needs_rabbitmq
+@pytest.mark.slow
+def test_a_task_that_the_broker_keeps_for_a_while_goes_to_its_queue(
+    rabbitmq: str, redis: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("kombu.transport.native_delayed_delivery")
+    shop = run_shop(premises(tmp_path, rabbitmq, redis, QUORUM="1"), "solo", "send_later()")
+    (run_,) = shop.named("run celery_shop.total")
+    sent = shop.above(run_)
+    assert sent.name == "apply_async celery_shop.total"
+    ends = [span.attributes["messaging.destination.name"] for span in (sent, run_)]
+    assert ends == [shop.queue, shop.queue]
+
+
 def is_run_once_below_its_sender(shop: Shop) -> bool:
     (run_,) = shop.named("run celery_shop.kills_its_process")
     sent = shop.above(run_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,13 +12,21 @@ from tracekit import semconv
 
 __all__ = ["broker_of", "destination_of"]
 
+# In RabbitMQ a task with a countdown waits behind exchanges of kombu's, for as many seconds as the
+# first parts of its key say, one for each bit.
+_DELAYING, _DELAY = "celery_delayed_", re.compile(r"^(?:[01]\.){28}")
+
 
 def destination_of(exchange: Any, routing_key: Any) -> Any:
     """Return where a message goes: with the default exchange, to the queue of the key's name.
 
     Source: https://opentelemetry.io/docs/specs/semconv/messaging/rabbitmq/
     """
-    return f"{exchange}:{routing_key}" if exchange and routing_key else routing_key or exchange
+    if not exchange or not routing_key:
+        return routing_key or exchange
+    if _DELAYING in str(exchange):
+        return _DELAY.sub("", str(routing_key))
+    return f"{exchange}:{routing_key}"
 
 
 def broker_of(conf: Any) -> Mapping[str, Any]:

@@ -39,6 +39,15 @@ app.conf.update(
         ORDERS,
     ],
 )
+if os.environ.get("QUORUM"):
+    # On such queues celery has the broker keep a task until its time has come.
+    exchange = Exchange(QUEUE, "topic")
+    quorum = {"x-queue-type": "quorum"}
+    app.conf.update(
+        task_queues=[Queue(QUEUE, exchange, routing_key=QUEUE, queue_arguments=quorum)],
+        broker_native_delayed_delivery_queue_type="classic",
+        worker_enable_remote_control=False,
+    )
 
 
 @app.task
@@ -82,6 +91,14 @@ def send_one(name):
     with tracekit.span("order") as span:
         outcome = app.tasks[f"celery_shop.{name}"].delay().get(timeout=45, propagate=False)
         return _told(span, {name: str(outcome)})
+
+
+def send_later():
+    """Send a task that has to wait, once a worker is there: it makes the queues to wait in."""
+    with tracekit.span("order") as span:
+        add.delay(1, 2).get(timeout=45)
+        later = total.apply_async(([3, 4],), countdown=1).get(timeout=45)
+        return _told(span, {"later": str(later)})
 
 
 def send_all():
