@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from grpc import _server
 from grpc._cython import cygrpc
 from opentelemetry import propagate
 from opentelemetry.instrumentation.grpc import GrpcInstrumentorClient
@@ -365,15 +366,145 @@ def test_a_call_that_an_interceptor_refuses_has_a_server_span(
     assert server.attributes["rpc.status_code"] == "UNAUTHENTICATED"
 
 
-def test_a_synchronous_handler_of_an_asynchronous_server_is_watched(
+class RefuseAsynchronously(grpc.aio.ServerInterceptor):
+    """Lets nobody in."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        async def refuse(request: bytes, context: Any) -> bytes:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
+            raise AssertionError
+
+        return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def test_a_call_that_an_asynchronous_interceptor_refuses_has_a_server_span(
     instrument: Instrument, spans: Spans, answers: Answers
 ) -> None:
+    instrument(GrpcInstrumentor)
+    with aio_server(answers, interceptors=(RefuseAsynchronously(),)) as port:
+        assert CALLS.call(port, "Get").code == "UNAUTHENTICATED"
+        _, server = two(spans)
+    assert server.attributes["rpc.status_code"] == "UNAUTHENTICATED"
+
+
+class LetIn(grpc.aio.ServerInterceptor):
+    """Lets everybody in."""
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        return await continuation(details)
+
+
+@pytest.mark.parametrize(("method", "name"), [("Get", "shop.Orders/Get"), ("Nonsense", "grpc")])
+def test_behind_an_asynchronous_interceptor_each_call_has_a_span(
+    instrument: Instrument, spans: Spans, answers: Answers, method: str, name: str
+) -> None:
+    instrument(GrpcInstrumentor)
+    with aio_server(answers, interceptors=(LetIn(),)) as port:
+        CALLS.call(port, method)
+        CALLS.call(port, method)
+        servers = [each for each in settled(spans, 4) if each.kind is SpanKind.SERVER]
+    assert [server.name for server in servers] == [name, name]
+
+
+class Changing(grpc.GenericRpcHandler):
+    """Answers every method, each time with the next of several functions."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+
+    def service(self, details: Any) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(self.answers.pop(0))
+
+
+def _constant(answer: bytes) -> Any:
+    async def behavior(_request: bytes, _context: Any) -> bytes:
+        return answer
+
+    return behavior
+
+
+def test_a_handler_that_finds_another_function_each_time_is_asked_each_time(
+    instrument: Instrument, spans: Spans, answers: Answers
+) -> None:
+    instrument(GrpcInstrumentor)
+    changing = Changing(*map(_constant, (b"one", b"two", b"three")))
+    with aio_server(answers, handlers=[changing]) as port:
+        taken = [CALLS.call(port, name).answers for name in ("Get", "Get", "Find")]
+        servers = [each for each in settled(spans, 6) if each.kind is SpanKind.SERVER]
+    assert taken == [[b"one"], [b"two"], [b"three"]]
+    assert [server.name for server in servers] == [
+        "shop.Orders/Get",
+        "shop.Orders/Get",
+        "shop.Orders/Find",
+    ]
+
+
+def test_a_synchronous_handler_of_an_asynchronous_server_is_watched(
+    instrument: Instrument, spans: Spans, answers: Answers, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="tracekit")
     answers.aio_handlers = answers.handlers  # type: ignore[method-assign]
     instrument(GrpcInstrumentor)
     with aio_server(answers) as port:
         assert CALLS.call(port, "Get").answers == [b"1"]
         assert CALLS.call(port, "Count", [b"2"]).answers == [b"0", b"1"]
         assert len(settled(spans, 4)) == 4
+    assert not [record for record in caplog.records if record.name.startswith("tracekit")]
+
+
+class Elsewhere:
+    """The context of a call in a version of the library that keeps what is private elsewhere."""
+
+    def __init__(self, *given: Any) -> None:
+        self.kept_elsewhere = _Context(*given)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("_rpc_event", "_state"):
+            raise AttributeError(name)
+        return getattr(self.kept_elsewhere, name)
+
+
+_Context: Any = _server._Context
+
+
+@pytest.mark.parametrize(("method", "code"), [("Get", "OK"), ("SetCode", "INTERNAL")])
+def test_a_context_that_keeps_its_state_elsewhere_is_asked(
+    instrument: Instrument,
+    spans: Spans,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    code: str,
+) -> None:
+    instrument(GrpcInstrumentor)
+    monkeypatch.setattr("grpc._server._Context", Elsewhere)
+    CALLS.call(port, method, [b"INTERNAL"])
+    _, server = two(spans)
+    assert server.attributes["rpc.status_code"] == code
+    assert server.attributes["network.peer.address"] == "127.0.0.1"
+
+
+def test_registered_methods_of_an_asynchronous_server_are_watched_until_uninstrumented(
+    instrument: Instrument, spans: Spans, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(grpc.aio.Server, "add_registered_method_handlers"):
+        pytest.skip("asynchronous servers of this version of grpcio register no methods")
+
+    def register(server: Any, _generic: Any) -> None:
+        server.add_registered_method_handlers(SERVICE, answers.aio_handlers())
+
+    instrumentor = instrument(GrpcInstrumentor)
+    # As generated code does, with nothing behind it that is asked.
+    monkeypatch.setattr("grpc.aio._server.Server.add_generic_rpc_handlers", register)
+    with aio_server(answers) as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(f"/{SERVICE}/Get", _registered_method=True)
+        assert call(b"x") == b"x"
+        _, server = two(spans)
+        monkeypatch.undo()
+        instrumentor.uninstrument()
+        assert call(b"x") == b"x"
+    assert server.name == "shop.Orders/Get"
+    assert len(spans.watched) == 2
 
 
 def test_registered_methods_are_watched(

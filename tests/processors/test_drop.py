@@ -128,6 +128,23 @@ def test_what_only_looks_like_a_health_check_stays(kind, attributes):
     assert watched.names == ["span"]
 
 
+@pytest.mark.parametrize(
+    ("attributes", "left"),
+    [
+        ({"url.path": "/healthz", "http.request.method": "GET"}, 0),
+        ({"rpc.system.name": "grpc", "rpc.method": "grpc.health.v1.Health/Check"}, 0),
+        ({"rpc.system.name": "grpc", "rpc.method": "shop.Orders/Get"}, 1),
+        ({"url.path": ["/healthz"]}, 1),
+        (None, 1),
+    ],
+)
+def test_a_root_that_an_instrumentation_starts_is_looked_at_too(attributes, left):
+    watched = Watched()
+    watched.tracer.start_span("x", Context(), SERVER, attributes).end()
+    watched.tracer.start_span("x", kind=SERVER, attributes=attributes).end()
+    assert len(watched.names) == 2 * left
+
+
 @pytest.mark.parametrize("rules", [True, "pings"])
 def test_a_check_that_the_program_makes_itself_stays(rules):
     watched = Watched(rules)

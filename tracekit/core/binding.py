@@ -90,10 +90,13 @@ class DropsAtStart(Protocol):
 
     Attributes:
         only_incoming: Nothing else need be asked about than SERVER spans without a local parent.
+        may_drop: Says by the attributes of such a span, in one call, whether to ask at all.
     """
 
     @property
     def only_incoming(self) -> bool: ...
+    @property
+    def may_drop(self) -> Callable[[Attributes], bool]: ...
 
     def at_start(
         self, name: str, kind: SpanKind, attributes: Attributes, has_local_parent: bool
@@ -164,6 +167,7 @@ class Binding:
         "marks_parents",
         "max_attributes",
         "max_start_attributes",
+        "may_drop",
         "monotonic_ns",
         "new_local_trace",
         "new_scope",
@@ -224,6 +228,7 @@ class Binding:
         self.asks_all = self.marks_parents or (self.drops is not None and not only_incoming)
         # A kind to compare with, of which no span is where nothing is asked.
         self.asked_kind: Any = SpanKind.SERVER if only_incoming else _NO_KIND
+        self.may_drop: Any = None if self.drops is None else self.drops.may_drop
         # Under a local parent nothing else decides, and nobody watches the span start.
         self.is_plain = self.follows_local_parent and self.on_start is None and not self.asks_all
         self.keeps_roots = self.is_plain and self.root_threshold == 0

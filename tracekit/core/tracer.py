@@ -134,9 +134,14 @@ class Tracer(trace_api.Tracer):
             return span.begin(within)
         else:
             if kind is binding.asked_kind:
-                stand_in = look_first(binding, span, None)
-                if stand_in is not None:
-                    return stand_in
+                try:
+                    is_asked = own is None or binding.may_drop(own)
+                except Exception:  # to be met again, and said, below
+                    is_asked = True
+                if is_asked:
+                    stand_in = look_first(binding, span, None)
+                    if stand_in is not None:
+                        return stand_in
             span._trace_id = binding.random_bits(128)
             span._start = start = binding.monotonic_ns()
             span._anchor = (

@@ -16,7 +16,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
@@ -45,7 +45,7 @@ from tracekit.instrumentation._grpc import (
 from tracekit.instrumentation._grpc_told import Told, told_of
 from tracekit.instrumentation._http import is_cancellation
 from tracekit.instrumentation._messages import headers_for
-from tracekit.instrumentation._operation import Operation
+from tracekit.instrumentation._operation import BareOperation, Operation
 from tracekit.instrumentation._patch import quiet, report
 from tracekit.instrumentation._propagation import PropagationHosts
 from tracekit.instrumentation._replacing import Replacing
@@ -92,7 +92,7 @@ def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
     )
 
 
-class _Sent(Operation):
+class _Sent(BareOperation):
     """A call that is under way, and what the library is given in place of the program's.
 
     Attributes:
@@ -104,13 +104,6 @@ class _Sent(Operation):
 
     metadata: Any
     request_iterator: Any
-
-    if TYPE_CHECKING:
-
-        def __init__(self) -> None:
-            """Hold nothing yet: whoever makes one fills it."""
-    else:
-        __init__ = object.__init__
 
 
 class _Calls:

@@ -33,6 +33,7 @@ from tracekit.instrumentation._http import is_cancellation, record_failure
 from tracekit.instrumentation._patch import report
 
 __all__ = [
+    "BareOperation",
     "OnlyOperation",
     "OnlySpeaking",
     "Operation",
@@ -225,6 +226,22 @@ class Operation:
                 self.span.set_attribute(semconv.POOL_WAIT, wait_ns / 1e9)
             except Exception:
                 report("the record of a wait")
+
+
+class BareOperation(Operation):
+    """An operation without what it stands for: whoever makes one fills all slots.
+
+    That spares the path of a call the frame of a constructor.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None:
+            """Hold nothing yet."""
+    else:
+        __init__ = object.__init__
 
 
 def begin(

@@ -47,13 +47,16 @@ _READING = frozenset(("GET", "HEAD", "OPTIONS", None))
 # One lookup less each on the path of a request.
 URL_PATH, USER_AGENT_ORIGINAL = semconv.URL_PATH, semconv.USER_AGENT_ORIGINAL
 HTTP_REQUEST_METHOD = semconv.HTTP_REQUEST_METHOD
+RPC_SYSTEM_NAME, RPC_METHOD = semconv.RPC_SYSTEM_NAME, semconv.RPC_METHOD
 
 
 def _is_health_check(attributes: Attributes) -> bool:
     """Whether a server was asked whether it lives."""
     path = attributes.get(URL_PATH)
     if path is None:
-        return _is_other_health_check(attributes)
+        if RPC_SYSTEM_NAME in attributes:
+            return str(attributes.get(RPC_METHOD, "")).startswith(_GRPC_HEALTH)
+        return _is_older_health_check(attributes)
     if path in _HEALTH_PATHS and attributes.get(HTTP_REQUEST_METHOD) in _READING:
         return True
     agent = attributes.get(USER_AGENT_ORIGINAL)
@@ -64,19 +67,22 @@ def _is_checker(agent: Any) -> bool:
     return isinstance(agent, str) and agent.startswith(_CHECKERS)
 
 
-def _is_other_health_check(attributes: Attributes) -> bool:
-    """Look at what is said by the names that the conventions replaced, and by gRPC."""
-    if semconv.RPC_SYSTEM_NAME in attributes:  # which has none of the names below
-        return str(attributes.get(semconv.RPC_METHOD, "")).startswith(_GRPC_HEALTH)
+def _is_older_health_check(attributes: Attributes) -> bool:
+    """Look at what is said by the names that the conventions replaced."""
     target = attributes.get(semconv.OLD_HTTP_TARGET)
     if isinstance(target, str) and target.partition("?")[0] in _HEALTH_PATHS:
         return attributes.get(semconv.OLD_HTTP_METHOD) in _READING
     # Older conventions split what newer ones write in one.
     service = f"{attributes.get(_OLD_RPC_SERVICE, '')}/"
-    method = str(attributes.get(semconv.RPC_METHOD, ""))
+    method = str(attributes.get(RPC_METHOD, ""))
     if service == _GRPC_HEALTH or method.startswith(_GRPC_HEALTH):
         return True
     return _is_checker(attributes.get(semconv.OLD_HTTP_USER_AGENT))
+
+
+def _maybe(_attributes: Attributes) -> bool:
+    """Have the rules asked."""
+    return True
 
 
 def _is_ping(attributes: Attributes) -> bool:
@@ -153,6 +159,10 @@ class DropRules:
         # time that a rule's attribute takes.
         self._verdicts = tuple(
             (rule.name if rule.drops else None, rule.matches) for rule in self._rules
+        )
+        # Of several rules, whose order matters, none is asked beforehand.
+        self.may_drop: Callable[[Attributes], bool] = (
+            self._rules[0].matches if self.only_incoming and len(self._rules) == 1 else _maybe
         )
         # What a span says of itself at its start, a rule that looks no further has seen.
         self.asks_at_end = any(not rule.is_final for rule in self._rules)
