@@ -59,7 +59,7 @@ class Tracer(trace_api.Tracer):
     def sampler(self) -> Sampler:
         return self.binding.sampler
 
-    def start_span(  # noqa: PLR0912 - each usual case without a frame of its own
+    def start_span(  # noqa: PLR0912, PLR0915 - each usual case without a frame of its own
         self,
         name: str,
         context: Context | None = None,
