@@ -203,7 +203,7 @@ class _Response:
         try:
             kind = message.get("type")
         except AttributeError:  # it is no message: the server says so
-            kind = None
+            kind = ""
         if kind == "http.response.start":
             message = self._started(message)
         try:
