@@ -77,7 +77,7 @@ LIBRARIES: Mapping[str, Library] = {
     "valkey": Library("valkey", "6.0.0"),
     "pymongo": Library("pymongo", "4.0"),
     "grpc": Library("grpcio", "1.48.0"),
-    "celery": Library("celery[redis]", "5.2.1"),
+    "celery": Library("celery[redis]", "5.2.1", [], ["test_celery.py", "test_celery_workers.py"]),
     "botocore": Library("botocore", "1.29.0", ["boto3==1.26.0"]),
     # It wants a botocore of its own, so that CI, which tests the newest of all, cannot have it.
     "aiobotocore": Library("aiobotocore", "2.5.0"),

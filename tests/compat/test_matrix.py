@@ -44,3 +44,4 @@ def test_the_tests_of_a_library_are_there(name: str) -> None:
     tests = LIBRARIES[name].tests or [f"test_{name}.py"]
     folder = Path(__file__).parent.parent / "instrumentation"
     assert all((folder / test).exists() for test in tests)
+    assert {path.name for path in folder.glob(f"test_{name}_*.py")} <= set(tests)
