@@ -3,7 +3,7 @@
 The kernel keeps a client and its server on one core, or takes one of them to another, as it finds
 the cores when they wake each other. Apart, each wait puts a core to sleep and each answer wakes
 it, with caches that went cold: a query of psycopg takes 51 µs of CPU time instead of 25, where
-tracing adds 10 in one place and 15 in the other. A process stays for seconds where it is, and goes
+tracekit adds 11 in one place and 14 in the other. A process stays for seconds where it is, and goes
 when a thread waits for another, as at the end of a round: that of a side whose spans are exported
 on a thread of its own goes more often. Then the place is measured, and not what tracing adds.
 """
