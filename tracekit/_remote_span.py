@@ -15,7 +15,7 @@ __all__ = ["RemoteSpan"]
 class RemoteSpan(NonRecordingSpan):
     """The caller's span; kept in slots, where the API's class fills a dictionary.
 
-    Whoever makes one fills all three.
+    Whoever makes one fills both.
 
     Attributes:
         followed_flags: The trace flags of a span below it whose sampler follows its parent; None
@@ -23,10 +23,9 @@ class RemoteSpan(NonRecordingSpan):
             may make another.
     """
 
-    __slots__ = ("_context", "_trace_id", "followed_flags")
+    __slots__ = ("_context", "followed_flags")
 
     _context: SpanContext
-    _trace_id: int
     followed_flags: int | None
 
     # An __init__ that fills the slots would cost a frame.

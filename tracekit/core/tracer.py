@@ -118,7 +118,8 @@ class Tracer(trace_api.Tracer):
                     stand_in = look_first(binding, span, parent)
                     if stand_in is not None:
                         return stand_in
-                span._trace_id = parent._trace_id
+                span._parent = above = parent._context
+                span._trace_id = above[0]
                 span._start = start = binding.monotonic_ns()
                 anchor = (
                     binding.renew_anchor(start)
@@ -129,7 +130,6 @@ class Tracer(trace_api.Tracer):
                 if state is not None or flags != parent.followed_flags:
                     anchor = (parent.followed_flags, None, offset, local_trace)
                 span._anchor = anchor
-                span._parent = parent._context
         elif within is not NO_CONTEXT or not binding.keeps_roots:
             return span.begin(within)
         else:

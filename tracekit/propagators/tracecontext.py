@@ -94,7 +94,6 @@ def _below_caller(header: str) -> OnlySpan | None:
     span._context = new_span_context(
         SpanContext, (trace_id, span_id, True, _FLAGS_OF[flags], DEFAULT_TRACE_STATE, True)
     )
-    span._trace_id = trace_id
     span.followed_flags = _FOLLOWED[flags]
     # with_span(), written out for most requests.
     only = OnlySpan()
