@@ -193,12 +193,6 @@ def test_callers_are_recorded_unless_switched_off(text: str) -> None:
     assert caller_from({"TRACEKIT_CODE_LOCATION": "False"}) is None
 
 
-def test_where_they_cost_too_much_callers_are_recorded_when_asked_for() -> None:
-    assert caller_from({}, unasked=False) is None
-    assert caller_from({"TRACEKIT_CODE_LOCATION": "true"}, unasked=False) is not None
-    assert caller_from({}, True, unasked=False) is not None
-
-
 def test_an_option_precedes_the_variable() -> None:
     assert caller_from({"TRACEKIT_CODE_LOCATION": "true"}, False) is None
     assert caller_from({"TRACEKIT_CODE_LOCATION": "false"}, True) is not None

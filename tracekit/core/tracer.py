@@ -87,11 +87,9 @@ class Tracer(trace_api.Tracer):
             own = own.copy() if type(own) is dict else _own(own)
         span._attributes = own
         span._end = None
-        # Anything else that was passed, such as a span, holds no parent that could be read.
-        within = context
-        if within is None or (within is not NO_CONTEXT and not isinstance(within, dict)):
-            within = current_context()
+        within = current_context() if context is None else context
         if links or start_time is not None or not record_exception or not set_status_on_exception:
+            within = _readable(within)
             options = SpanOptions(
                 within, links or (), start_time, record_exception, set_status_on_exception
             )
@@ -131,7 +129,7 @@ class Tracer(trace_api.Tracer):
                     anchor = (parent.followed_flags, None, offset, local_trace)
                 span._anchor = anchor
         elif within is not NO_CONTEXT or not binding.keeps_roots:
-            return span.begin(within)
+            return span.begin(_readable(within))
         else:
             if kind is binding.asked_kind:
                 try:
@@ -205,6 +203,12 @@ class Tracer(trace_api.Tracer):
             end_on_exit,
         )
         return scope_with_options(self.binding, name, kind, own, options)
+
+
+def _readable(context: Any) -> Context:
+    """Return the current context for what holds no parent that could be read, such as a span."""
+    is_one: bool = isinstance(context, dict)
+    return context if is_one else current_context()
 
 
 def _own(attributes: Mapping[Any, Any]) -> dict[str, Any] | None:

@@ -127,16 +127,18 @@ class _Calls:
             try:
                 state = answer[0]
                 span: Any = sent.span
-                if hears and state.trailing_metadata:
-                    _hear(span, state.trailing_metadata)
-                if state.code is not ok:
-                    _refuse(sent, state, answer)
-                elif type(span) in PLAIN_SPANS:
+                is_fine = state.code is ok
+                if is_fine and type(span) in PLAIN_SPANS and span._anchor[3] is None:
                     # As succeed() does, without its frame; nobody else may end it.
                     detach(sent._token)
                     span.end(None, _SUCCESS)
-                else:
+                    return
+                if hears and state.trailing_metadata:
+                    _hear(span, state.trailing_metadata)
+                if is_fine:
                     sent.succeed(_SUCCESS)
+                else:
+                    _refuse(sent, state, answer)
             except Exception:
                 report("the status of a call")
                 sent.succeed()
@@ -235,13 +237,13 @@ class _Calls:
                     return None
                 attributes = told.attributes
                 if caller is not None:
+                    code, at, attributes = told.seen
                     try:
                         frame = frame_at(depth)
+                        if frame.f_code is not code or frame.f_lasti != at:
+                            attributes = caller.asked(told, frame, depth)
                     except ValueError:  # the stack begins with ours
-                        frame = None
-                    code, at, attributes = told.seen
-                    if frame is None or frame.f_code is not code or frame.f_lasti != at:
-                        attributes = caller.asked(told, frame, depth)
+                        attributes = caller.asked(told, None, depth)
                 span = start_span(told.name, parent, _CLIENT, attributes)
                 sent, header = _Sent(), None
                 if is_lone:
