@@ -15,7 +15,7 @@ from benchmarks.report import Outcome, header, machine, table_line, write_json
 
 __all__ = ["load_rows", "run", "run_row", "selected"]
 
-FULL, QUICK = Effort(), Effort(rounds=5, scale=0.5, generations=1)
+FULL, QUICK = Effort(), Effort(rounds=5, scale=0.5)
 
 
 def load_rows() -> dict[str, Row]:

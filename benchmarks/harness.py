@@ -40,12 +40,10 @@ class Effort:
     Args:
         rounds: How often the sides take turns.
         scale: A factor on how much is done in a round.
-        generations: How many times as often where processes are measured against each other.
     """
 
     rounds: int = 15
     scale: float = 1.0
-    generations: int = 3
 
     def items(self, number: int) -> int:
         return max(2, round(number * self.scale))

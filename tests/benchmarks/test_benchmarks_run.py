@@ -67,7 +67,7 @@ def test_a_row_is_measured(name: str, command: Any, harness: Any) -> None:
     if name == "db.pymongo":
         _need_ferretdb()
     row = command.load_rows()[name]
-    outcome = command.run_row(row, harness.Effort(rounds=1, scale=0.002, generations=1))
+    outcome = command.run_row(row, harness.Effort(rounds=1, scale=0.002))
     assert outcome.problem == ""
     assert math.isfinite(outcome.figures.ours)
     assert outcome.verdict in {"within aim", "ok", "over must", "-"}

@@ -62,6 +62,11 @@ _SUCCESS = {semconv.RPC_STATUS_CODE: OK}
 _DIRECT = 2
 _BEHIND_LIBRARY = 3
 _BEHIND_LIBRARY_AIO = 4  # one more step of ours
+_AT_LIBRARY = 2
+_BLOCKING = (
+    *("self", "request", "timeout", "metadata"),
+    *("credentials", "wait_for_ready", "compression"),
+)
 # Arguments, and where each stands that is not named.
 _TOLD = {"self": 0, "timeout": 2, "metadata": 3}
 _TOLD_STREAM = {**_TOLD, "request_iterator": 1}
@@ -77,7 +82,7 @@ def client_patches(settings: GrpcSettings) -> Sequence[Replacing]:
     calls = _Calls(settings)
     return (
         # Where `__call__` and `with_call` meet, and the status of a call is seen with all else.
-        Replacing(_SYNC, "_UnaryUnaryMultiCallable._blocking", calls.answered),
+        Replacing(_SYNC, "_UnaryUnaryMultiCallable._blocking", calls.answered_at_once),
         Replacing(_SYNC, "_StreamUnaryMultiCallable._blocking", calls.answered),
         Replacing(_SYNC, "_UnaryUnaryMultiCallable.future", calls.started),
         Replacing(_SYNC, "_StreamUnaryMultiCallable.future", calls.started),
@@ -106,6 +111,17 @@ class _Sent(BareOperation):
     request_iterator: Any
 
 
+def _sent(span: Span, context: Context, token: Any) -> _Sent:
+    """Return what stands for a call that was begun without it."""
+    sent = _Sent()
+    sent.span = span
+    sent.system = ""
+    sent._ended = False
+    sent.context = context
+    sent._token = token
+    return sent
+
+
 class _Calls:
     def __init__(self, settings: GrpcSettings) -> None:
         self._start_span = settings.tracer.start_span
@@ -119,11 +135,101 @@ class _Calls:
         self, original: Callable[..., Any], owners: Sequence[object]
     ) -> Callable[..., Any]:
         """Watch a call that returns when the answer is there: the library's state of it."""
+        return self._around(original, owners, _BEHIND_LIBRARY, self._ends())
+
+    def answered_at_once(
+        self, original: Callable[..., Any], owners: Sequence[object]
+    ) -> Callable[..., Any]:
+        """Watch a call of one request and one answer; in one frame for nearly all of them.
+
+        Those are the second and later of a kind, without metadata of the program's, below a span
+        or nothing; what :meth:`_begins` and :meth:`_ends` do is written out for them, without an
+        object for each call.
+        """
+        if tuple(inspect.signature(original).parameters) != _BLOCKING or self._hosts.lists_hosts:
+            return self.answered(original, owners)
+        watched = self._around(original, owners, _BEHIND_LIBRARY + 1, self._ends())
+        ok, end, hosts = sys.modules["grpc"].StatusCode.OK, self._ends(), self._hosts
+        start_span, known, caller = self._start_span, self._known, self._caller
+
+        def blocking(
+            self: Any,
+            request: Any,
+            timeout: float | None = None,
+            metadata: Any = None,
+            credentials: Any = None,
+            wait_for_ready: Any = None,
+            compression: Any = None,
+        ) -> Any:
+            try:
+                told = known.get((self._method, self._target, timeout))
+            except (AttributeError, TypeError):  # older ones; a timeout that the library refuses
+                told = None
+            parent = current_context()
+            if (
+                told is None
+                or not told.is_watched
+                or metadata is not None
+                or not (type(parent) is OnlySpan or parent is NO_CONTEXT)
+                or not owners
+            ):
+                return watched(
+                    self, request, timeout, metadata, credentials, wait_for_ready, compression
+                )
+            span: Any = None
+            context, token = OnlySpan(), None
+            try:
+                attributes = told.attributes
+                if caller is not None:
+                    code, at, attributes = told.seen
+                    try:
+                        frame = frame_at(_AT_LIBRARY)
+                        if frame.f_code is not code or frame.f_lasti != at:
+                            attributes = caller.asked(told, frame, _AT_LIBRARY)
+                    except ValueError:  # the stack begins with the library
+                        attributes = caller.asked(told, None, _AT_LIBRARY)
+                context.span = span = start_span(told.name, parent, _CLIENT, attributes)
+                try:
+                    header = TEXTMAP._HTTP_TEXT_FORMAT.traceparent_of(span)
+                except AttributeError:  # of somebody else
+                    header = None
+                if header is None:
+                    metadata = _with_headers(None, hosts, told.host, context)
+                else:
+                    metadata = ((_TRACEPARENT, header),)
+                token = attach(context)
+            except Exception:
+                report("the beginning of a call")
+            try:
+                answer = original(
+                    self, request, timeout, metadata, credentials, wait_for_ready, compression
+                )
+            except BaseException as error:
+                if token is not None:
+                    _fail(_sent(span, context, token), error)
+                raise
+            if token is not None:
+                try:
+                    if (
+                        type(span) in PLAIN_SPANS
+                        and span._anchor[3] is None
+                        and answer[0].code is ok
+                    ):
+                        detach(token)
+                        span.end(None, _SUCCESS)
+                        return answer
+                except Exception:
+                    report("the end of a call")
+                end(_sent(span, context, token), answer)
+            return answer
+
+        return blocking
+
+    def _ends(self) -> Callable[..., None]:
+        """Return what ends a call whose answer is there."""
         ok, hears = sys.modules["grpc"].StatusCode.OK, self._hears
 
-        def end(
-            sent: _Sent, answer: Any, _callable: Any, _timeout: Any, _metadata: Any, *_requests: Any
-        ) -> None:
+        def end(sent: _Sent, answer: Any, *_told: Any) -> None:
             try:
                 state = answer[0]
                 span: Any = sent.span
@@ -143,7 +249,7 @@ class _Calls:
                 report("the status of a call")
                 sent.succeed()
 
-        return self._around(original, owners, _BEHIND_LIBRARY, end)
+        return end
 
     def started(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch a call that returns as soon as it is on its way."""
@@ -247,7 +353,7 @@ class _Calls:
                 span = start_span(told.name, parent, _CLIENT, attributes)
                 sent, header = _Sent(), None
                 if is_lone:
-                    # Both as Operation does it, without its frame.
+                    # As _sent(), and with_span(), without a frame.
                     sent.span = span
                     sent.system = ""
                     sent._ended = False
