@@ -7,6 +7,7 @@ library that sits on urllib3, or of urllib3 itself, opens the exchange and adds 
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -46,6 +47,11 @@ SEEN = object()
 """Noted of an attempt that has ended, when what was seen is recorded."""
 # Those of urllib3 itself, which read the headers that they are given, and do nothing else to them.
 _own_connections: set[type] = set()
+# Those of `_make_request` in urllib3 2.
+_PARAMETERS = (
+    *("self", "conn", "method", "url", "body", "headers", "retries", "timeout", "chunked"),
+    *("response_conn", "preload_content", "decode_content", "enforce_content_length"),
+)
 # The attempt whose span ends with the body, in the instance dictionary of a response.
 _BODY = "_tracekit_attempt"
 
@@ -103,7 +109,84 @@ def _make_request(original: Callable[..., Any], owners: Sequence[object]) -> Cal
     told = {"self": 0, "conn": 1, "headers": 5}
     connection = sys.modules["urllib3.connection"]
     _own_connections.update((connection.HTTPConnection, connection.HTTPSConnection))
-    return around(original, told, _before, _answered, _not_answered, {"headers": 5}, owners)
+    watched = around(original, told, _before, _answered, _not_answered, {"headers": 5}, owners)
+    if tuple(inspect.signature(original).parameters) != _PARAMETERS:
+        return watched
+
+    # The same in one frame for nearly all requests: first attempts, for which no wait is measured,
+    # and which go to who is named in the URL. `CONTRIB` is asked where they are handed over.
+    def make_request(
+        self: Any,
+        conn: Any,
+        method: Any,
+        url: Any,
+        body: Any = None,
+        headers: Any = None,
+        retries: Any = None,
+        timeout: Any = None,
+        chunked: Any = False,
+        response_conn: Any = None,
+        preload_content: Any = True,
+        decode_content: Any = True,
+        enforce_content_length: Any = True,
+    ) -> Any:
+        exchange = current_exchange()
+        attempt: Any = None if exchange is None else exchange.attempt
+        if (
+            attempt is None
+            or not attempt.under_way
+            or attempt.noted is not None
+            or self.block
+            or self.proxy is not None
+            or type(conn) not in _own_connections
+            or not owners
+        ):
+            return watched(
+                self,
+                conn,
+                method,
+                url,
+                body,
+                headers,
+                retries,
+                timeout,
+                chunked,
+                response_conn,
+                preload_content,
+                decode_content,
+                enforce_content_length,
+            )
+        if type(headers) is attempt.steps.packed:
+            headers = dict(headers._store.values())
+        try:
+            response = original(
+                self,
+                conn,
+                method,
+                url,
+                body,
+                headers,
+                retries,
+                timeout,
+                chunked,
+                response_conn,
+                preload_content,
+                decode_content,
+                enforce_content_length,
+            )
+        except BaseException as error:
+            _not_answered(attempt, error)
+            raise
+        peer, status = attempt.destination.peer, response.status
+        if peer is not None and status < 400 and attempt.under_way and attempt.steps.is_terse:
+            attempt.noted = SEEN
+            attempt.succeed_plainly(response, status, VERSIONS.get(response.version, ""), peer)
+        else:
+            _answered(attempt, response, self, conn, headers)
+        return response
+
+    make_request.__defaults__ = original.__defaults__
+    return make_request
 
 
 def _before(pool: Any, conn: Any, headers: Any) -> Attempt | None:
