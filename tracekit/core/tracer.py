@@ -205,10 +205,9 @@ class Tracer(trace_api.Tracer):
         return scope_with_options(self.binding, name, kind, own, options)
 
 
-def _readable(context: Any) -> Context:
+def _readable(context: Context | None) -> Context:
     """Return the current context for what holds no parent that could be read, such as a span."""
-    is_one: bool = isinstance(context, dict)
-    return context if is_one else current_context()
+    return context if isinstance(context, dict) else current_context()
 
 
 def _own(attributes: Mapping[Any, Any]) -> dict[str, Any] | None:

@@ -14,14 +14,12 @@ from __future__ import annotations
 import inspect
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind
 
-from tracekit import semconv
 from tracekit._otel_context import (
     NO_CONTEXT,
     PLAIN_SPANS,
@@ -34,29 +32,28 @@ from tracekit._otel_propagate import TEXTMAP
 from tracekit.instrumentation._around import around
 from tracekit.instrumentation._caller import frame_at
 from tracekit.instrumentation._carry import is_suppressed
-from tracekit.instrumentation._grpc import (
-    CANCELLED,
-    OK,
-    GrpcSettings,
-    end_with,
-    name_of_code,
-    texts_of,
+from tracekit.instrumentation._grpc import GrpcSettings
+from tracekit.instrumentation._grpc_ended import (
+    SUCCESS,
+    EndOfAsync,
+    await_end,
+    fail,
+    follow,
+    refuse,
 )
 from tracekit.instrumentation._grpc_told import Told, told_of
-from tracekit.instrumentation._http import is_cancellation
 from tracekit.instrumentation._messages import headers_for
 from tracekit.instrumentation._operation import BareOperation, Operation
-from tracekit.instrumentation._patch import quiet, report
+from tracekit.instrumentation._patch import report
 from tracekit.instrumentation._propagation import PropagationHosts
 from tracekit.instrumentation._replacing import Replacing
-from tracekit.instrumentation._traceresponse import NEVER, hear
+from tracekit.instrumentation._traceresponse import NEVER
 
 __all__ = ["client_patches"]
 
 _SYNC = "grpc._channel"
 _AIO = "grpc.aio._call"
 _CLIENT = SpanKind.CLIENT
-_SUCCESS = {semconv.RPC_STATUS_CODE: OK}
 # How far out the frame is that calls what stands in the place of the library's function; and who
 # calls that, where it is the library itself.
 _DIRECT = 2
@@ -206,7 +203,7 @@ class _Calls:
                 )
             except BaseException as error:
                 if token is not None:
-                    _fail(_sent(span, context, token), error)
+                    fail(_sent(span, context, token), error)
                 raise
             if token is not None:
                 try:
@@ -216,7 +213,7 @@ class _Calls:
                         and answer[0].code is ok
                     ):
                         detach(token)
-                        span.end(None, _SUCCESS)
+                        span.end(None, SUCCESS)
                         return answer
                 except Exception:
                     report("the end of a call")
@@ -237,14 +234,14 @@ class _Calls:
                 if is_fine and type(span) in PLAIN_SPANS and span._anchor[3] is None:
                     # As succeed() does, without its frame; nobody else may end it.
                     detach(sent._token)
-                    span.end(None, _SUCCESS)
+                    span.end(None, SUCCESS)
                     return
                 if hears and state.trailing_metadata:
-                    _hear(span, state.trailing_metadata)
+                    follow(span, state.trailing_metadata)
                 if is_fine:
-                    sent.succeed(_SUCCESS)
+                    sent.succeed(SUCCESS)
                 else:
-                    _refuse(sent, state, answer)
+                    refuse(sent, state, answer)
             except Exception:
                 report("the status of a call")
                 sent.succeed()
@@ -257,7 +254,7 @@ class _Calls:
 
         def leave(sent: _Sent, rendezvous: Any, *_told: Any) -> None:
             sent.leave()
-            _await_end(sent, rendezvous, hears)
+            await_end(sent, rendezvous, hears)
 
         return self._around(original, owners, _DIRECT, leave)
 
@@ -270,7 +267,7 @@ class _Calls:
     ) -> Callable[..., Any]:
         if "request_iterator" not in inspect.signature(original).parameters:
             begin = self._begins(depth)
-            return around(original, _TOLD, begin, after, _fail, _CHANGED, owners=owners)
+            return around(original, _TOLD, begin, after, fail, _CHANGED, owners=owners)
         begin = self._begins(depth + 1)
 
         def begin_stream(
@@ -285,7 +282,7 @@ class _Calls:
             return sent
 
         told, changed = _TOLD_STREAM, _CHANGED_STREAM
-        return around(original, told, begin_stream, after, _fail, changed, owners=owners)
+        return around(original, told, begin_stream, after, fail, changed, owners=owners)
 
     def awaited(self, original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
         """Watch an asynchronous call from its start, when its object is made."""
@@ -314,11 +311,11 @@ class _Calls:
             try:
                 # Not with the call's own add_done_callback, which would keep it from being dropped.
                 inner = call._cython_call
-                inner.add_done_callback(_AioEnd(sent, inner, hears))
+                inner.add_done_callback(EndOfAsync(sent, inner, hears))
             except Exception:
                 report("the end of a call")
 
-        return around(original, _TOLD_AIO, begin_call, leave, _fail, _CHANGED, owners=owners)
+        return around(original, _TOLD_AIO, begin_call, leave, fail, _CHANGED, owners=owners)
 
     def _begins(self, depth: int) -> Callable[[Any, float | None, Any], _Sent | None]:
         """Return what starts a call; that returns None where it is not to be watched."""
@@ -447,123 +444,3 @@ class _Requests:
             return next(self._requests)
         finally:
             detach(token)
-
-
-# What came of it
-
-
-def _fail(operation: Operation, error: Any) -> None:
-    """End the span of a call that raised."""
-    try:
-        code = error.code() if hasattr(error, "code") else None
-        details = error.details() if hasattr(error, "details") else None
-        name = None if code is None else name_of_code(code)
-    except Exception:
-        name = details = None
-    if name is None or is_cancellation(error):
-        operation.fail(error)
-    else:
-        end_with(operation, name, details, error)
-
-
-def _refuse(sent: _Sent, state: Any, answer: Sequence[Any]) -> None:
-    """End the span of a call that was answered with an error.
-
-    The library raises that next, from the same state; asked for it here, it is one with a stack.
-    """
-    raised: BaseException | None = None
-    try:
-        sys.modules[_SYNC]._end_unary_response_blocking(*answer, False, None)
-    except sys.modules["grpc"].RpcError as error:
-        raised = error
-    end_with(sent, name_of_code(state.code), state.details, raised)
-
-
-@quiet
-def _hear(span: Span, metadata: Any) -> None:
-    """Follow the callee, where a tail sampler is at work and nothing else keeps the trace."""
-    if getattr(span, "kept", None) is False:
-        hear(span, texts_of(metadata))
-
-
-class _End:
-    """Ends a span with the status in the library's state of a call; called when that is final."""
-
-    __slots__ = ("_hears", "_operation", "_state")
-
-    def __init__(self, operation: Operation, state: Any, hears: bool) -> None:
-        self._hears = hears
-        self._operation = operation
-        self._state = state
-
-    @quiet
-    def __call__(self, *_: Any) -> None:
-        state = self._state
-        if state is None:
-            return
-        self._state = None
-        code = name_of_code(state.code)
-        # Cancelled by the program, or dropped half-way: it wanted no more.
-        on_purpose = code == CANCELLED and bool(state.cancelled)
-        if self._hears:
-            _hear(self._operation.span, state.trailing_metadata)
-        end_with(self._operation, code, state.details, is_error=code != OK and not on_purpose)
-
-
-@quiet
-def _await_end(operation: Operation, rendezvous: Any, hears: bool) -> None:
-    """End the span with the call.
-
-    The state is held, and not the rendezvous that the program holds: a call whose rendezvous it
-    drops is cancelled by the library's ``__del__``, which must not be kept from it.
-    """
-    end = _End(operation, rendezvous._state, hears)
-    if not rendezvous.add_callback(end):
-        end()
-    elif type(rendezvous).__name__ == "_SingleThreadedRendezvous":
-        # Nothing but the program's own reading takes note of its end.
-        weakref.finalize(rendezvous, end).atexit = False
-
-
-class _AioEnd:
-    """Ends a span with the status of an asynchronous call; called when that is there."""
-
-    __slots__ = ("_call", "_hears", "_operation")
-
-    def __init__(self, operation: Operation, call: Any, hears: bool) -> None:
-        self._hears = hears
-        self._operation = operation
-        self._call = call
-
-    def __call__(self, *_: Any) -> None:
-        # The call leads here: what is let go of now is no cycle afterwards.
-        call, self._call = self._call, None
-        if call is None:
-            return
-        try:
-            operation = self._operation
-            if call.is_ok() and getattr(operation.span, "kept", None) is not False:
-                operation.succeed(_SUCCESS)
-            else:
-                self._end(operation, call)
-        except Exception:
-            report("the end of a call")
-
-    def _end(self, operation: Operation, call: Any) -> None:
-        status = _now(call.status())
-        code = name_of_code(status.code())
-        on_purpose = code == CANCELLED and call.is_locally_cancelled()
-        if self._hears:
-            _hear(operation.span, status.trailing_metadata())
-        is_error = code != OK and not on_purpose
-        end_with(operation, code, status.details(), is_error=is_error)
-
-
-def _now(coroutine: Any) -> Any:
-    """Return the result of a coroutine that has nothing to wait for."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return done.value
-    coroutine.close()
-    raise RuntimeError("the status of a call that is done has to be awaited")
