@@ -68,6 +68,11 @@ def psycopg_query(effort: Effort) -> Figures:
     return _added_on_postgresql("psycopg", effort)
 
 
+@row("db.psycopg_async", "added to a query: psycopg 3, asyncio, loopback", must=0.25, aim=0.12)
+def psycopg_async_query(effort: Effort) -> Figures:
+    return _added_on_postgresql("psycopg_async", effort)
+
+
 @row("db.psycopg2", "added to a query: psycopg2, loopback", must=0.25, aim=0.12)
 def psycopg2_query(effort: Effort) -> Figures:
     return _added_on_postgresql("psycopg2", effort)

@@ -13,7 +13,7 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
-from benchmarks.http_worker import CONTRIB, SUBJECTS, main
+from benchmarks.http_worker import CONTRIB, OURS, SUBJECTS, main
 
 __all__ = ["main"]
 
@@ -58,6 +58,29 @@ def _psycopg(port: int) -> _Queries:
     import psycopg
 
     return _driver(psycopg.connect(**_where(port), dbname="shop"))
+
+
+def _psycopg_async(port: int) -> _Queries:
+    import psycopg
+
+    loop, query = asyncio.new_event_loop(), _QUERY.format("%s")
+
+    async def connect() -> Any:
+        connection = await psycopg.AsyncConnection.connect(**_where(port), dbname="shop")
+        cursor = connection.cursor()
+        await cursor.execute(_TABLE)
+        await cursor.executemany("INSERT INTO items VALUES (%s, %s)", _ROWS)
+        return connection
+
+    connection = loop.run_until_complete(connect())
+
+    async def ask(count: int) -> None:
+        cursor = connection.cursor()
+        for number in range(count):
+            await cursor.execute(query, (number % 10,))
+            await cursor.fetchall()
+
+    return lambda count: loop.run_until_complete(ask(count))
 
 
 def _psycopg2(port: int) -> _Queries:
@@ -137,6 +160,7 @@ SUBJECTS.update(
         "sqlite3": _sqlite3,
         "sqlalchemy": _sqlalchemy,
         "psycopg": _psycopg,
+        "psycopg_async": _psycopg_async,
         "psycopg2": _psycopg2,
         "asyncpg": _asyncpg,
         "pymysql": _pymysql,
@@ -150,6 +174,7 @@ CONTRIB.update(
         "sqlite3": "SQLite3Instrumentor",
         "sqlalchemy": "SQLAlchemyInstrumentor",
         "psycopg": "PsycopgInstrumentor",
+        "psycopg_async": "psycopg.PsycopgInstrumentor",
         "psycopg2": "Psycopg2Instrumentor",
         "asyncpg": "AsyncPGInstrumentor",
         "pymysql": "PyMySQLInstrumentor",
@@ -158,6 +183,7 @@ CONTRIB.update(
         "pymongo": "PymongoInstrumentor",
     }
 )
+OURS["psycopg_async"] = "psycopg"
 # The newest versions of libraries are newer than what it says it supports, and work.
 BaseInstrumentor._check_dependency_conflicts = lambda _self: None  # type: ignore[method-assign]
 

@@ -168,6 +168,16 @@ def aiohttp_request(effort: Effort) -> Figures:
     return added("aiohttp_server", effort)
 
 
+@row("http.wsgi", "added to a request: WSGI application in a middleware", must=0.25, aim=0.12)
+def wsgi_request(effort: Effort) -> Figures:
+    return added("wsgi", effort)
+
+
+@row("http.asgi", "added to a request: ASGI application in a middleware", must=0.25, aim=0.12)
+def asgi_request(effort: Effort) -> Figures:
+    return added("asgi", effort)
+
+
 @row("http.requests", "added to a call: requests.get, loopback", must=0.25, aim=0.12)
 def requests_call(effort: Effort) -> Figures:
     return _added_on_loopback("requests", effort)
@@ -176,6 +186,11 @@ def requests_call(effort: Effort) -> Figures:
 @row("http.httpx", "added to a call: httpx.Client.get, loopback", must=0.25, aim=0.12)
 def httpx_call(effort: Effort) -> Figures:
     return _added_on_loopback("httpx", effort)
+
+
+@row("http.httpx_async", "added to a call: httpx.AsyncClient.get, loopback", must=0.25, aim=0.12)
+def httpx_async_call(effort: Effort) -> Figures:
+    return _added_on_loopback("httpx_async", effort)
 
 
 @row("http.urllib3", "added to a call: urllib3 PoolManager, loopback", must=0.25, aim=0.12)

@@ -43,6 +43,24 @@ def _wsgi_requests(app: Any, environ: dict[str, Any]) -> _Requests:
     return serve
 
 
+def _wsgi(_port: int) -> _Requests:
+    from werkzeug.test import EnvironBuilder
+
+    def app(_environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return _Body((b"7",))
+
+    environ = EnvironBuilder("/items/7", base_url="http://shop.example/").get_environ()
+    return _wsgi_requests(_wrapped("wsgi", app), environ)
+
+
+class _Body(tuple[bytes, ...]):
+    """A body that a server closes."""
+
+    def close(self) -> None:
+        """Have nothing to close."""
+
+
 def _django(_port: int) -> _Requests:
     import types
 
@@ -93,6 +111,15 @@ def _fastapi(_port: int) -> _Requests:
 
     loop = asyncio.new_event_loop()
     return serve
+
+
+def _asgi(_port: int) -> _Requests:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"7"})
+
+    watched, loop = _wrapped("asgi", app), asyncio.new_event_loop()
+    return lambda count: loop.run_until_complete(_call(watched, count))
 
 
 async def _call(app: Any, count: int) -> None:
@@ -148,6 +175,19 @@ def _httpx(port: int) -> _Requests:
             client.get(url)
 
     return send
+
+
+def _httpx_async(port: int) -> _Requests:
+    import httpx
+
+    url, loop = f"http://127.0.0.1:{port}/items/7", asyncio.new_event_loop()
+
+    async def send(count: int) -> None:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for _ in range(count):
+                await client.get(url)
+
+    return lambda count: loop.run_until_complete(send(count))
 
 
 def _urllib3(port: int) -> _Requests:
@@ -253,14 +293,17 @@ def _starlette(_port: int) -> _Requests:
 SUBJECTS = {
     "aiohttp_client": _aiohttp_client,
     "aiohttp_server": _aiohttp_server,
+    "asgi": _asgi,
     "django": _django,
     "flask": _flask,
     "fastapi": _fastapi,
     "starlette": _starlette,
     "requests": _requests,
     "httpx": _httpx,
+    "httpx_async": _httpx_async,
     "urllib3": _urllib3,
     "urllib": _urllib,
+    "wsgi": _wsgi,
 }
 BEFORE = {"django": _configure_django}
 # OpenTelemetry's instrumentor, behind its package where that is called otherwise.
@@ -273,13 +316,27 @@ CONTRIB = {
     "starlette": "StarletteInstrumentor",
     "requests": "RequestsInstrumentor",
     "httpx": "HTTPXClientInstrumentor",
+    "httpx_async": "httpx.HTTPXClientInstrumentor",
     "urllib3": "URLLib3Instrumentor",
     "urllib": "URLLibInstrumentor",
 }
 # What tracekit calls it, where that is another name.
-OURS = {"urllib": "http_client"}
+OURS = {"httpx_async": "httpx", "urllib": "http_client"}
+# What wraps an application by hand: OpenTelemetry's, and ours.
+MIDDLEWARE = {
+    "asgi": ("OpenTelemetryMiddleware", "ASGIMiddleware"),
+    "wsgi": ("OpenTelemetryMiddleware", "WSGIMiddleware"),
+}
 # What is watched as well, by the name of its own subject.
 BESIDE = dict[str, str]()
+
+
+# What an application is wrapped in, once it is known whose that is.
+_middleware = dict[str, Callable[[Any], Any]]()
+
+
+def _wrapped(kind: str, app: Any) -> Any:
+    return _middleware[kind](app) if kind in _middleware else app
 
 
 def _bare_start() -> None:
@@ -316,6 +373,10 @@ def _tracekit(subject: str) -> tuple[Callable[[], object], Callable[[], int]]:
 
 def instrument_contrib(subject: str) -> None:
     """Have OpenTelemetry's instrumentation watch what the subject calls."""
+    if subject in MIDDLEWARE:
+        module = importlib.import_module(f"opentelemetry.instrumentation.{subject}")
+        _middleware[subject] = getattr(module, MIDDLEWARE[subject][0])
+        return
     for each in _watched(subject):
         package, _, name = CONTRIB[each].rpartition(".")
         module = importlib.import_module(f"opentelemetry.instrumentation.{package or each}")
@@ -326,6 +387,10 @@ def instrument_ours(subject: str) -> None:
     """Have tracekit watch what the subject calls."""
     import tracekit
 
+    if subject in MIDDLEWARE:
+        module = importlib.import_module(f"tracekit.instrumentation.{subject}")
+        _middleware[subject] = getattr(module, MIDDLEWARE[subject][1])
+        return
     tracekit.instrument(*(OURS.get(each, each) for each in _watched(subject)))
 
 

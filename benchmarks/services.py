@@ -10,13 +10,9 @@ from benchmarks.http import Worker, added
 
 __all__ = ["server"]
 
-RECORDS = 6000
-"""As many as take the time of a round of requests. All are logged in one span; the way of that
-through the pipeline, which other rows measure, would be a third of what is added to 150 records."""
-
 INVOCATIONS = 2000
-"""For the same reason: what invokes a function takes 12 µs, and the flush of a round several times
-that."""
+"""As many as take the time of a round of requests: what invokes a function takes 12 µs, and the
+flush of a round several times that."""
 
 _WORKER = "benchmarks.services_worker"
 
@@ -40,6 +36,11 @@ def server(kind: str) -> Iterator[int]:
 @row("db.redis", "added to a command: redis, loopback", must=0.25, aim=0.12)
 def redis_command(effort: Effort) -> Figures:
     return _added_to("redis", effort, server("redis"))
+
+
+@row("db.redis_async", "added to a command: redis.asyncio, loopback", must=0.25, aim=0.12)
+def redis_async_command(effort: Effort) -> Figures:
+    return _added_to("redis_async", effort, server("redis"))
 
 
 @row("rpc.grpc", "added to a call: grpc, unary, loopback", must=0.25, aim=0.12)
@@ -90,8 +91,3 @@ def lambda_invocation(effort: Effort) -> Figures:
 @row("cloud.aws_lambda_flushed", "added to an invocation: AWS Lambda, flushed behind it")
 def flushed_invocation(effort: Effort) -> Figures:
     return _added_to("aws_lambda_flushed", effort)
-
-
-@row("log.logging", "added to one of 6,000 records in a span: logging", must=0.25, aim=0.12)
-def logging_record(effort: Effort) -> Figures:
-    return added("logging", effort, module=_WORKER, requests=RECORDS)

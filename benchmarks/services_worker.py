@@ -38,6 +38,18 @@ def _redis(port: int) -> _Calls:
     return send
 
 
+def _redis_async(port: int) -> _Calls:
+    import redis.asyncio
+
+    client, loop = redis.asyncio.Redis(port=port, protocol=2), asyncio.new_event_loop()
+
+    async def send(count: int) -> None:
+        for number in range(count):
+            await client.execute_command("PING", number)
+
+    return lambda count: loop.run_until_complete(send(count))
+
+
 def _grpc(port: int) -> _Calls:
     import grpc
 
@@ -255,33 +267,10 @@ def _write_function() -> None:
     os.environ["_HANDLER"] = "shop_function.handler"
 
 
-def _logging(_port: int) -> _Calls:
-    import logging
-
-    from opentelemetry import trace
-
-    logger = logging.getLogger("shop")
-    logger.propagate = False
-    logger.addHandler(logging.NullHandler())
-    logger.setLevel(logging.INFO)
-    tracer = trace.get_tracer("shop")
-
-    def write(count: int) -> None:
-        with tracer.start_as_current_span("work"):
-            for number in range(count):
-                logger.info("order %d", number)
-
-    return write
-
-
-def _correlate() -> None:
-    """Have OpenTelemetry's instrumentation write ids into records, as ours does unasked."""
-    os.environ["OTEL_PYTHON_LOG_CORRELATION"] = "true"
-
-
 SUBJECTS.update(
     {
         "redis": _redis,
+        "redis_async": _redis_async,
         "grpc": _grpc,
         "grpc_aio": _grpc_aio,
         "grpc_server": _grpc_server,
@@ -292,10 +281,8 @@ SUBJECTS.update(
         "botocore_urllib3": _botocore,
         "aws_lambda": _aws_lambda,
         "aws_lambda_flushed": _aws_lambda_flushed,
-        "logging": _logging,
     }
 )
-BEFORE["logging"] = _correlate
 BEFORE["aws_lambda"] = BEFORE["aws_lambda_flushed"] = _write_function
 OURS["aws_lambda_flushed"] = "aws_lambda"
 OURS["botocore_urllib3"] = "botocore"
@@ -303,6 +290,7 @@ BESIDE["botocore_urllib3"] = "urllib3"
 CONTRIB.update(
     {
         "redis": "RedisInstrumentor",
+        "redis_async": "redis.RedisInstrumentor",
         "grpc": "GrpcInstrumentorClient",
         "grpc_aio": "grpc.GrpcAioInstrumentorClient",
         "grpc_server": "grpc.GrpcInstrumentorServer",
@@ -313,7 +301,6 @@ CONTRIB.update(
         "botocore_urllib3": "botocore.BotocoreInstrumentor",
         "aws_lambda": "AwsLambdaInstrumentor",
         "aws_lambda_flushed": "aws_lambda.AwsLambdaInstrumentor",
-        "logging": "LoggingInstrumentor",
     }
 )
 OURS.update(
@@ -322,6 +309,7 @@ OURS.update(
         "grpc_server": "grpc",
         "grpc_aio_server": "grpc",
         "celery_worker": "celery",
+        "redis_async": "redis",
     }
 )
 

@@ -190,16 +190,23 @@ def _library(subject: str, side: str) -> Iterator[_Calls]:
 
 
 def _server_for(subject: str) -> AbstractContextManager[int]:
-    if subject in {"requests", "httpx", "urllib3", "urllib", "aiohttp_client"}:
+    if subject in {"requests", "httpx", "httpx_async", "urllib3", "urllib", "aiohttp_client"}:
         from benchmarks.http import loopback
 
         return loopback()
-    if subject in {"redis", "grpc", "grpc_aio", "botocore", "botocore_urllib3"}:
+    kinds = {
+        "grpc": "grpc",
+        "grpc_aio": "grpc",
+        "redis": "redis",
+        "redis_async": "redis",
+        "botocore": "http",
+        "botocore_urllib3": "http",
+    }
+    if subject in kinds:
         from benchmarks.services import server
 
-        kinds = {"botocore": "http", "botocore_urllib3": "http", "grpc_aio": "grpc"}
-        return server(kinds.get(subject, subject))
-    if subject in {"psycopg", "psycopg2", "asyncpg"}:
+        return server(kinds[subject])
+    if subject in {"psycopg", "psycopg_async", "psycopg2", "asyncpg"}:
         from benchmarks.databases import postgresql
 
         return postgresql()
@@ -217,7 +224,7 @@ def _server_for(subject: str) -> AbstractContextManager[int]:
 def _subjects() -> dict[str, Callable[[str], AbstractContextManager[_Calls]]]:
     """Return what can be counted: a row's name, or the name of its library alone."""
     # Workers put their subjects beside those of HTTP when they are imported.
-    from benchmarks import databases_worker, services_worker  # noqa: F401
+    from benchmarks import databases_worker, inside_worker, services_worker  # noqa: F401
     from benchmarks.command import load_rows
     from benchmarks.http_worker import SUBJECTS
 

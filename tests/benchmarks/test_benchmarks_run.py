@@ -25,6 +25,7 @@ IN_PROCESSES = (
     "db.redis",
     "log.",
     "http.",
+    "inside.",
     "queue.",
     "rpc.",
     "burst.",

@@ -35,6 +35,8 @@ SUBJECTS: Mapping[str, tuple[str, str]] = {
     "fastapi": ("http_worker", ""),
     "starlette": ("http_worker", ""),
     "aiohttp_server": ("http_worker", ""),
+    "wsgi": ("http_worker", ""),
+    "asgi": ("http_worker", ""),
     "sqlite3": ("databases_worker", ""),
     "sqlalchemy": ("databases_worker", ""),
     "psycopg": ("databases_worker", "postgresql"),

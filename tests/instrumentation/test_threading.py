@@ -7,9 +7,11 @@ import gc
 import inspect
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,6 +202,55 @@ def test_starting_twice_fails_as_before_and_leaves_nothing(spans: Spans) -> None
         with pytest.raises(RuntimeError, match="threads can only be started once"):
             thread.start()
     assert "run" not in vars(thread)
+
+
+def test_a_thread_that_could_not_start_starts_later_below_the_span_of_then(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+
+    def work() -> None:
+        found.append(ids_seen())
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    thread: Any = threading.Thread(target=work)
+    starter = "_start_joinable_thread" if sys.version_info >= (3, 13) else "_start_new_thread"
+    with spans.span(), monkeypatch.context() as patched:
+        patched.setattr(threading, starter, refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            thread.start()
+    assert thread._target is work
+    with spans.span() as later:
+        run(thread)
+    assert found == [ids(later)]
+
+
+def test_a_traceback_of_a_thread_has_no_frame_of_ours(
+    spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: list[str] = []
+
+    def note(told: threading.ExceptHookArgs) -> None:
+        files.extend(frame.filename for frame in traceback.extract_tb(told.exc_traceback))
+
+    monkeypatch.setattr(threading, "excepthook", note)
+    with spans.span():
+        run(threading.Thread(target=lambda: 1 / 0))
+    assert {Path(file).name for file in files} == {"threading.py", Path(__file__).name}
+    assert not any("tracekit" in Path(file).parts[-3:-1] for file in files)
+
+
+def test_what_a_thread_sets_is_there_as_long_as_the_thread(spans: Spans) -> None:
+    def set_and_look() -> tuple[str, str]:
+        before = LOCAL.get()
+        LOCAL.set("of the thread")
+        return before, LOCAL.get()
+
+    with spans.span():
+        assert in_thread(set_and_look) == ("untouched", "of the thread")
+    assert LOCAL.get() == "untouched"
 
 
 def test_a_run_set_on_the_thread_itself_is_called_and_kept(spans: Spans) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from opentelemetry import context as otel_context
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context
 from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
@@ -20,9 +21,12 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from tracekit._otel_context import attach, current_context, detach
+
 __all__ = [
-    "CarriedCall",
+    "MACHINERY",
     "RemoteCall",
+    "call_within",
     "carried",
     "current_headers",
     "is_machinery",
@@ -37,53 +41,56 @@ _logger = logging.getLogger(__name__)
 _SUPPRESS_PLAIN = "suppress_instrumentation"
 _SUPPRESS = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", _SUPPRESS_PLAIN)
 
-# Pools, queues and exporters start their threads and processes in the middle of whatever was
-# first to need them, and keep them for everybody: those belong to no trace.
-_MACHINERY = (
+MACHINERY = (
     "concurrent.futures.",
     "grpc._cython.",  # serves all calls of a channel, begun by whoever made the first
     "multiprocessing.",
     "opentelemetry.",
     "tracekit.",
 )
+"""How the modules begin of pools, queues and exporters: they start their threads and processes in
+the midst of whatever was first to need them, and keep them for everybody. Those belong to no
+trace."""
 
 
-class CarriedCall:
-    """A function that runs in the context that was current when it was handed over."""
+def call_within(
+    context: Context, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
+    """Call a function with a context that was current elsewhere.
 
-    __slots__ = ("context", "function")
-
-    def __init__(self, function: Callable[..., Any], context: Context) -> None:
-        self.function = function
-        self.context = context
-
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        token = attach(self.context)
-        try:
-            return self.function(*args, **kwargs)
-        finally:
-            detach(token)
-            # A future keeps the traceback of its exception, that keeps this frame: not the span.
-            del self
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.function!r})"
+    With ``partial`` in front this is what a thread is handed: an object of a class, whose
+    ``__call__`` is looked up and bound, takes half as long again.
+    """
+    token = attach(context)
+    try:
+        return function(*args, **kwargs)
+    finally:
+        detach(token)
+        # A future keeps the traceback of its exception, that keeps this frame: not the span.
+        del context, function, token
 
 
-class RemoteCall(CarriedCall):
+class RemoteCall:
     """A function that runs in another process, below the span that was current in this one.
 
     A forked child finds the context in its memory. Anywhere else it arrives as the headers
     of the configured propagators, written by whichever thread does the pickling.
     """
 
-    __slots__ = ()
+    __slots__ = ("context", "function")
 
     def __init__(self, function: Callable[..., Any], context: Context) -> None:
-        super().__init__(function, _seen_from_another_process(context))
+        self.function = function
+        self.context = _seen_from_another_process(context)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return call_within(self.context, self.function, *args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (self.function, _headers(self.context))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.function!r})"
 
 
 def carried(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,9 +98,9 @@ def carried(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Cost: nothing is wrapped where no context is current, which is what a thread starts with.
     """
-    context = get_current()
+    context = current_context()
     if context or threads_inherit():
-        return CarriedCall(function, context)
+        return partial(call_within, context, function)
     return function
 
 
@@ -102,12 +109,12 @@ def remote(function: Callable[..., Any]) -> RemoteCall:
 
     It is bound to an empty context too: a forked worker was born inside somebody's span.
     """
-    return RemoteCall(function, get_current())
+    return RemoteCall(function, current_context())
 
 
 def current_headers() -> dict[str, str]:
     """Return what the configured propagators say of the current context; nothing if they fail."""
-    return _headers(get_current())
+    return _headers(current_context())
 
 
 def is_machinery(runner: object) -> bool:
@@ -115,13 +122,13 @@ def is_machinery(runner: object) -> bool:
     # What it will run: its target, a `run` set on the object itself, or that of its class.
     code = getattr(runner, "_target", None) or vars(runner).get("run") or type(runner)
     module = getattr(code, "__module__", None)
-    return isinstance(module, str) and module.startswith(_MACHINERY)
+    return isinstance(module, str) and module.startswith(MACHINERY)
 
 
 def is_suppressed(context: Context | None = None) -> bool:
     """Say whether instrumentation is switched off, by us or by anybody; here, or in `context`."""
     if context is None:
-        context = get_current()
+        context = current_context()
     return bool(context.get(_SUPPRESS) or context.get(_SUPPRESS_PLAIN))
 
 

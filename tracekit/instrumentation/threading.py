@@ -3,51 +3,98 @@
 Why start and not construction: a thread made beforehand and started by a request works for that
 request. contrib, sentry-sdk and Python 3.14 (``-X thread_inherit_context``) chose the same.
 
-Why ``run`` is replaced on the thread that starts, and not patched on the class: subclasses
-override ``run``, mostly without calling the one they override. The replacement goes as soon as
-it is called, so a running thread looks as it always did.
+What a plain ``Thread`` is to call is called by way of a ``contextvars.Context`` that holds nothing
+else, without a step of ours in the new thread. Where ``run`` is the program's own, it is replaced
+on the thread that starts, and not patched on the class: subclasses override it, mostly without
+calling the one they override. The replacement goes as soon as it is called, so a running thread
+looks as it always did.
 """
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import MethodType
 from typing import Any
 
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context
 
-from tracekit.instrumentation._carry import is_machinery, threads_inherit
-from tracekit.instrumentation._patch import LibraryInstrumentor, Patch
+from tracekit._otel_context import NO_CONTEXT, attach, current_context, detach, is_fast
+from tracekit.instrumentation._carry import MACHINERY, is_machinery, threads_inherit
+from tracekit.instrumentation._patch import LibraryInstrumentor
+from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
 __all__ = ["ThreadingInstrumentor", "plugin"]
 
 
-class ThreadingInstrumentor(LibraryInstrumentor):
+class ThreadingInstrumentor(ReplacingInstrumentor):
     """Context for ``threading.Thread``, ``Timer`` and every subclass. Makes no spans."""
 
     name = "threading"
     makes_spans = False
     contrib = ("threading",)
 
-    def patches(self) -> Sequence[Patch]:
-        return (Patch("threading", "Thread.start", _start),)
+    def patches(self) -> Sequence[Replacing]:
+        return (Replacing("threading", "Thread.start", _start),)
 
 
-def _start(
-    wrapped: Callable[..., Any],
-    thread: threading.Thread,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
+def _start(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    plain: Any = threading.Thread
+    plain_run, takes_context = plain.run, sys.version_info >= (3, 14)
+    if threads_inherit() or not is_fast:
+        return _start_slowly(original, owners)
+
+    def start(self: Any) -> Any:
+        context = current_context()
+        if context is NO_CONTEXT or not owners:
+            return original(self)
+        try:
+            target: Any = self._target
+            if (
+                type(self) is not plain
+                or self.run.__func__ is not plain_run
+                or target.__module__.startswith(MACHINERY)
+                or (takes_context and self._context)
+            ):
+                target = None
+        except AttributeError:  # already over; a `run` or a target of an unusual kind
+            target = None
+        if target is None:
+            return _start_otherwise(original, self)
+        carrier = contextvars.Context()
+        carrier.run(attach, context)
+        self._target = handed = partial(carrier.run, target)
+        try:
+            return original(self)
+        except BaseException:
+            if getattr(self, "_target", None) is handed:
+                self._target = target
+            raise
+
+    return start
+
+
+def _start_slowly(original: Callable[..., Any], owners: Sequence[object]) -> Callable[..., Any]:
+    """Watch where the context is not in a ContextVar, or comes along by itself."""
+
+    def start(self: threading.Thread) -> Any:
+        return _start_otherwise(original, self) if owners else original(self)
+
+    return start
+
+
+def _start_otherwise(original: Callable[..., Any], thread: threading.Thread) -> Any:
+    """Start a thread that is not the usual one."""
     context = _context_for(thread)
     if context is None:
-        return wrapped(*args, **kwargs)
+        return original(thread)
     own_run = vars(thread).get("run")
     vars(thread)["run"] = _run_within(context, thread)
     try:
-        return wrapped(*args, **kwargs)
+        return original(thread)
     except BaseException:
         _give_back(thread, own_run)
         raise
@@ -59,7 +106,7 @@ def _context_for(thread: threading.Thread) -> Context | None:
         return None  # Thread(context=...): the program chose
     if is_machinery(thread):
         return Context() if threads_inherit() else None
-    return None if threads_inherit() else get_current() or None
+    return None if threads_inherit() else current_context() or None
 
 
 def _run_within(context: Context, thread: threading.Thread) -> Callable[[], None]:
