@@ -57,7 +57,7 @@ def _start(original: Callable[..., Any], owners: Sequence[object]) -> Callable[.
                 type(self) is not plain
                 or self.run.__func__ is not plain_run
                 or target.__module__.startswith(MACHINERY)
-                or (takes_context and self._context)
+                or (takes_context and self._context is not None)
             ):
                 target = None
         except AttributeError:  # already over; a `run` or a target of an unusual kind
