@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
-from benchmarks.http_worker import CONTRIB, OURS, SUBJECTS, main
+from benchmarks.http_worker import CONTRIB, OURS, SUBJECTS, main, new_loop
 
 __all__ = ["main"]
 
@@ -63,7 +62,7 @@ def _psycopg(port: int) -> _Queries:
 def _psycopg_async(port: int) -> _Queries:
     import psycopg
 
-    loop, query = asyncio.new_event_loop(), _QUERY.format("%s")
+    loop, query = new_loop(), _QUERY.format("%s")
 
     async def connect() -> Any:
         connection = await psycopg.AsyncConnection.connect(**_where(port), dbname="shop")
@@ -143,7 +142,7 @@ def _driver(connection: Any) -> _Queries:
 def _asyncpg(port: int) -> _Queries:
     import asyncpg
 
-    loop, query = asyncio.new_event_loop(), _QUERY.format("$1")
+    loop, query = new_loop(), _QUERY.format("$1")
     connection = loop.run_until_complete(asyncpg.connect(**_where(port), database="shop"))
     loop.run_until_complete(connection.execute(_TABLE))
     loop.run_until_complete(connection.executemany("INSERT INTO items VALUES ($1, $2)", _ROWS))

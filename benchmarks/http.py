@@ -27,6 +27,9 @@ SIDES = ("bare", "opentelemetry", "tracekit")
 # two threads that find caches cold: 1.6 of the 21 that a call cost.
 REQUESTS = 512
 ROUNDS_OF_A_PROCESS = 2
+# Rounds that do not count. In its second and third a bare process, whose code CPython is still
+# adapting to, takes up to a third longer than from then on; a traced one is through by then.
+WARM_UP = 3
 # glibc hands the end of its heap back to the kernel, and asks for it again: at each read of
 # asyncio's, which takes 256 KiB for it. Whether it does hangs on what happens to lie behind, and
 # costs 40 µs, more than what is measured. https://man7.org/linux/man-pages/man3/mallopt.3.html
@@ -105,7 +108,8 @@ def _measured(
     left = effort.rounds
     while left > 0:
         with _workers(subject, port, module) as workers:
-            spans = [worker.ask(count)["spans"] for worker in workers]
+            for _ in range(WARM_UP):
+                spans = [worker.ask(count)["spans"] for worker in workers]
             rounds += _rounds(workers, min(left, ROUNDS_OF_A_PROCESS), count)
         left -= ROUNDS_OF_A_PROCESS
     return rounds, spans

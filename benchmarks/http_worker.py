@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import importlib
 import io
 import json
@@ -14,9 +15,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["main", "new_loop"]
 
 _Requests = Callable[[int], None]
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop that is closed when the process ends: before what it stands on is."""
+    loop = asyncio.new_event_loop()
+    atexit.register(loop.close)
+    return loop
 
 
 def _flask(_port: int) -> _Requests:
@@ -109,7 +117,7 @@ def _fastapi(_port: int) -> _Requests:
     def serve(count: int) -> None:
         loop.run_until_complete(_call(app, count))
 
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
     return serve
 
 
@@ -118,7 +126,7 @@ def _asgi(_port: int) -> _Requests:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"7"})
 
-    watched, loop = _wrapped("asgi", app), asyncio.new_event_loop()
+    watched, loop = _wrapped("asgi", app), new_loop()
     return lambda count: loop.run_until_complete(_call(watched, count))
 
 
@@ -180,7 +188,7 @@ def _httpx(port: int) -> _Requests:
 def _httpx_async(port: int) -> _Requests:
     import httpx
 
-    url, loop = f"http://127.0.0.1:{port}/items/7", asyncio.new_event_loop()
+    url, loop = f"http://127.0.0.1:{port}/items/7", new_loop()
 
     async def send(count: int) -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -218,7 +226,7 @@ def _urllib(port: int) -> _Requests:
 def _aiohttp_client(port: int) -> _Requests:
     import aiohttp
 
-    url, loop = f"http://127.0.0.1:{port}/items/7", asyncio.new_event_loop()
+    url, loop = f"http://127.0.0.1:{port}/items/7", new_loop()
 
     async def fetch(count: int) -> None:
         async with aiohttp.ClientSession() as session:
@@ -237,7 +245,7 @@ def _aiohttp_server(_port: int) -> _Requests:
         return web.Response(text=request.match_info["item"])
 
     raw = b"GET /items/7 HTTP/1.1\r\nHost: shop.example\r\nUser-Agent: benchmark\r\n\r\n"
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
     app = web.Application()
     app.router.add_get("/items/{item}", show)
     runner = web.AppRunner(app, access_log=None)
@@ -286,7 +294,7 @@ def _starlette(_port: int) -> _Requests:
         return PlainTextResponse(request.path_params["item"])
 
     app = Starlette(routes=[Route("/items/{item}", show)])
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
     return lambda count: loop.run_until_complete(_call(app, count))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from opentelemetry.metrics import NoOpMeterProvider, set_meter_provider
 
 from benchmarks.http import Worker
-from benchmarks.http_worker import BEFORE, BESIDE, CONTRIB, OURS, SUBJECTS, main
+from benchmarks.http_worker import BEFORE, BESIDE, CONTRIB, OURS, SUBJECTS, main, new_loop
 
 __all__ = ["main"]
 
@@ -41,7 +41,7 @@ def _redis(port: int) -> _Calls:
 def _redis_async(port: int) -> _Calls:
     import redis.asyncio
 
-    client, loop = redis.asyncio.Redis(port=port, protocol=2), asyncio.new_event_loop()
+    client, loop = redis.asyncio.Redis(port=port, protocol=2), new_loop()
 
     async def send(count: int) -> None:
         for number in range(count):
@@ -65,7 +65,7 @@ def _grpc(port: int) -> _Calls:
 def _grpc_aio(port: int) -> _Calls:
     import grpc.aio
 
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
 
     async def connect() -> Any:
         return grpc.aio.insecure_channel(f"127.0.0.1:{port}").unary_unary("/shop.Orders/Get")
@@ -91,7 +91,7 @@ def _grpc_server(_port: int) -> _Calls:
 def _grpc_aio_server(_port: int) -> _Calls:
     import grpc.aio
 
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
 
     async def answer(request: bytes, _context: Any) -> bytes:
         return request
