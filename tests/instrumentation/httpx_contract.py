@@ -222,6 +222,16 @@ class Transports(_Watched):
         assert (attributes["server.address"], attributes["server.port"]) == ("shop", 443)
         assert "network.peer.address" not in attributes
 
+    def test_a_response_with_a_status_of_the_programs_own_reaches_it(self, spans: Spans) -> None:
+        def answer(_request: Any) -> Any:
+            response: Any = self.httpx.Response(200, text="mocked")
+            response.status_code = "200"
+            return response
+
+        with self.httpx.Client(transport=self.httpx.MockTransport(answer)) as client:
+            assert client.get("https://shop/cart").status_code == "200"
+        assert spans.one().name == "GET"
+
     @pytest.mark.parametrize("way", ["transport", "mounts"])
     def test_behind_a_proxy_the_peer_is_the_proxy(
         self, spans: Spans, server: LoopbackServer, way: str

@@ -145,6 +145,24 @@ def attributes_of(spans: Spans) -> dict[str, Any]:
     return dict(spans.one().attributes or {})
 
 
+def test_a_response_with_a_status_of_the_programs_own_reaches_it(
+    watched: None, spans: Spans, server: LoopbackServer
+) -> None:
+    class OwnResponse(aiohttp.ClientResponse):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, str(value) if name == "status" else value)
+
+    async def main() -> Any:
+        async with (
+            aiohttp.ClientSession(response_class=OwnResponse) as session,
+            session.get(f"{server.url}/ok") as response,
+        ):
+            return response.status
+
+    assert run(main()) == "200"
+    assert spans.one().name == "GET"
+
+
 def test_wait_for_a_used_up_pool_is_recorded(
     watched: None, spans: Spans, server: LoopbackServer
 ) -> None:

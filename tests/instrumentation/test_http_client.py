@@ -131,6 +131,19 @@ class TestHttpClient:
         assert attributes["http.response.status_code"] == 200
         assert injected(server) == [ids(spans.one())]
 
+    def test_a_response_with_a_status_of_the_programs_own_reaches_it(
+        self, spans: Spans, connection: http.client.HTTPConnection
+    ) -> None:
+        class OwnResponse(http.client.HTTPResponse):
+            def begin(self) -> None:
+                super().begin()
+                self.status: Any = str(self.status)
+
+        connection.response_class = OwnResponse
+        connection.request("GET", "/ok")
+        assert connection.getresponse().status == "200"
+        assert spans.one().name == "GET"
+
     def test_connection_that_is_kept_has_a_span_for_each_request(
         self, spans: Spans, server: LoopbackServer, connection: http.client.HTTPConnection
     ) -> None:

@@ -106,6 +106,29 @@ def watched(instrument: Instrument) -> None:
     instrument(Urllib3Instrumentor)
 
 
+def test_a_response_with_a_status_of_the_programs_own_reaches_it(
+    instrument: Instrument,
+    server: LoopbackServer,
+    spans: Spans,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Neither of our steps may compare what is no number, as a test's stand-in may have it."""
+    instrument(Urllib3Instrumentor)
+    getresponse = urllib3.connection.HTTPConnection.getresponse
+
+    def with_text_for_status(connection: Any) -> Any:
+        response: Any = getresponse(connection)
+        response.status = str(response.status)
+        return response
+
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "getresponse", with_text_for_status)
+    with urllib3.PoolManager() as manager:
+        assert manager.request("GET", f"{server.url}/ok", retries=False).status == "200"
+    assert spans.one().name == "GET"
+    caplog.clear()  # it is said that it could not be read
+
+
 @pytest.fixture
 def manager() -> Any:
     with urllib3.PoolManager() as manager:

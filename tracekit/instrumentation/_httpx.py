@@ -233,7 +233,9 @@ def _complete(
 ) -> None:
     try:
         extensions = response.extensions
-        status, version = response.status_code, extensions.get("http_version", b"")
+        status = response.status_code
+        version = _VERSIONS.get(extensions.get("http_version", b""), "")
+        is_plain = status < 400 and attempt.steps.is_terse
         peer: Sequence[Any] | None = None
         stream = extensions.get("network_stream")
         if stream is not None:
@@ -245,11 +247,11 @@ def _complete(
         attempt.leave()
         attempt.end()
         return
-    if status < 400 and attempt.steps.is_terse:
-        attempt.succeed_plainly(response, status, _VERSIONS.get(version, ""), peer)
+    if is_plain:
+        attempt.succeed_plainly(response, status, version, peer)
         return
     attempt.peer = peer or ()
-    attempt.succeed(response, status, _VERSIONS.get(version, ""))
+    attempt.succeed(response, status, version)
     if attempt.steps.settings.ends_at_body:
         _await_body(attempt, response)
 

@@ -241,12 +241,13 @@ def _start(original: Call, owners: Sequence[object]) -> Call:
 def _complete(attempt: Attempt, response: Any) -> None:
     try:
         status, version = response.status, _version_of(response.version, "")
+        is_plain = status < 400 and attempt.steps.is_terse
     except Exception:  # a response class of somebody's own
         report("the reading of a response")
         attempt.leave()
         attempt.end()
         return
-    if status < 400 and attempt.steps.is_terse:
+    if is_plain:
         attempt.succeed_plainly(response, status, version, attempt.peer)
         return
     attempt.succeed(response, status, version)

@@ -288,8 +288,15 @@ def _getresponse(original: Callable[..., Any], _owners: Sequence[object]) -> Cal
         except BaseException as error:
             _fail(attempt, error)
             raise
-        status, version = response.status, _version_of(response.version, "")
-        if status < 400 and attempt.steps.is_terse:
+        try:
+            status, version = response.status, _version_of(response.version, "")
+            is_plain = status < 400 and attempt.steps.is_terse
+        except Exception:  # a response class of somebody's own
+            report("the reading of a response")
+            attempt.leave()
+            attempt.end()
+            return response
+        if is_plain:
             attempt.succeed_plainly(response, status, version, attempt.peer)
             return response
         attempt.succeed(response, status, version)
