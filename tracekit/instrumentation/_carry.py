@@ -65,7 +65,10 @@ def call_within(
     try:
         return function(*args, **kwargs)
     finally:
-        detach(token)
+        try:
+            detach(token)
+        except (ValueError, RuntimeError):  # left in another context than it was entered in
+            pass
         # A future keeps the traceback of its exception, that keeps this frame: not the span.
         del context, function, token
 
@@ -84,7 +87,10 @@ class RemoteCall:
         self.context = _seen_from_another_process(context)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return call_within(self.context, self.function, *args, **kwargs)
+        try:
+            return call_within(self.context, self.function, *args, **kwargs)
+        finally:
+            del self  # as in call_within()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _received, (self.function, _headers(self.context))

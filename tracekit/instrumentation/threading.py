@@ -22,8 +22,13 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from tracekit._otel_context import NO_CONTEXT, attach, current_context, detach, is_fast
-from tracekit.instrumentation._carry import MACHINERY, is_machinery, threads_inherit
+from tracekit._otel_context import NO_CONTEXT, attach, current_context, is_fast
+from tracekit.instrumentation._carry import (
+    MACHINERY,
+    call_within,
+    is_machinery,
+    threads_inherit,
+)
 from tracekit.instrumentation._patch import LibraryInstrumentor
 from tracekit.instrumentation._replacing import Replacing, ReplacingInstrumentor
 
@@ -115,11 +120,7 @@ def _run_within(context: Context, thread: threading.Thread) -> Callable[[], None
 
     def run_within(thread: threading.Thread) -> None:
         _give_back(thread, own_run)
-        token = attach(context)
-        try:
-            run()
-        finally:
-            detach(token)
+        call_within(context, run)
 
     # A method, because sentry-sdk calls the `__func__` of whatever `run` it finds.
     return MethodType(run_within, thread)
