@@ -27,8 +27,8 @@ SIDES = ("bare", "opentelemetry", "tracekit")
 # two threads that find caches cold: 1.6 of the 21 that a call cost.
 REQUESTS = 512
 ROUNDS_OF_A_PROCESS = 2
-# Rounds that do not count. In its second and third a bare process, whose code CPython is still
-# adapting to, takes up to a third longer than from then on; a traced one is through by then.
+# Rounds that do not count. In its second and third a bare process was seen to take up to a third
+# longer than from then on, and a traced one not: tracing seemed to cost less than it does.
 WARM_UP = 3
 # glibc hands the end of its heap back to the kernel, and asks for it again: at each read of
 # asyncio's, which takes 256 KiB for it. Whether it does hangs on what happens to lie behind, and

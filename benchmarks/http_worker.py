@@ -330,17 +330,16 @@ CONTRIB = {
 }
 # What tracekit calls it, where that is another name.
 OURS = {"httpx_async": "httpx", "urllib": "http_client"}
-# What wraps an application by hand: OpenTelemetry's, and ours.
-MIDDLEWARE = {
-    "asgi": ("OpenTelemetryMiddleware", "ASGIMiddleware"),
-    "wsgi": ("OpenTelemetryMiddleware", "WSGIMiddleware"),
-}
+# What of ours wraps an application by hand; OpenTelemetry's has the same name for both.
+MIDDLEWARE = {"asgi": "ASGIMiddleware", "wsgi": "WSGIMiddleware"}
 # What is watched as well, by the name of its own subject.
 BESIDE = dict[str, str]()
-
-
 # What an application is wrapped in, once it is known whose that is.
 _middleware = dict[str, Callable[[Any], Any]]()
+
+
+def _wrap_in(package: str, subject: str, name: str) -> None:
+    _middleware[subject] = getattr(importlib.import_module(f"{package}.{subject}"), name)
 
 
 def _wrapped(kind: str, app: Any) -> Any:
@@ -382,8 +381,7 @@ def _tracekit(subject: str) -> tuple[Callable[[], object], Callable[[], int]]:
 def instrument_contrib(subject: str) -> None:
     """Have OpenTelemetry's instrumentation watch what the subject calls."""
     if subject in MIDDLEWARE:
-        module = importlib.import_module(f"opentelemetry.instrumentation.{subject}")
-        _middleware[subject] = getattr(module, MIDDLEWARE[subject][0])
+        _wrap_in("opentelemetry.instrumentation", subject, "OpenTelemetryMiddleware")
         return
     for each in _watched(subject):
         package, _, name = CONTRIB[each].rpartition(".")
@@ -396,8 +394,7 @@ def instrument_ours(subject: str) -> None:
     import tracekit
 
     if subject in MIDDLEWARE:
-        module = importlib.import_module(f"tracekit.instrumentation.{subject}")
-        _middleware[subject] = getattr(module, MIDDLEWARE[subject][1])
+        _wrap_in("tracekit.instrumentation", subject, MIDDLEWARE[subject])
         return
     tracekit.instrument(*(OURS.get(each, each) for each in _watched(subject)))
 
